@@ -1,0 +1,185 @@
+"""The shared words: what a request is, what a model is, what a noise family is.
+
+Sizes: B batch, N candidates, T history, K shown list (slate), D width, S seeds.
+Every array of a `Request` or `Batch` has the leading axis B (or R, all requests of a split).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from flax import struct
+
+Array = jax.Array
+Params = Any
+Memory = Any
+
+
+@struct.dataclass
+class Request:
+    """What a reranker may see: no labels and no scores, so a model cannot leak what is not here.
+
+    Feature columns hold ids of categorical values: 0 is padding, 1 unknown, known values start
+    at 2. Column 0 of `user` is the user, column 0 of `history` and `candidates` is the item.
+
+    Attributes:
+      index: `uint32 [B]`, the request's own number in its split. Random draws fold it into the
+        key, so that they do not depend on batch, order or shard.
+      user: `int32 [B, Fu]`, user features.
+      context: `int32 [B, Fc]`, request features (weekday, hour); `Fc` may be 0.
+      history: `int32 [B, T, Fh]`, what the user met before the request, left-padded, latest last.
+      history_where: `bool [B, T]`, True = real event.
+      candidates: `int32 [B, N, Fi]`, item features, in a seeded random order.
+      where: `bool [B, N]`, True = real candidate. All False in a padding request.
+    """
+
+    index: Array
+    user: Array
+    context: Array
+    history: Array
+    history_where: Array
+    candidates: Array
+    where: Array
+
+
+@struct.dataclass
+class Batch:
+    """A request with its first-stage scores and the user's feedback.
+
+    Attributes:
+      request: the model's input.
+      scores: `float32 [B, N]` in [0, 1], the retriever's scores x; 0 where `where` is False.
+      labels: `float32 [B, N]` in [0, 1], the feedback z; 0 where unexposed or `where` is False.
+      exposed: `bool [B, N]`, True = shown to the user.
+      slate: `int32 [B, K]`, indices into N of the shown list in display order; -1 = none.
+      weights: `float32 [B, N]` >= 0, what each candidate's label counts for. 0 = unjudged: the
+        model sees the candidate, losses and metrics do not. 0 where `where` is False.
+    """
+
+    request: Request
+    scores: Array
+    labels: Array
+    exposed: Array
+    slate: Array
+    weights: Array
+
+
+class FeatureSpec(NamedTuple):
+    """Column names of the feature arrays and the size of each column's vocabulary.
+
+    Attributes:
+      user, context, history, item: column names of `Request.user`, `.context`, `.history`,
+        `.candidates`, in column order. A history column and an item column of the same name
+        share one vocabulary, and so one embedding table.
+      sizes: vocabulary size per column name, padding (0) and unknown (1) included.
+    """
+
+    user: tuple[str, ...]
+    context: tuple[str, ...]
+    history: tuple[str, ...]
+    item: tuple[str, ...]
+    sizes: Mapping[str, int]
+
+
+class Init(Protocol):
+    """Makes a reranker's parameters from a key and one example batch."""
+
+    def __call__(self, key: Array, request: Request, scores: Array) -> Params: ...
+
+
+class Encode(Protocol):
+    """Everything that does not depend on the scores, computed once per request."""
+
+    def __call__(
+        self, params: Params, request: Request, *, key: Array | None = None, train: bool = False
+    ) -> Memory: ...
+
+
+class Decode(Protocol):
+    """Logits for one set of scores; called with x and with x'."""
+
+    def __call__(
+        self,
+        params: Params,
+        memory: Memory,
+        scores: Array,
+        *,
+        key: Array | None = None,
+        train: bool = False,
+    ) -> Array: ...
+
+
+class Reranker(NamedTuple):
+    """A conditional likelihood q_theta(z | x, u) as three pure functions.
+
+    `decode` returns float32 logits `[B, N]`, `ops.MASKED_LOGIT` where `where` is False.
+    `train=True` switches dropout on and needs a key; without one both functions raise
+    `ValueError`. With `train=False` the key is ignored.
+    """
+
+    init: Init
+    encode: Encode
+    decode: Decode
+
+
+class NoiseInit(Protocol):
+    """Makes a generator's parameters; `{}` for a heuristic family."""
+
+    def __call__(self, key: Array, batch: Batch) -> Params: ...
+
+
+class NoiseSample(Protocol):
+    """Draws x' ~ p_phi(x | z): `float32 [B, N]` in [0, 1], 0 where `where` is False."""
+
+    def __call__(self, params: Params, key: Array, batch: Batch) -> Array: ...
+
+
+class Noise(NamedTuple):
+    """A generator f_phi of noisy scores.
+
+    `sample` folds each request's own index into the key: the draw of a request does not depend
+    on its batch or shard. It is differentiable in `params` where the family has any.
+    """
+
+    init: NoiseInit
+    sample: NoiseSample
+
+
+class Divergence(Protocol):
+    """A distance between the law of generated and of observed scores (float32 scalar, >= 0 up to
+    estimation error), differentiable in `generated`.
+
+    Arguments: `generated`, `observed` `float32 [B, N]` in [0, 1]; `labels` `float32 [B, N]`, a
+    candidate is positive where > 0.5; `where` `bool [B, N]`, entries where it is False count for
+    nothing.
+    """
+
+    def __call__(self, generated: Array, observed: Array, *, labels: Array, where: Array) -> Array: ...
+
+
+class Metric(Protocol):
+    """Maps `(logits, labels, where)`, all `[B, N]`, to `(value [B], valid [B])`.
+
+    `value` is float32, the expectation over random orders of tied logits; `valid` is bool, False
+    where the metric is undefined for a request (no positive, or for AUC no negative), and `value`
+    is then 0.
+    """
+
+    def __call__(self, logits: Array, labels: Array, where: Array) -> tuple[Array, Array]: ...
+
+
+def apply(
+    reranker: Reranker,
+    params: Params,
+    request: Request,
+    scores: Array,
+    *,
+    key: Array | None = None,
+    train: bool = False,
+) -> Array:
+    """Compute `decode(encode(request), scores)`: logits `float32 [B, N]` of a whole reranker."""
+    keys = (None, None) if key is None else jax.random.split(key)
+    memory = reranker.encode(params, request, key=keys[0], train=train)
+    return reranker.decode(params, memory, scores, key=keys[1], train=train)
