@@ -156,7 +156,9 @@ class Divergence(Protocol):
     nothing.
     """
 
-    def __call__(self, generated: Array, observed: Array, *, labels: Array, where: Array) -> Array: ...
+    def __call__(
+        self, generated: Array, observed: Array, *, labels: Array, where: Array
+    ) -> Array: ...
 
 
 class Metric(Protocol):

@@ -17,7 +17,8 @@ def order(count: int, batch_size: int, *, seed: int = 0, epoch: int | None = Non
     Args:
       count: number of requests, >= 1.
       batch_size: requests a batch, from 1 to `count`.
-      seed, epoch: what the shuffle depends on; `epoch=None` keeps the stored order (evaluation).
+      seed: what the shuffle depends on, with `epoch`.
+      epoch: number of the epoch; None keeps the stored order (evaluation).
 
     Returns:
       `int32 [steps, batch_size]` row numbers; the last batch is filled up with `PADDING_ROW`.
@@ -27,8 +28,7 @@ def order(count: int, batch_size: int, *, seed: int = 0, epoch: int | None = Non
     """
     if not 1 <= batch_size <= count:
         raise ValueError(
-            f"batch size {batch_size} does not fit a split of {count} requests: "
-            f"choose 1 to {count}"
+            f"batch size {batch_size} does not fit a split of {count} requests: choose 1 to {count}"
         )
     rows = np.arange(count, dtype=np.int32)
     if epoch is not None:

@@ -77,11 +77,12 @@ class Writer:
         """Add the requests of `chunk` to `split`; later chunks must agree in dtypes and widths.
 
         Raises:
-          ValueError: the split is not in `SPLITS`, or a chunk's shape or dtype differs from the
-            first chunk's.
+          ValueError: the split is not in `SPLITS`; a score or label is NaN or outside [0, 1]; or a
+            chunk's shape or dtype differs from the first chunk's.
         """
         if split not in SPLITS:
             raise ValueError(f"split {split!r} is not one of {SPLITS}")
+        _check(split, chunk)
         for name, array in _flatten(chunk):
             self._append_array(f"{split}.{name}", array)
 
@@ -120,6 +121,21 @@ class Writer:
             "report": dict(report),
         }
         (self._folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+def _check(split: str, chunk: Split) -> None:
+    """Refuse scores and labels that no loss or metric could use, naming the first bad one."""
+    where = np.asarray(chunk.batch.request.where)
+    for name in ("scores", "labels"):
+        values = np.asarray(getattr(chunk.batch, name))
+        bad = np.argwhere(where & ~((values >= 0) & (values <= 1)))  # NaN fails both comparisons
+        if len(bad):
+            row, place = bad[0]
+            raise ValueError(
+                f"{split}: request {chunk.request_id[row]} has {name[:-1]} {values[row, place]:g} at "
+                f"candidate {place}; {name} must lie in [0, 1]. Check the column it comes from, "
+                "or scale it"
+            )
 
 
 def _flatten(split: Split) -> Iterable[tuple[str, np.ndarray]]:
@@ -180,9 +196,7 @@ def load(folder: Path) -> Prepared:
     )
 
 
-def prepare(
-    cache: Path, recipe: Mapping[str, Any], build: Callable[[Writer], None]
-) -> Prepared:
+def prepare(cache: Path, recipe: Mapping[str, Any], build: Callable[[Writer], None]) -> Prepared:
     """Return the data set of `recipe`, building it only if no finished folder exists.
 
     Args:
@@ -230,9 +244,10 @@ def file_signature(path: Path) -> list[Any]:
     return [path.name, size, digest.hexdigest()[:16]]
 
 
-def code_signature(*modules: Any) -> str:
-    """Hash the source text of modules: prepared arrays are rebuilt when their code changes."""
+def code_signature(*packages: Any) -> str:
+    """Hash the source files of packages: prepared arrays are rebuilt when their code changes."""
     digest = hashlib.sha256()
-    for module in modules:
-        digest.update(Path(module.__file__).read_bytes())
+    for package in packages:
+        for file in sorted(Path(package.__file__).parent.glob("*.py")):
+            digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,0 +1,130 @@
+"""The knobs that all configs share. Each default lives here and nowhere else.
+
+A config is plain data: nothing of dnr_jax is imported. Override a knob on the command line with
+`--config.SECTION.KNOB=VALUE`; a misspelt name stops the run and names the nearest known one.
+"""
+
+from ml_collections import ConfigDict
+
+# The group's settings (DNR, arXiv 2509.18736): Adam with L2 inside, clip 5, StepLR x0.1 / 100 epochs.
+ADAM = {
+    "learning_rate": 1e-4,  # step size at the start
+    "weight_decay": 1e-3,  # L2, added to the gradient before Adam's moments (not AdamW)
+    "clip": 5.0,  # bound on the global gradient norm
+    "b1": 0.9,  # decay of Adam's first moment
+    "b2": 0.98,  # decay of Adam's second moment
+    "eps": 1e-6,  # floor of Adam's denominator
+    "decay_factor": 0.1,  # the learning rate is multiplied by this ...
+    "decay_every": 100,  # ... after every so many epochs
+}
+
+
+def get_config() -> ConfigDict:
+    """Return the paper's settings; a data set's config adds `data` and sizes of its own."""
+    return ConfigDict(
+        {
+            "seed": 0,  # of everything random: data, candidate order, retriever, first train seed
+            "cache": "~/.cache/dnr_jax",  # prepared arrays, simulated files, compiled programs
+            "candidates": {
+                "name": "",  # logged | exposed_plus_retrieved | exposed_plus_sampled | retrieved_pool
+                "size": 50,  # N, candidates a request
+                "sampling": "uniform",  # exposed_plus_sampled only: uniform | popularity
+            },
+            "reranker": {
+                "name": "prm",  # a model of dnr_jax.rerankers.RERANKERS
+                "width": 128,  # of embeddings and hidden layers
+                "layers": 2,  # transformer blocks over the candidates
+                "history_layers": 2,  # transformer blocks over the history
+                "heads": 4,
+                "feed_forward": 128,  # width inside a transformer block
+                "dropout": 0.1,
+                "positions": "none",  # none | rank (of the score) | index (of storage)
+                "causal": False,  # a candidate sees only those stored before it (the group's variant)
+                "score_entry": "concatenate",  # none | concatenate | add | weight
+                "score_place": "late",  # late (small MLP) | late_linear (one slope) | early
+            },
+            "noise": {
+                "name": "beta",  # heuristic f_phi of phase 1: beta | gaussian | resampled | none
+                "lambda_c": 0.4,  # Eq. 4: x' = (1 - lambda_c) z + lambda_c eps
+                "alpha": 0.5,  # Beta(alpha, beta)
+                "beta": 0.5,
+                "fit": False,  # True: fit alpha and beta to the training scores' own noise
+            },
+            "generator": {
+                "name": "learned_mix",  # f_phi of phase 2: learned_mix | learned_direct | none
+                "width": 64,  # of its hidden layer
+                "embedding_width": 16,  # of its own item and user embeddings
+                "output": "sigmoid",  # how raw outputs come to [0, 1]: sigmoid | min_max (per request)
+            },
+            "divergence": {
+                "name": "density",  # estimator of L_x, a name of dnr_jax.divergences.DIVERGENCES
+                "conditional": False,  # True: compare positives and negatives apart
+                "bandwidth": 0.05,  # density, density_exact, mmd: kernel width on [0, 1]
+                "bins": 64,  # histogram only
+                "smoothing": 1e-3,  # histogram only: mass spread evenly over the bins
+            },
+            "objective": {
+                "lambda_m": 0.5,  # weight of L_z, the denoising loss; 0 trains on L_direct alone
+                "lambda_adv": 1.0,  # weight of L_adv, the adversarial loss
+                "lambda_x": 1.0,  # weight of L_x, the distribution regulariser
+            },
+            "optim": {"reranker": dict(ADAM), "generator": dict(ADAM)},
+            "train": {
+                "epochs": 200,
+                "lambda_e": 60,  # epochs with the heuristic generator before the learned one
+                "batch_size": 512,
+                "seeds": 5,  # how many: seed, seed + 1, ...; one table over all of them
+                "generator_updates": 1,  # in phase 2, updates of the generator ...
+                "reranker_updates": 1,  # ... before every so many updates of the reranker
+                "patience": 20,  # stop after so many epochs without a better validation N@K; 0 = never
+            },
+            "eval": {
+                "k": 6,  # K, the length of the shown list
+                "batch_size": 512,
+            },
+            "table": ",".join(rows()),  # the rows to run, of those below, in table order
+            "rows": rows(),
+        }
+    )
+
+
+def rows() -> dict:
+    """Return the table: each row names its model, its label and the knobs it sets.
+
+    A row's knobs win over the command line's. `{reranker}` stands for the name in
+    `config.reranker`.
+    """
+    no_noise = {"noise": {"name": "none"}, "generator": {"name": "none"}}
+    return {
+        "random": _trivial("random", "random"),
+        "popularity": _trivial("popularity", "popularity"),
+        "retriever": _trivial("retriever", "retriever order"),
+        "reversed": _trivial("reversed", "reversed order"),
+        "plain": {
+            "model": "{reranker}",
+            "label": "{reranker} without scores",
+            "set": {"reranker": {"score_entry": "none"}, **no_noise},
+        },
+        "score": {
+            "model": "{reranker}+score",
+            "label": "{reranker} with scores",
+            "set": no_noise,
+        },
+        "dnr_b": _dnr("b", "DNR-B", noise={"name": "beta"}),
+        "dnr_g": _dnr("g", "DNR-G", noise={"name": "gaussian"}),
+        "dnr_r": _dnr("r", "DNR-R (resampled)", noise={"name": "resampled"}),
+        "dnr_b_conditional": _dnr(
+            "b-conditional",
+            "DNR-B, conditional L_x",
+            noise={"name": "beta"},
+            divergence={"conditional": True},
+        ),
+    }
+
+
+def _trivial(name: str, label: str) -> dict:
+    return {"model": name, "label": label, "set": {"reranker": {"name": name}}}
+
+
+def _dnr(suffix: str, label: str, **knobs: dict) -> dict:
+    return {"model": "{reranker}+dnr-" + suffix, "label": label, "set": knobs}

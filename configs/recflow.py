@@ -1,0 +1,68 @@
+"""RecFlow (Kuaishou's full funnel, arXiv 2410.20868), or a simulation of it with known truth.
+
+  python -m dnr_jax.main --config configs/recflow.py                           simulated files
+  python -m dnr_jax.main --config configs/recflow.py --config.data.path=DIR    your own download
+
+Presets: the default (a small model, 3 seeds), `smoke` (one seed, a tiny simulation, under a
+minute) and `paper` (the group's settings at full size; meant for the real data on a GPU or TPU).
+Measured times and metrics of each preset stand in docs/results.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Return the config of one preset: "" (default), "smoke" or "paper"."""
+    presets = {"": _small, "smoke": _smoke, "paper": lambda config: None}
+    if preset not in presets:
+        raise ValueError(f"recflow.py has no preset {preset!r}: choose smoke, paper or none")
+    config = common.get_config()
+    config.candidates.name = "logged"
+    config.data = ConfigDict(
+        {
+            "name": "recflow",
+            "path": "",  # folder of RecFlow's files; empty = simulate them once into the cache
+            "history": 50,  # T, last effective views of the user
+            "score": "log_rank",  # rank_index -> x: log_rank | linear | dcg | exp | quantile | calibrated | tier
+            "tau": 50.0,  # score "exp" only: its decay in ranks
+            "jitter": True,  # rows without a rank draw one in their stage's range, or they tie
+            "pool": "fill",  # fill (up to N from all stages) | strict (rerank-stage rows only)
+            "unexposed": "zero",  # zero (a negative) | mask (unjudged) | weight:0.3
+            "label": "effective_view",  # a column, "effective_view:1,like:0.5", or graded
+            "period": "all",  # all | first (the first collection period)
+            "days": 0,  # keep only the last so many days; 0 = all
+            "user_share": 1.0,  # 0.05 keeps every 20th user
+            "min_count": 5,  # rarer videos and authors share the id "unknown"
+            "hash_buckets": 0,  # > 0: hash videos and authors instead of a dictionary
+            "vector_size": 16,  # length of the category vectors that diversity is measured on
+            "simulate": {  # used only while path is empty
+                "users": 1200,
+                "videos": 6000,
+                "days": 7,
+                "requests_per_user_day": 0.8,
+                "seed": 0,
+            },
+        }
+    )
+    presets[preset](config)
+    return config
+
+
+def _small(config: ConfigDict) -> None:
+    """Size model and training for two CPU cores and a few minutes, installation included."""
+    config.data.history = 20
+    config.reranker.update(width=32, heads=2, layers=1, history_layers=1, feed_forward=64)
+    config.generator.update(width=32, embedding_width=8)
+    config.optim.reranker.learning_rate = 2e-3
+    config.optim.generator.learning_rate = 1e-3
+    config.train.update(epochs=10, lambda_e=5, batch_size=128, seeds=3, patience=0)
+
+
+def _smoke(config: ConfigDict) -> None:
+    """Shrink everything until the whole table takes under a minute."""
+    _small(config)
+    config.data.simulate.update(users=150, videos=800, days=3)
+    config.reranker.update(width=16)
+    config.train.update(epochs=2, lambda_e=1, batch_size=64, seeds=1)

@@ -1,0 +1,211 @@
+"""Interactions -> lists of K exposed items, split by time within each user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dnr_jax.data.movielens import Features, Interactions, take
+
+FIRST_ID = 2  # 0 is padding, 1 is unknown
+TRAIN, VALID, TEST = range(3)  # positions in store.SPLITS
+NEGATIVE, POSITIVE = 2, 3  # values of the history's feedback column
+MIN_LISTS = 3
+
+
+class Catalogue(NamedTuple):
+    """Users and items by encoded id; every item of the data has an id of its own.
+
+    Attributes:
+      user_ids `int64 [U]`, item_ids `int64 [V]`: raw ids; -1 at padding and unknown.
+      users `int32 [U, Fu]`, items `int32 [V, Fi]`: encoded features; column 0 is the id itself.
+      user_columns, item_columns: names of the features, `user_id` and `item_id` first.
+      sizes: vocabulary size by column name.
+    """
+
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    users: np.ndarray
+    items: np.ndarray
+    user_columns: tuple[str, ...]
+    item_columns: tuple[str, ...]
+    sizes: Mapping[str, int]
+
+
+class Lists(NamedTuple):
+    """Requests, sorted by (user, time); the row number is the request's number.
+
+    Attributes:
+      user: `int32 [R]`.
+      items: `int32 [R, K]`, the exposed items in display (time) order.
+      labels: `float32 [R, K]` in {0, 1}.
+      history `int32 [R, T]`: items met before the list, left-padded, latest last.
+      feedback `int32 [R, T]`: `NEGATIVE`, `POSITIVE`, 0 where padded.
+      split: `int8 [R]`, `TRAIN`, `VALID` (a user's last but one list) or `TEST` (the last).
+      time: `int64 [R]`, of the first item.
+      catalogue: the users and items behind the ids.
+      report: JSON-able counts.
+    """
+
+    user: np.ndarray
+    items: np.ndarray
+    labels: np.ndarray
+    history: np.ndarray
+    feedback: np.ndarray
+    split: np.ndarray
+    time: np.ndarray
+    catalogue: Catalogue
+    report: dict[str, Any]
+
+
+class Pairs(NamedTuple):
+    """Interactions of lists.
+
+    Attributes:
+      user, item: `int32 [M]`, encoded ids.
+      label: `float32 [M]` in {0, 1}.
+      request: `int32 [M]`, the number of the list that each belongs to.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    label: np.ndarray
+    request: np.ndarray
+
+
+def build(interactions: Interactions, *, slate: int, history: int) -> Lists:
+    """Cut each user's rows into consecutive lists of `slate` items.
+
+    The remainder at the end is dropped, and so are users with fewer than three lists. The
+    history of a list holds only rows of the same user that stand before it. Where a list starts
+    within a run of equal time stamps, file order decides what was before; the report counts it.
+
+    Raises:
+      ValueError: `slate` or `history` below 1, or no user has three lists.
+    """
+    if slate < 1 or history < 1:
+        raise ValueError(f"slate {slate} and history {history} must both be at least 1")
+    counts = np.unique(interactions.user, return_counts=True)[1]
+    enough = counts >= MIN_LISTS * slate
+    if not enough.any():
+        raise ValueError(
+            f"no user has {MIN_LISTS} lists of {slate} items; the longest sequence has "
+            f"{counts.max()} items"
+        )
+    kept = take(interactions, np.repeat(enough, counts))
+    catalogue = _catalogue(kept)
+    starts, bounds, split = _cut(counts[enough], slate)
+    report = {
+        "users": int(enough.sum()),
+        "items": len(catalogue.item_ids) - FIRST_ID,
+        "users_dropped_short": int((~enough).sum()),
+        "rows_dropped_tail": int((counts[enough] % slate).sum()),
+        "lists": len(starts),
+        "positive_rate": float(kept.label.mean()),
+        "lists_starting_in_a_tie": _ties(kept.time, starts, bounds),
+    }
+    return _fill(kept, catalogue, starts, bounds, split, slate, history, report)
+
+
+def pairs(lists: Lists, *splits: int) -> Pairs:
+    """Flatten the lists of the given splits (`TRAIN`, `VALID`, `TEST`) to interactions."""
+    rows = np.flatnonzero(np.isin(lists.split, splits))
+    slate = lists.items.shape[1]
+    return Pairs(
+        np.repeat(lists.user[rows], slate),
+        lists.items[rows].reshape(-1),
+        lists.labels[rows].reshape(-1),
+        np.repeat(rows, slate).astype(np.int32),
+    )
+
+
+def popularity(lists: Lists) -> np.ndarray:
+    """Count the training interactions of each encoded item: `float32 [V]`."""
+    items = pairs(lists, TRAIN).item
+    return np.bincount(items, minlength=len(lists.catalogue.item_ids)).astype(np.float32)
+
+
+def item_vectors(lists: Lists, *, width: int, seed: int) -> np.ndarray:
+    """Describe items by who met them in training, for diversity: `float32 [V, width]`.
+
+    A random projection of the user-item matrix: inner products approximate the number of shared
+    users. It depends on no model, so every model's diversity is measured with one ruler. Items
+    that nobody met in training get the zero vector.
+    """
+    train = pairs(lists, TRAIN)
+    users, items = len(lists.catalogue.user_ids), len(lists.catalogue.item_ids)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (users, width))
+    columns = [np.bincount(train.item, signs[train.user, d], items) for d in range(width)]
+    return (np.stack(columns, 1) / np.sqrt(width)).astype(np.float32)
+
+
+def _cut(counts: np.ndarray, slate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return first row, first row of the user, and split of every list."""
+    per_user = counts // slate
+    first_rows = np.repeat(np.cumsum(counts) - counts, per_user)
+    position = np.arange(per_user.sum()) - np.repeat(np.cumsum(per_user) - per_user, per_user)
+    left = np.repeat(per_user, per_user) - position  # 1 for the last list
+    split = np.select([left == 1, left == 2], [TEST, VALID], TRAIN).astype(np.int8)
+    return first_rows + position * slate, first_rows, split
+
+
+def _ties(time: np.ndarray, starts: np.ndarray, bounds: np.ndarray) -> int:
+    later = starts[starts > bounds]
+    return int((time[later] == time[later - 1]).sum())
+
+
+def _fill(
+    rows: Interactions,
+    catalogue: Catalogue,
+    starts: np.ndarray,
+    bounds: np.ndarray,
+    split: np.ndarray,
+    slate: int,
+    history: int,
+    report: dict[str, Any],
+) -> Lists:
+    item = _encode(catalogue.item_ids, rows.item)
+    shown = starts[:, None] + np.arange(slate)
+    before = starts[:, None] + np.arange(-history, 0)
+    real = before >= bounds[:, None]
+    before = np.maximum(before, 0)
+    return Lists(
+        user=_encode(catalogue.user_ids, rows.user[starts]),
+        items=item[shown],
+        labels=rows.label[shown],
+        history=np.where(real, item[before], 0).astype(np.int32),
+        feedback=np.where(real, NEGATIVE + rows.label[before], 0).astype(np.int32),
+        split=split,
+        time=rows.time[starts],
+        catalogue=catalogue,
+        report=report,
+    )
+
+
+def _encode(ids: np.ndarray, raw: np.ndarray) -> np.ndarray:
+    return (np.searchsorted(ids[FIRST_ID:], raw) + FIRST_ID).astype(np.int32)
+
+
+def _catalogue(rows: Interactions) -> Catalogue:
+    user_ids, users, user_sizes = _side(rows.user, "user_id", rows.user_features)
+    item_ids, items, item_sizes = _side(rows.item, "item_id", rows.item_features)
+    sizes = user_sizes | item_sizes | {"feedback": POSITIVE + 1}
+    return Catalogue(user_ids, item_ids, users, items, tuple(user_sizes), tuple(item_sizes), sizes)
+
+
+def _side(
+    raw: np.ndarray, id_name: str, features: Features
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Return raw ids by encoded id, the feature table, and the sizes of its columns."""
+    known = np.unique(raw)
+    ids = np.concatenate([np.full(FIRST_ID, -1), known]).astype(np.int64)
+    columns, sizes = [np.arange(len(ids))], {id_name: len(ids)}
+    for name, values in features.items():
+        vocabulary = sorted({values[i] for i in known.tolist() if i in values})
+        code = {value: FIRST_ID + n for n, value in enumerate(vocabulary)}
+        column = [code[values[i]] if i in values else 1 for i in known.tolist()]
+        columns.append(np.array([0, 1, *column]))
+        sizes[name] = FIRST_ID + len(vocabulary)
+    return ids, np.stack(columns, 1).astype(np.int32), sizes

@@ -1,0 +1,300 @@
+"""MovieLens files -> interactions in time order, and their k-core.
+
+Three layouts are read: `u.data` (MovieLens-100K; beside it `u.user` and `u.item` if present),
+`ratings.dat` (MovieLens-1M; beside it `users.dat` and `movies.dat`), and `sequences.txt` or
+`sequences.txt.gz` (one user a line, item ids in time order, no ratings).
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+RATINGS = (0.5, 5.0)
+# u.item marks genres by flags in this order.
+ITEM_GENRES = (
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime"),
+    *("Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery"),
+    *("Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
+# The 20-core of the full MovieLens-1M, as published: users, items, rows; positives by threshold.
+FULL_ROWS, PUBLISHED_CORE = 1_000_209, 20
+PUBLISHED = (6_022, 3_043, 995_154)
+PUBLISHED_POSITIVES = {3.0: 832_994, 4.0: 573_188, 5.0: 225_588}
+
+Features = dict[str, dict[int, str]]
+
+
+class Interactions(NamedTuple):
+    """Events sorted by (user, time); ties keep the order of the file.
+
+    Attributes:
+      user, item: `int64 [M]`, raw ids. No (user, item) pair occurs twice.
+      label: `float32 [M]` in {0, 1}, rating at or above the positive rating.
+      time: `int64 [M]`, unix seconds; the position in the user's sequence where unknown.
+      user_features, item_features: value of each raw id, by feature name; may be empty.
+      report: JSON-able findings.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    label: np.ndarray
+    time: np.ndarray
+    user_features: Features
+    item_features: Features
+    report: dict[str, Any]
+
+
+def inputs(path: Path) -> list[Path]:
+    """List the files that `read` opens, the interactions first.
+
+    Raises:
+      FileNotFoundError: the path does not exist, or a folder holds none of the known files.
+      ValueError: a file whose name is none of the known ones.
+    """
+    main = _main_file(Path(path))
+    beside = (main.with_name(name) for name in LAYOUTS[main.name].beside)
+    return [main, *(p for p in beside if p.exists())]
+
+
+def read(path: Path, *, positive_rating: float) -> Interactions:
+    """Read a folder or a single file of interactions.
+
+    Args:
+      path: the folder, or one of the files named in `LAYOUTS`.
+      positive_rating: ratings at or above it are positive; without ratings everything is.
+
+    Raises:
+      FileNotFoundError, ValueError: what `inputs` raises; `ValueError` also for an empty file, a
+        torn line, a value that is not a number and a rating outside `RATINGS`.
+    """
+    main, *beside = inputs(path)
+    layout = LAYOUTS[main.name]
+    events = layout.read(main, positive_rating)
+    features: dict[str, Features] = {"user": {}, "item": {}}
+    for file in beside:
+        side, parse = layout.beside[file.name]
+        features[side] = parse(file)
+    rows = len(events)
+    events = events.sort("user", "time", maintain_order=True)
+    events = events.unique(["user", "item"], keep="first", maintain_order=True)
+    report = {
+        "file": main.name,
+        "rows": rows,
+        "repeated_pairs_dropped": rows - len(events),
+        "positive_rating": float(positive_rating),
+    }
+    return Interactions(
+        user=events["user"].to_numpy(),
+        item=events["item"].to_numpy(),
+        label=events["label"].to_numpy(),
+        time=events["time"].to_numpy(),
+        user_features=features["user"],
+        item_features=features["item"],
+        report=report,
+    )
+
+
+def take(interactions: Interactions, keep: np.ndarray, **report: Any) -> Interactions:
+    """Keep the rows where `keep` (`bool [M]`) is True, and add findings to the report."""
+    return interactions._replace(
+        user=interactions.user[keep],
+        item=interactions.item[keep],
+        label=interactions.label[keep],
+        time=interactions.time[keep],
+        report=interactions.report | report,
+    )
+
+
+def k_core(interactions: Interactions, *, core: int) -> Interactions:
+    """Keep the largest set of rows in which every user and every item has `core` rows.
+
+    That set is unique, so the order of removal does not matter. `core` of 0 or 1 keeps all.
+
+    Raises:
+      ValueError: nothing is left, or the full MovieLens-1M does not give its published 20-core.
+    """
+    users = np.unique(interactions.user, return_inverse=True)[1]
+    items = np.unique(interactions.item, return_inverse=True)[1]
+    keep, removed = np.ones(len(users), bool), []
+    while True:
+        enough = [np.bincount(ids[keep], minlength=ids.max() + 1) >= core for ids in (users, items)]
+        kept = keep & enough[0][users] & enough[1][items]
+        removed.append(int(keep.sum() - kept.sum()))
+        if not removed[-1]:
+            break
+        keep = kept
+    if not keep.any():
+        raise ValueError(f"the {core}-core of {len(users)} rows is empty: choose a smaller core")
+    result = take(interactions, keep, core=core, core_removed_by_pass=removed)
+    if len(users) == FULL_ROWS and core == PUBLISHED_CORE:
+        _check_published(result)
+    return result
+
+
+def _check_published(core: Interactions) -> None:
+    """Compare the 20-core of the full MovieLens-1M with its published size."""
+    seen = (len(np.unique(core.user)), len(np.unique(core.item)), len(core.user))
+    positives = int(core.label.sum())
+    expected = PUBLISHED_POSITIVES.get(core.report["positive_rating"], positives)
+    if seen != PUBLISHED or positives != expected:
+        raise ValueError(
+            f"the 20-core of the full MovieLens-1M has (users, items, rows) {seen} and "
+            f"{positives} positives, published are {PUBLISHED} and {expected}: the file differs "
+            "from the original, download it again"
+        )
+
+
+def _main_file(path: Path) -> Path:
+    known = ", ".join(LAYOUTS)
+    if not path.exists():
+        raise FileNotFoundError(f"no such path: {path}. Give a folder that holds one of {known}")
+    if path.is_file():
+        if path.name not in LAYOUTS:
+            raise ValueError(f"file {path} has none of the known names: {known}")
+        return path
+    found = [path / name for name in LAYOUTS if (path / name).exists()]
+    if not found:
+        seen = sorted(p.name for p in path.iterdir())[:8]
+        raise FileNotFoundError(f"folder {path} holds none of {known}; it holds {seen}")
+    return found[0]
+
+
+def _lines(path: Path) -> pl.Series:
+    """Read the lines of a Latin-1 file, gzip or plain, without the line ends."""
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is a torn gzip file ({error}): download it again") from error
+    # Only "\n" ends a line: str.splitlines would also break at Latin-1 control characters.
+    text = content.decode("latin-1").replace("\r\n", "\n").rstrip("\n")
+    if not text.strip():
+        raise ValueError(f"{path} is empty: it should hold at least one line")
+    return pl.Series("line", text.split("\n"))
+
+
+def _table(path: Path, separator: str, names: list[str]) -> pl.DataFrame:
+    """Split each line into the named string columns."""
+    lines = _lines(path)
+    # Copies of u.data exist in which an editor turned some tabs into blanks.
+    even = lines.str.replace_all(r"[ \t]+", "\t") if separator == "\t" else lines
+    parts = even.str.split(separator)
+    wrong = (parts.list.len() != len(names)).to_numpy()
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"{path}, line {row + 1}: found {len(parts[row])} fields in {lines[row]!r}, expected "
+            f"{len(names)} ({', '.join(names[:5])}...) separated by {separator!r}"
+        )
+    return pl.DataFrame({name: parts.list.get(i) for i, name in enumerate(names)})
+
+
+def _numbers(path: Path, texts: pl.Series, dtype: type[pl.DataType]) -> pl.Series:
+    """Parse a string column; the error names the first line that is not a number."""
+    values = texts.cast(dtype, strict=False)
+    if values.null_count():
+        row = int(values.is_null().arg_max() or 0)
+        seen = f"found {texts[row]!r} as {texts.name}"
+        raise ValueError(f"{path}, line {row + 1}: {seen}, expected a number")
+    return values
+
+
+def _ratings(separator: str) -> Callable[[Path, float], pl.DataFrame]:
+    def parse(path: Path, positive_rating: float) -> pl.DataFrame:
+        table = _table(path, separator, ["user", "item", "rating", "time"])
+        rating = _numbers(path, table["rating"], pl.Float64)
+        wrong = ~rating.is_between(*RATINGS)
+        if wrong.any():
+            row = int(wrong.arg_max() or 0)
+            raise ValueError(
+                f"{path}, line {row + 1}: rating {rating[row]} is out of range, expected "
+                f"{RATINGS[0]} to {RATINGS[1]}"
+            )
+        ids = [_numbers(path, table[name], pl.Int64) for name in ("user", "item", "time")]
+        label = (rating >= positive_rating).cast(pl.Float32).alias("label")
+        return pl.DataFrame([*ids, label])
+
+    return parse
+
+
+def _sequences(path: Path, positive_rating: float) -> pl.DataFrame:
+    """Read one user a line; the line number is the user, the place in the line is the time."""
+    del positive_rating  # there are no ratings
+    items = _lines(path).str.strip_chars().str.split(" ")
+    lengths = items.list.len().to_numpy().astype(np.int64)
+    users = np.repeat(np.arange(1, len(lengths) + 1), lengths)
+    values = items.explode(empty_as_null=False, keep_nulls=False).cast(pl.Int64, strict=False)
+    if values.null_count():
+        line = users[int(values.is_null().arg_max() or 0)]
+        raise ValueError(f"{path}, line {line}: expected item ids separated by single blanks")
+    starts = np.cumsum(lengths) - lengths
+    columns = {
+        "user": users,
+        "item": values.to_numpy(),
+        "time": np.arange(len(users)) - np.repeat(starts, lengths),
+        "label": np.ones(len(users), np.float32),
+    }
+    return pl.DataFrame(columns)
+
+
+def _columns(separator: str, names: str, kept: dict[str, str]) -> Callable[[Path], Features]:
+    """Make a reader of a feature file: `kept` maps feature names to columns."""
+
+    def parse(path: Path) -> Features:
+        table = _table(path, separator, names.split())
+        ids = _numbers(path, table["id"], pl.Int64).to_list()
+        return {
+            feature: dict(zip(ids, table[column].to_list(), strict=True))
+            for feature, column in kept.items()
+        }
+
+    return parse
+
+
+def _movies(path: Path) -> Features:
+    table = _table(path, "::", ["id", "title", "genres"])
+    ids = _numbers(path, table["id"], pl.Int64).to_list()
+    first = table["genres"].str.split("|").list.first().to_list()
+    return {"genre": dict(zip(ids, first, strict=True))}
+
+
+def _flagged_items(path: Path) -> Features:
+    table = _table(path, "|", ["id", "title", "date", "video", "address", *ITEM_GENRES])
+    ids = _numbers(path, table["id"], pl.Int64).to_list()
+    flags = table.select(ITEM_GENRES).to_numpy() == "1"
+    first = [ITEM_GENRES[i] for i in flags.argmax(axis=1)]
+    return {"genre": dict(zip(ids, first, strict=True))}
+
+
+class Layout(NamedTuple):
+    """How one kind of data set is read: its main file, and the files that may lie beside it."""
+
+    read: Callable[[Path, float], pl.DataFrame]
+    beside: dict[str, tuple[str, Callable[[Path], Features]]]
+
+
+_PEOPLE = {"gender": "gender", "age": "age", "occupation": "occupation"}
+LAYOUTS = {
+    "ratings.dat": Layout(
+        _ratings("::"),
+        {
+            "users.dat": ("user", _columns("::", "id gender age occupation zip", _PEOPLE)),
+            "movies.dat": ("item", _movies),
+        },
+    ),
+    "u.data": Layout(
+        _ratings("\t"),
+        {
+            "u.user": ("user", _columns("|", "id age gender occupation zip", _PEOPLE)),
+            "u.item": ("item", _flagged_items),
+        },
+    ),
+    "sequences.txt": Layout(_sequences, {}),
+    "sequences.txt.gz": Layout(_sequences, {}),
+}

@@ -1,0 +1,144 @@
+"""The candidate protocols: which items of the catalogue a request's reranker is given.
+
+The protocol decides what the numbers mean. `exposed_plus_retrieved` gives the answer away (its
+negatives are the retriever's top items by construction, so that LOW scores mark the exposed);
+`exposed_plus_sampled` is optimistic; `retrieved_pool` is what a second stage really faces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dnr_jax import ops
+from dnr_jax.types import Array
+
+
+class Pick(Protocol):
+    """Chooses one request's candidates.
+
+    Arguments: `key`, the request's own; `raw` `float32 [V]`, the retriever's scores; `allowed`
+    `bool [V]`, items that may be offered: by default those not met before this list; `shown` `int32 [K]`, the
+    exposed list; `weights` `float32 [V]` >= 0, of the items in sampling; `size` N.
+
+    Returns items `int32 [N]` and where `bool [N]`, the real candidates.
+    """
+
+    def __call__(
+        self, key: Array, raw: Array, allowed: Array, shown: Array, weights: Array, *, size: int
+    ) -> tuple[Array, Array]: ...
+
+
+def exposed_plus_retrieved(
+    key: Array, raw: Array, allowed: Array, shown: Array, weights: Array, *, size: int
+) -> tuple[Array, Array]:
+    """Take the exposed items and the retriever's top others; see `Pick`."""
+    del key, weights
+    return _with_exposed(raw, allowed, shown, size)
+
+
+def exposed_plus_sampled(
+    key: Array, raw: Array, allowed: Array, shown: Array, weights: Array, *, size: int
+) -> tuple[Array, Array]:
+    """Take the exposed items and others drawn by `weights` without replacement; see `Pick`.
+
+    By the Gumbel top-k trick (Kool et al. 2019, arXiv 1903.06059).
+    """
+    urge = jax.random.gumbel(key, raw.shape) + jnp.log(jnp.where(weights > 0, weights, 1.0))
+    return _with_exposed(urge, allowed & (weights > 0), shown, size)
+
+
+def retrieved_pool(
+    key: Array, raw: Array, allowed: Array, shown: Array, weights: Array, *, size: int
+) -> tuple[Array, Array]:
+    """Take the retriever's top items, whether or not the user then met them; see `Pick`."""
+    del key, shown, weights
+    return _top(raw, allowed, size)
+
+
+def _with_exposed(value: Array, allowed: Array, shown: Array, size: int) -> tuple[Array, Array]:
+    others, where = _top(value, allowed.at[shown].set(False), size - shown.size)
+    real = jnp.ones(shown.shape, bool)
+    return jnp.concatenate([shown, others]), jnp.concatenate([real, where])
+
+
+def _top(value: Array, allowed: Array, count: int) -> tuple[Array, Array]:
+    some = min(count, value.size)
+    best, items = jax.lax.top_k(jnp.where(allowed, value, -jnp.inf), some)
+    padding = (0, count - some)
+    return jnp.pad(items, padding), jnp.pad(best > -jnp.inf, padding)
+
+
+CANDIDATES: dict[str, Pick] = {
+    "exposed_plus_retrieved": exposed_plus_retrieved,
+    "exposed_plus_sampled": exposed_plus_sampled,
+    "retrieved_pool": retrieved_pool,
+}
+
+# Training interactions of each item -> its weight in sampling.
+SAMPLING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "uniform": np.ones_like,
+    "popularity": np.asarray,
+}
+
+
+def _sigmoid(raw: Array, where: Array) -> Array:
+    return jnp.where(where, jax.nn.sigmoid(raw), 0.0)
+
+
+def _rank(raw: Array, where: Array) -> Array:
+    """1 for the best candidate, 0 for the worst, evenly spaced; ties by position."""
+    last = jnp.maximum(where.sum(-1, keepdims=True) - 1, 1)
+    return jnp.where(where, 1.0 - (ops.ranks(raw, where) - 1) / last, 0.0)
+
+
+SCORES: dict[str, Callable[[Array, Array], Array]] = {
+    "minmax": ops.min_max,
+    "sigmoid": _sigmoid,
+    "rank": _rank,
+}
+
+
+class Options(NamedTuple):
+    """What a candidate set depends on besides lists and scores.
+
+    Attributes:
+      name: a protocol of `CANDIDATES`.
+      size: candidates a request N; missing ones are masked.
+      sampling: a name of `SAMPLING`, read by `exposed_plus_sampled` only.
+      score: a transform of `SCORES` from raw scores to x in [0, 1], per request.
+      exclude_seen: items that the user met before (and, in training, in his other training
+        lists) are no candidates. The published form of `exposed_plus_retrieved` keeps them among
+        the negatives, where the scores of trained pairs are high: the leak is then at its worst.
+      seed: of the shuffle and of the samples.
+    """
+
+    name: str
+    size: int
+    sampling: str
+    score: str
+    exclude_seen: bool
+    seed: int
+
+    def check(self, slate: int) -> None:
+        """Raise `ValueError` for an unknown name, or fewer candidates than the shown list."""
+        if self.name == "logged":
+            raise ValueError(
+                "candidates 'logged' are RecFlow's: MovieLens logs no candidates, choose one of "
+                f"{sorted(CANDIDATES)}"
+            )
+        if self.name not in CANDIDATES:
+            raise ValueError(f"candidates {self.name!r} is not one of {sorted(CANDIDATES)}")
+        if self.sampling not in SAMPLING:
+            raise ValueError(f"sampling {self.sampling!r} is not one of {sorted(SAMPLING)}")
+        if self.score not in SCORES:
+            raise ValueError(f"retriever score {self.score!r} is not one of {sorted(SCORES)}")
+        if self.size < slate:
+            raise ValueError(
+                f"candidates.size is {self.size}, fewer than the {slate} items of a shown list: "
+                f"choose at least {slate}"
+            )

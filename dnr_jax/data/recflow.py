@@ -1,0 +1,228 @@
+"""RecFlow (Liu et al. 2024, arXiv 2410.20868) as a reranking task, read day by day.
+
+Candidates are logged rows of the rerank stage (and, to fill up, of the stages before it), the
+first-stage score is a function of the logged rank, and shown rows carry feedback. Memory is
+bounded by one day: its candidate rows (about 140 bytes each before sorting, so some 7 GB for the
+48 million rows of a full day with `pool="fill"`; "strict" reads far fewer and `user_share` divides
+both), its history pickle and one chunk of arrays. What the logs know only after the request
+(`rerank_index`, stage flags, `playing_time`, feedback) is never a feature; a history holds only
+what happened before its request.
+
+The last day is test, the one before it validation, all others train. Train requests have a judged
+positive and a judged non-positive candidate. Validation and test keep every request that showed
+something: those without a positive are for metrics to exclude and count.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from tqdm import tqdm
+
+from dnr_jax.data import (
+    recflow_arrays,
+    recflow_features,
+    recflow_files,
+    recflow_fit,
+    recflow_options,
+    recflow_rows,
+    recflow_scores,
+)
+from dnr_jax.data.recflow_files import Day
+from dnr_jax.data.recflow_fit import Fitted
+from dnr_jax.data.recflow_options import Options
+from dnr_jax.data.store import SPLITS, Split, Writer
+
+__all__ = ["SOURCES", "Options", "build", "check", "inputs"]
+
+# What the prepared arrays depend on besides data and options: for `store.code_signature`.
+SOURCES = (
+    sys.modules[__name__],
+    recflow_arrays,
+    recflow_features,
+    recflow_files,
+    recflow_fit,
+    recflow_options,
+    recflow_rows,
+    recflow_scores,
+)
+
+
+def inputs(path: Path, *, period: str, days: int) -> list[Path]:
+    """List the files that a run reads, for the fingerprint of the prepared data.
+
+    Raises:
+      FileNotFoundError: a folder is missing.
+      ValueError: fewer than three usable days.
+    """
+    found, _ = recflow_files.find_days(path, period=period, days=days)
+    return [file for day in found for file in (day.rows, day.history, day.truth) if file]
+
+
+def check(path: Path, *, period: str, days: int) -> None:
+    """Read every file's header, so that a run does not die late; cheap.
+
+    Raises:
+      FileNotFoundError: a folder is missing.
+      ValueError: too few days, a torn file, or missing columns (all named at once).
+    """
+    found, _ = recflow_files.find_days(path, period=period, days=days)
+    recflow_files.check_columns(found)
+
+
+def build(writer: Writer, path: Path, *, options: Options) -> None:
+    """Read a RecFlow folder, real or simulated, into `writer`.
+
+    Two passes: vocabularies on train days, then candidate sets of every day, in date order.
+
+    Raises:
+      FileNotFoundError: a folder is missing.
+      ValueError: too few days, torn files, missing columns, or a split without a usable request.
+    """
+    path = Path(path)
+    days, report = recflow_files.find_days(path, period=options.period, days=options.days)
+    report["stripped_columns"] = recflow_files.check_columns(days)
+    names = [SPLITS[max(0, n - len(days) + 3)] for n in range(len(days))]
+    with tqdm(
+        total=2 * len(days) - 2, desc="RecFlow", unit="day", disable=not options.progress
+    ) as bar:
+        fitted = recflow_fit.fit(_watched(days[:-2], bar), options)
+        totals = _Totals(options)
+        for day, split in zip(days, names, strict=True):
+            for chunk in _day(day, split, fitted, options, totals):
+                writer.append(split, chunk)
+            bar.update()
+    totals.require_all(path)
+    report |= totals.report(fitted)
+    report["warnings"] = _warnings(report, fitted, options)
+    writer.finish(
+        recflow_features.feature_spec(fitted.vocabularies),
+        fitted.popularity,
+        fitted.vectors,
+        report,
+    )
+
+
+def _watched(days: list[Day], bar: tqdm) -> Iterator[Day]:
+    for day in days:
+        yield day
+        bar.update()
+
+
+def _day(
+    day: Day, split: str, fitted: Fitted, options: Options, totals: _Totals
+) -> Iterator[Split]:
+    rows = recflow_rows.read(day, recflow_files.COLUMNS, options)
+    stamp = pl.from_epoch(recflow_rows.seconds("request_timestamp")).dt.offset_by("8h").dt.date()
+    other_day = rows.select((stamp.cast(pl.String) != day.name).sum()).item()
+    rows = _with_truth(rows, day)
+    rows, counts = recflow_rows.candidates(rows, fitted.ranks, options, train=split == SPLITS[0])
+    totals.add_day(day.name, split, counts | {"rows_of_another_day": other_day}, rows)
+    histories = recflow_files.load_pickle(day.history) if day.history else {}
+    for part in recflow_arrays.chunks(rows):
+        chunk, counts = recflow_arrays.split_arrays(
+            part,
+            histories,
+            day.history or "",
+            vocabularies=fitted.vocabularies,
+            options=options,
+            first_index=totals.requests[split],
+        )
+        totals.requests[split] += len(chunk.request_id)
+        totals.days[day.name].update(counts)
+        yield chunk
+
+
+def _with_truth(rows: pl.DataFrame, day: Day) -> pl.DataFrame:
+    if day.truth is None:
+        return rows.with_columns(truth=pl.lit(None, pl.Float32))
+    truth = recflow_files.collect(recflow_files.scan(day.truth), day.truth)
+    truth = truth.rename({"relevance": "truth"})
+    return rows.join(truth, on=recflow_rows.PAIR, how="left", maintain_order="left")
+
+
+class _Totals:
+    """Counts over days and splits, for the report."""
+
+    def __init__(self, options: Options):
+        self.requests: Counter[str] = Counter()
+        self.days: dict[str, Counter[str]] = {}
+        self._split_of: dict[str, str] = {}
+        self._sizes = {split: np.zeros(options.size + 1, np.int64) for split in SPLITS}
+
+    def add_day(self, day: str, split: str, counts: dict[str, int], rows: pl.DataFrame) -> None:
+        self.days[day] = Counter(counts)
+        self._split_of[day] = split
+        sizes = rows.group_by("q").len()["len"].to_numpy()
+        self._sizes[split] += np.bincount(sizes, minlength=len(self._sizes[split]))
+
+    def require_all(self, path: Path) -> None:
+        for split in SPLITS:
+            if not self.requests[split]:
+                days = {d: dict(c) for d, c in self.days.items() if self._split_of[d] == split}
+                raise ValueError(
+                    f"{path}: no usable request for {split}: {days}; use more days, a larger "
+                    "user_share, or a label that is positive (> 0.5) more often"
+                )
+
+    def report(self, fitted: Fitted) -> dict[str, Any]:
+        splits = {split: self._split(split) for split in SPLITS}
+        return {
+            "splits": splits,
+            "by_day": {d: {"split": self._split_of[d], **c} for d, c in self.days.items()},
+            "rank_base": fitted.ranks.base,
+            "rank_valid_fraction": fitted.ranks.valid,
+            "score": fitted.ranks.score,
+            "vocabulary_sizes": recflow_fit.sizes(fitted.vocabularies),
+        }
+
+    def _split(self, split: str) -> dict[str, Any]:
+        total: Counter[str] = Counter()
+        for day, counts in self.days.items():
+            if self._split_of[day] == split:
+                total.update(counts)
+        sizes = np.repeat(np.arange(len(self._sizes[split])), self._sizes[split])
+        return {
+            **total,
+            "positive_rate_of_shown": total["positives"] / total["shown_rows"],
+            "candidates": {
+                "min": int(sizes.min()),
+                "median": float(np.median(sizes)),
+                "max": int(sizes.max()),
+            },
+        }
+
+
+def _warnings(report: dict[str, Any], fitted: Fitted, options: Options) -> list[str]:
+    """Say in words what a user should know before trusting the numbers."""
+    said = []
+    if report["missing_days"]:
+        said.append(f"days missing in the middle: {report['missing_days']}")
+    if report["days_without_history"]:
+        said.append(f"days without a history file: {report['days_without_history']}")
+    unusable = [index for index, base in fitted.ranks.base.items() if base is None]
+    if unusable:
+        said.append(f"no usable value on the first train day in {unusable}: treated as missing")
+    if fitted.ranks.score != options.score:
+        said.append(
+            f"fewer than half of the rerank rows have a valid rank_index (valid by stage: "
+            f"{fitted.ranks.valid}): score {options.score!r} replaced by 'tier', which is coarse"
+        )
+    for split, counts in report["splits"].items():
+        if counts["rows_of_another_day"]:
+            said.append(
+                f"{split}: {counts['rows_of_another_day']} rows lie outside of their file's day "
+                "(UTC+8)"
+            )
+        if 2 * counts["positives"] < counts["effective_views"]:
+            said.append(
+                f"{split}: label {options.label!r} is above 0.5 on {counts['positives']} rows "
+                f"only, of {counts['effective_views']} effective views"
+            )
+    return said

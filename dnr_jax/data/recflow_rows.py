@@ -1,0 +1,209 @@
+"""From the rows of one day to candidate sets: filter, merge duplicates, label, choose, score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from dnr_jax.data import recflow_files as files
+from dnr_jax.data import recflow_scores as scores
+from dnr_jax.data.recflow_options import GRADED, Options, label_weights, unexposed_weight
+
+PAIR = ["request_id", "video_id"]
+SECONDS_LIMIT = 10**11  # a later time cannot be meant in seconds, nor an earlier one (1973) in ms
+
+
+class Ranks(NamedTuple):
+    """How to read the rank columns, found on the first train day.
+
+    Attributes:
+      base: base of `rank_index` and `rerank_index`, None = unusable.
+      valid: share of rows with a valid rank by stage flag.
+      score: the formula in use (the tiers where too few ranks are valid).
+      table: calibration table or None.
+    """
+
+    base: dict[str, int | None]
+    valid: dict[str, float | None]
+    score: str
+    table: np.ndarray | None = None
+
+
+def seconds(column: str) -> pl.Expr:
+    """Epoch seconds of a time that may be in milliseconds."""
+    time = pl.col(column)
+    return pl.when(time > SECONDS_LIMIT).then(time // 1000).otherwise(time)
+
+
+def read(day: files.Day, columns: Sequence[str], options: Options) -> pl.DataFrame:
+    """Read one day's candidate rows of the kept users, typed: int64, bool, indices float64.
+
+    Missing numbers become -1, missing flags and feedback False, missing or NaN indices null.
+    Feedback counts on shown rows only.
+    """
+    frame = files.scan(day.rows).select(_typed(name) for name in columns)
+    users = round(1 / options.user_share)
+    if users > 1:
+        frame = frame.filter(pl.col("user_id") % users == 0)
+    return files.collect(frame.filter(pl.any_horizontal(options.flags)), day.rows)
+
+
+def _typed(name: str) -> pl.Expr:
+    column = pl.col(name)
+    if name in files.INDICES:
+        return column.cast(pl.Float64, strict=False).fill_nan(None)
+    number = column.cast(pl.Int64, strict=False)
+    if name in files.FLAGS:
+        return (number > 0).fill_null(False)
+    if name in files.FEEDBACK:
+        shown = pl.col("realshow").cast(pl.Int64, strict=False) > 0
+        return (shown & (number > 0)).fill_null(False).alias(name)
+    return number.fill_null(-1)
+
+
+def probe(frame: pl.DataFrame, score: str) -> Ranks:
+    """Find the rank columns' base and how many ranks are valid; fall back to stage tiers.
+
+    The fallback (ranks of fewer than half of the rerank rows are valid) is stated in the report.
+    """
+    base = {index: scores.probe_base(frame, index) for index in files.INDICES}
+    valid = scores.valid_fraction(frame, base["rank_index"])
+    entered = frame.filter(pl.col("rerank_pos") | pl.col("rerank_neg"))
+    share = entered.select(scores.valid_rank("rank_index", base["rank_index"]).is_not_null().mean())
+    usable = len(entered) > 0 and share.item() >= 0.5
+    return Ranks(base, valid, score if usable else "tier")
+
+
+def merge_duplicates(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Sort by request and video and merge equal pairs: OR of flags, least rank, first of the rest.
+
+    Returns the frame and how many rows went away.
+    """
+    frame = frame.sort(PAIR, maintain_order=True)
+    keys = frame.select(PAIR).to_numpy()
+    if not (keys[1:] == keys[:-1]).all(axis=1).any():
+        return frame, 0
+    kinds = frame.schema
+    merged = frame.group_by(PAIR, maintain_order=True).agg(
+        pl.col(name).max()
+        if kinds[name] == pl.Boolean
+        else pl.col(name).min()
+        if name in ("rank", "shown_rank")
+        else pl.col(name).first()
+        for name in frame.columns
+        if name not in PAIR
+    )
+    return merged, len(frame) - len(merged)
+
+
+def label(option: str) -> pl.Expr:
+    """Label of a row in [0, 1] from its feedback; `recflow_options.Options.label` says how."""
+    if option == GRADED:
+        acted = pl.any_horizontal("like", "follow", "forward", "comment")
+        viewed = pl.when("long_view").then(0.8).when("effective_view").then(0.6).otherwise(0.0)
+        return pl.when(acted).then(1.0).otherwise(viewed).cast(pl.Float32)
+    weights = label_weights(option)
+    parts = [pl.col(name).cast(pl.Float64) * weight for name, weight in weights.items()]
+    return (pl.sum_horizontal(parts) / sum(weights.values())).cast(pl.Float32)
+
+
+def mix(seed: int, stream: int, *numbers: np.ndarray) -> np.ndarray:
+    """Hash integer columns to uint64 (splitmix64 of Steele, Lea and Flood 2014).
+
+    A draw made from it depends on the row's own ids, not on the order of rows in a file.
+    """
+    state = np.full(np.shape(numbers[0]), (seed * 1000 + stream) % 2**64, np.uint64)
+    for number in numbers:
+        state = state + number.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return state
+
+
+def candidates(
+    frame: pl.DataFrame, ranks: Ranks, options: Options, *, train: bool
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Build the day's candidate sets, one row a candidate, in final (seeded random) order.
+
+    Adds `rank`, `shown_rank` (null = unknown), `label`, `positives` of the whole request, `score`,
+    `weight`, `q` (number of the request in the day) and `slot` (number of the candidate).
+    Requests without a shown row are dropped, in training also those without a judged positive and
+    a judged non-positive; elsewhere requests without a positive stay, for metrics to count.
+    """
+    read_rows = len(frame)
+    frame = frame.filter(pl.min_horizontal("request_id", "video_id") >= 0).with_columns(
+        rank=scores.valid_rank("rank_index", ranks.base["rank_index"]),
+        shown_rank=scores.valid_rank("rerank_index", ranks.base["rerank_index"]),
+    )
+    without_ids = read_rows - len(frame)
+    frame, duplicates = merge_duplicates(frame)
+    requests = frame["request_id"].n_unique()
+    frame = _describe(frame, options)
+    shown = frame.filter(pl.col("realshow").any().over("request_id"))
+    chosen = _choose(shown, options)
+    kept = chosen.filter(_eligible()) if train else chosen
+    counts = {
+        "rows": read_rows,
+        "rows_without_ids": without_ids,
+        "duplicates_merged": duplicates,
+        "requests": requests,
+        "requests_without_shown_row": requests - shown["request_id"].n_unique(),
+        "requests_not_trainable": chosen["request_id"].n_unique() - kept["request_id"].n_unique(),
+        "shown_rows_beyond_size": int(shown["realshow"].sum()) - int(chosen["realshow"].sum()),
+        "requests_kept": kept["request_id"].n_unique(),
+        "positives": int((kept["label"] > 0.5).sum()),
+        "shown_rows": int(kept["realshow"].sum()),
+        "effective_views": int(kept["effective_view"].sum()),
+    }
+    return _score(kept, ranks, options), counts
+
+
+def _describe(frame: pl.DataFrame, options: Options) -> pl.DataFrame:
+    """Add label, weight, the order of choice and three independent draws a row."""
+    ids = frame["request_id"].to_numpy(), frame["video_id"].to_numpy()
+    draws = [pl.Series(f"draw{n}", mix(options.seed, n, *ids)) for n in range(3)]
+    priority = pl.coalesce(
+        pl.when(flag).then(pl.lit(n, pl.Int8)) for n, flag in enumerate(options.flags)
+    )
+    weight = unexposed_weight(options.unexposed)
+    return frame.with_columns(
+        *draws,
+        label=label(options.label),
+        weight=pl.when("realshow").then(1.0).otherwise(weight).cast(pl.Float32),
+        priority=priority,
+    ).with_columns(positives=(pl.col("label") > 0.5).sum().over("request_id").cast(pl.Int32))
+
+
+def _choose(frame: pl.DataFrame, options: Options) -> pl.DataFrame:
+    """Keep the first N of each request: by stage, shown rows by place, the others at random."""
+    place = pl.when("realshow").then(pl.col("shown_rank"))
+    order = frame.with_columns(place=place).sort(
+        "request_id", "priority", "place", "draw0", nulls_last=True
+    )
+    return order.filter(pl.int_range(pl.len()).over("request_id") < options.size)
+
+
+def _eligible() -> pl.Expr:
+    judged, positive = pl.col("weight") > 0, pl.col("label") > 0.5
+    both = (judged & positive).any() & (judged & ~positive).any()
+    return both.over("request_id")
+
+
+def _score(frame: pl.DataFrame, ranks: Ranks, options: Options) -> pl.DataFrame:
+    """Order the candidates of each request at random, number them, and score them."""
+    frame = frame.sort("request_id", "draw1").with_columns(
+        q=pl.col("request_id").rle_id().cast(pl.Int64),
+        slot=pl.int_range(pl.len()).over("request_id"),
+    )
+    uniform = (pl.col("draw2") // 2**11).cast(pl.Float64) / 2.0**53
+    drawn = scores.tier_rank(uniform, jitter=options.jitter)
+    known = pl.lit(None, pl.Float64) if ranks.score == "tier" else pl.col("rank")
+    r = frame.select(pl.coalesce(known, drawn).alias("r"))["r"].to_numpy()
+    x = scores.score(
+        ranks.score, r, request=frame["q"].to_numpy(), tau=options.tau, table=ranks.table
+    )
+    return frame.with_columns(score=pl.Series(x, dtype=pl.Float32))

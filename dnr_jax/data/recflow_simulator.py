@@ -1,0 +1,261 @@
+"""A simulator that writes every file of RecFlow with its schema, and the truth beside them.
+
+Click law of shown videos: `P(view) = sigmoid(a + 1.5 g - 0.06 place)`, a solved so that the mean
+over shown rows is `view_rate`. `truth/` holds `sigmoid(a + 1.5 g)`, true relevance free of place.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import uuid
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from scipy.optimize import brentq
+from scipy.special import expit
+from tqdm import tqdm
+
+from dnr_jax.data import recflow_world as world_
+from dnr_jax.data import recflow_writer
+from dnr_jax.data.recflow_files import FLAGS, ITEM, USER
+from dnr_jax.data.recflow_world import RERANKED, SAMPLED_LATE, TOP, World
+from dnr_jax.data.recflow_writer import Quirks
+
+# What the files depend on besides the arguments: for `store.code_signature`.
+SOURCES = (sys.modules[__name__], world_, recflow_writer)
+LAST_DAY = date(2024, 2, 18)
+HISTORY = 50
+UTILITY_SLOPE, PLACE_SLOPE = 1.5, 0.06
+# P(like), P(follow), P(forward), P(comment) after an effective view; a tenth of it otherwise.
+ACTIONS = {"like": 0.03, "follow": 0.004, "forward": 0.005, "comment": 0.006}
+RANK_LOSERS = {"figure": SAMPLED_LATE, "wide": world_.RANKED - RERANKED}
+
+
+def simulate(
+    folder: Path,
+    *,
+    users: int,
+    videos: int,
+    days: int,
+    requests_per_user_day: float,
+    seed: int,
+    view_rate: float = 0.37,
+    counts: str = "figure",
+    quirks: Quirks = Quirks(),  # noqa: B008 (immutable)
+    progress: bool = True,
+) -> None:
+    """Write a simulated RecFlow to `folder`, whole or not at all.
+
+    Args:
+      folder: must not exist yet.
+      users: number of users, >= 1.
+      videos: number of videos, >= 600.
+      days: number of days, 3 to 37, the last one 2024-02-18.
+      requests_per_user_day: mean of a Poisson law.
+      seed: everything written is a function of it and of the other arguments.
+      view_rate: mean effective view of shown rows.
+      counts: "figure" = at most 10 recorded rank losers a request, "wide" = all 380.
+      quirks: oddities of the real files, for tests.
+      progress: show a progress bar.
+
+    Raises:
+      ValueError: an argument outside of what is said above.
+      FileExistsError: the folder exists.
+    """
+    _check(folder, users, videos, days, requests_per_user_day, view_rate, counts)
+    rng = np.random.default_rng(seed)
+    names = [(LAST_DAY - timedelta(days=days - 1 - n)).isoformat() for n in range(days)]
+    midnight = datetime.combine(date.fromisoformat(names[0]), datetime.min.time())
+    start_ms = int(midnight.replace(tzinfo=timezone(timedelta(hours=8))).timestamp()) * 1000
+    world = world_.make_world(rng, users, videos, start_ms)
+    requests = _requests(rng, world, days, requests_per_user_day, start_ms)
+    rows = _all_rows(rng, world, requests, RANK_LOSERS[counts], quirks, progress)
+    rows = _feedback(rng, rows, view_rate)
+    rows = _join(rows, requests, world)
+    temporary = folder.parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        recflow_writer.write(temporary, rows, _histories(rows, requests), names, world, quirks)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check(
+    folder: Path,
+    users: int,
+    videos: int,
+    days: int,
+    requests_per_user_day: float,
+    view_rate: float,
+    counts: str,
+) -> None:
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists: delete it or simulate into another folder")
+    if users < 1 or videos < world_.MIN_VIDEOS or not 3 <= days <= 37:
+        raise ValueError(
+            f"users={users}, videos={videos}, days={days}: at least 1 user, "
+            f"{world_.MIN_VIDEOS} videos and 3 to 37 days are needed"
+        )
+    if not requests_per_user_day > 0 or not 0 < view_rate < 1:
+        raise ValueError(
+            f"requests_per_user_day={requests_per_user_day} must be above 0 and "
+            f"view_rate={view_rate} between 0 and 1"
+        )
+    if counts not in RANK_LOSERS:
+        raise ValueError(f"counts={counts!r} is not one of {tuple(RANK_LOSERS)}")
+
+
+def _requests(
+    rng: np.random.Generator, world: World, days: int, rate: float, start_ms: int
+) -> pl.DataFrame:
+    """Draw who comes when: more in the evening; numbered from 0 in order of time."""
+    users = len(world.taste)
+    per_day = rng.poisson(rate, (days, users))
+    if not per_day.any(axis=1).all():
+        raise ValueError(
+            f"a day without requests ({users} users, {rate} requests a user and day): raise either"
+        )
+    day, user = (np.repeat(i.ravel(), per_day.ravel()) for i in np.indices(per_day.shape))
+    hour = rng.beta(4, 2, len(day)) * 24
+    time = start_ms + day * world_.DAY_MS + (hour * 3_600_000).astype(np.int64)
+    second = world.second_device[user]
+    device = np.where((second >= 0) & (rng.random(len(user)) < 0.5), second, user)
+    order = np.argsort(time, kind="stable")
+    people = {name: world.people[user[order], n] for n, name in enumerate(USER)}
+    columns = {"request_id": np.arange(len(order)), "request_timestamp": time[order]}
+    return pl.DataFrame(columns | people | {"device_id": device[order], "day": day[order]})
+
+
+def _all_rows(
+    rng: np.random.Generator,
+    world: World,
+    requests: pl.DataFrame,
+    losers: int,
+    quirks: Quirks,
+    progress: bool,
+) -> pl.DataFrame:
+    """Run the cascade in blocks and record its rows."""
+    block = int(np.clip(2**21 // len(world.content), 1, 256))
+    parts = []
+    blocks = range(0, len(requests), block)
+    for first in tqdm(blocks, desc="simulating RecFlow", unit="block", disable=not progress):
+        part = requests[first : first + block]
+        funnel = world_.run_funnel(
+            rng, world, part["user_id"].to_numpy(), part["request_timestamp"].to_numpy()
+        )
+        parts.append(_late_rows(rng, funnel, losers, first))
+        for flag, videos, g in (
+            ("coarse_neg", funnel.coarse, funnel.coarse_g),
+            ("prerank_neg", funnel.prerank, funnel.prerank_g),
+        ):
+            parts.append(_early_rows(flag, videos, g, first))
+    rows = pl.concat(parts, how="diagonal").with_columns(
+        pl.col(FLAGS).fill_null(False), pl.col("place").fill_null(0)
+    )
+    if quirks.absent_stages:
+        early = pl.col("coarse_neg") | pl.col("prerank_neg")
+        rows = rows.filter(~(early & (pl.col("request_id") % 7 == 0)))
+    # A random order within a request: neither rank nor stage can be read off a row's place.
+    return rows.with_columns(order=rng.random(len(rows))).sort("request_id", "order").drop("order")
+
+
+def _late_rows(
+    rng: np.random.Generator, funnel: world_.Funnel, losers: int, first: int
+) -> pl.DataFrame:
+    """Record rows of the ranking, rerank and edge stages, a row a video with all its flags."""
+    count, width = funnel.ranked.shape
+    rank = np.broadcast_to(np.arange(1, width + 1), (count, width))
+    place, display = (np.zeros((count, width), np.int64) for _ in range(2))
+    place[:, :RERANKED] = funnel.rerank_place
+    shown = 1 + rng.binomial(5, 0.61, size=(count, 1))
+    top = np.arange(1, TOP + 1)
+    np.put_along_axis(display, funnel.shown, np.where(top <= shown, top, 0), axis=1)
+    dropped = np.argsort(funnel.rerank_place, axis=1)[:, TOP:]
+    beyond = np.broadcast_to(np.arange(RERANKED, width), (count, width - RERANKED))
+    flags = {
+        "realshow": display > 0,
+        "rerank_pos": (place >= 1) & (place <= TOP),
+        "rank_pos": rank <= TOP,
+        "rerank_neg": _sampled(rng, dropped, width, SAMPLED_LATE),
+        "rank_neg": _sampled(rng, beyond, width, losers),
+    }
+    kept = np.logical_or.reduce(list(flags.values()))
+    columns = {"video_id": funnel.ranked, "g": funnel.ranked_g, "place": display}
+    columns |= flags | {"rank_index": rank, "rerank_index": place}
+    frame = pl.DataFrame({name: value[kept] for name, value in columns.items()})
+    return frame.with_columns(
+        pl.Series("request_id", first + np.nonzero(kept)[0]),
+        pl.col("rerank_index").replace(0, None),
+    )
+
+
+def _sampled(rng: np.random.Generator, columns: np.ndarray, width: int, count: int) -> np.ndarray:
+    """Mark `count` random ones of each row's `columns` in a `bool [rows, width]`."""
+    drawn = world_.sample_columns(rng, len(columns), columns.shape[1], count)
+    marked = np.zeros((len(columns), width), bool)
+    np.put_along_axis(marked, np.take_along_axis(columns, drawn, axis=1), True, axis=1)
+    return marked
+
+
+def _early_rows(flag: str, videos: np.ndarray, g: np.ndarray, first: int) -> pl.DataFrame:
+    request = np.repeat(first + np.arange(len(videos)), videos.shape[1])
+    return pl.DataFrame(
+        {"request_id": request, "video_id": videos.ravel(), "g": g.ravel()}
+    ).with_columns(pl.lit(True).alias(flag))
+
+
+def _feedback(rng: np.random.Generator, rows: pl.DataFrame, view_rate: float) -> pl.DataFrame:
+    """Draw whether a shown video is viewed and acted upon; add true relevance to every row."""
+    shown, place = rows["realshow"].to_numpy(), rows["place"].to_numpy()
+    g = rows["g"].to_numpy().astype(np.float64)
+    utility = UTILITY_SLOPE * g - PLACE_SLOPE * place
+    bias = brentq(lambda a: expit(a + utility[shown]).mean() - view_rate, -50, 50)
+    viewed = shown & (rng.random(len(rows)) < expit(bias + utility))
+    columns: dict[str, np.ndarray] = {"viewed": viewed, "watched": rng.random(len(rows))}
+    for name, probability in ACTIONS.items():
+        chance = np.where(viewed, probability, probability / 10)
+        columns[name] = shown & (rng.random(len(rows)) < chance)
+    relevance = expit(bias + UTILITY_SLOPE * g).astype(np.float32)
+    return rows.with_columns(**{n: pl.Series(v) for n, v in columns.items()}, relevance=relevance)
+
+
+def _join(rows: pl.DataFrame, requests: pl.DataFrame, world: World) -> pl.DataFrame:
+    """Add request and video columns, and watch times that agree with the views."""
+    names = (*ITEM, "upload_timestamp", "duration")
+    items = world.items[rows["video_id"].to_numpy()]
+    rows = rows.with_columns(pl.Series(name, items[:, n]) for n, name in enumerate(names))
+    rows = rows.join(requests, on="request_id", how="left", maintain_order="left")
+    share = (
+        pl.when("viewed").then(0.3 + 1.3 * pl.col("watched")).otherwise(0.299 * pl.col("watched"))
+    )
+    played = (share * pl.col("duration")).ceil().cast(pl.Int64)
+    rows = rows.with_columns(playing_time=pl.when("realshow").then(played).otherwise(0))
+    seen = pl.col("realshow") & (10 * pl.col("playing_time") >= 3 * pl.col("duration"))
+    whole = pl.col("realshow") & (pl.col("playing_time") >= pl.col("duration"))
+    return rows.with_columns(effective_view=seen, long_view=whole).drop("viewed", "watched")
+
+
+def _histories(rows: pl.DataFrame, requests: pl.DataFrame) -> np.ndarray:
+    """Replay: each request's 50 latest effective views of its user before it, `int64 [R, 50, 10]`.
+
+    Padding is 0, but 2 in the column of `category_level_one`, as in the real files.
+    """
+    views = rows.filter("effective_view").sort("user_id", "request_timestamp", "video_id")
+    columns = ("video_id", "author_id", "category_level_two", "category_level_one", "upload_type")
+    times = ("upload_timestamp", "duration", "request_timestamp", "playing_time", "request_id")
+    events = views.select(*columns, *times).to_numpy()
+    span = 10**14  # above any time in milliseconds: one sorted key for (user, time)
+    key = (views["user_id"] * span + views["request_timestamp"]).to_numpy()
+    user = requests["user_id"].to_numpy()
+    last = np.searchsorted(key, user * span + requests["request_timestamp"].to_numpy())
+    first = np.searchsorted(key, user * span)
+    place = last[:, None] - HISTORY + np.arange(HISTORY)
+    real = place >= first[:, None]
+    empty = np.zeros(events.shape[1], np.int64)
+    empty[3] = 2
+    events = np.concatenate([events, empty[None]])
+    return events[np.where(real, place, len(events) - 1)]

@@ -1,0 +1,73 @@
+"""From scores of requests to two weighted samples of numbers, and back to one scalar."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from dnr_jax.types import Array, Divergence
+
+
+class Flat(Protocol):
+    """A distance between two weighted samples, a float32 scalar.
+
+    Arguments: `generated` `float32 [n]`, `generated_weights` `float32 [n]`, `observed`
+    `float32 [m]`, `observed_weights` `float32 [m]`. Values are in [0, 1]; weights are >= 0 and
+    each set sums to 1. Values of weight 0 are finite and count for nothing.
+    """
+
+    def __call__(
+        self,
+        generated: Array,
+        generated_weights: Array,
+        observed: Array,
+        observed_weights: Array,
+    ) -> Array: ...
+
+
+def pooled(distance: Flat) -> Divergence:
+    """Compare the scores of all candidates at once.
+
+    The marginal reading of L_x = KL(p_phi(x | z) || p_x) (arXiv 2509.18736, Eq. 5): the labels
+    are pooled on both sides, and so a KL comes out no larger than the mean of L_x over z.
+    """
+
+    def divergence(generated: Array, observed: Array, *, labels: Array, where: Array) -> Array:
+        chex.assert_equal_shape([generated, observed, labels, where])
+        return _compare(distance, generated, observed, where)
+
+    return divergence
+
+
+def conditional(distance: Flat) -> Divergence:
+    """Compare positives with positives and negatives with negatives, and average the two.
+
+    Each label has weight 1/2 however rare it is, or positives would hardly count; a label that
+    does not occur contributes 0. With a KL this estimates KL(p_phi(x | z) || p(x | z)) balanced
+    over z: -delta_x of Eq. 5 (arXiv 2509.18736), rather than the L_x of the paper.
+    """
+
+    def divergence(generated: Array, observed: Array, *, labels: Array, where: Array) -> Array:
+        chex.assert_equal_shape([generated, observed, labels, where])
+        positive = labels > 0.5
+        return 0.5 * _compare(distance, generated, observed, where & positive) + 0.5 * _compare(
+            distance, generated, observed, where & ~positive
+        )
+
+    return divergence
+
+
+def _compare(distance: Flat, generated: Array, observed: Array, where: Array) -> Array:
+    where = where.reshape(-1)
+    count = jnp.sum(where)
+    # Without a real entry every value is the same placeholder: a finite distance, then 0.
+    weights = jnp.where(count > 0, where, 1.0).astype(jnp.float32)
+    weights = weights / jnp.sum(weights)
+    x_generated, x_observed = (
+        jnp.where(where, values.reshape(-1).astype(jnp.float32), 0.5)
+        for values in (generated, jax.lax.stop_gradient(observed))
+    )
+    return jnp.where(count > 0, distance(x_generated, weights, x_observed, weights), 0.0)

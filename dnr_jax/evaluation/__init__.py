@@ -1,0 +1,9 @@
+"""From a trained model to numbers of a split: scoring, summaries, and the audit of candidates."""
+
+from __future__ import annotations
+
+from dnr_jax.evaluation.audit import audit, render
+from dnr_jax.evaluation.scoring import score_split
+from dnr_jax.evaluation.summary import Evaluation, evaluate, mean_ndcg
+
+__all__ = ["Evaluation", "audit", "evaluate", "mean_ndcg", "render", "score_split"]

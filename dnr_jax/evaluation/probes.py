@@ -1,0 +1,170 @@
+"""How far scorers get that know nothing, only positions, or only the retriever's scores."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dnr_jax.data.store import Prepared, Split
+from dnr_jax.evaluation.findings import LEAK, OK, WARN, Finding
+from dnr_jax.evaluation.integrity import judged, positive
+from dnr_jax.evaluation.summary import per_request_metrics
+from dnr_jax.metrics.ranking import cumulative_discount
+
+TOLERANCE = 4.0  # standard errors
+EXPOSURE_GAP = 0.1  # of the AUC
+_ROUNDING = 1e-5  # float32 metrics against float64 formulas
+EVALUATED = ("valid", "test")
+
+INVERTED = (
+    "scores leak the answer: on this protocol the exposed items have LOW scores by construction; "
+    "sorting by the NEGATIVE score alone gives N@{k} = {reversed:.3f} (retriever order "
+    "{retriever:.3f}, chance {chance:.3f}); do not read results here as progress"
+)
+
+
+class Probe(NamedTuple):
+    """Per-request metrics of the scorers that no model may lose to, by name, on one split."""
+
+    scorers: dict[str, dict[str, np.ndarray]]
+
+    def mean(self, scorer: str, metric: str) -> float:
+        """Average over the requests that count; NaN if there is none."""
+        values = self.scorers[scorer][metric]
+        kept = values[~np.isnan(values)].astype(np.float64)
+        return float(kept.mean()) if kept.size else float("nan")
+
+    def gain(self, scorer: str, metric: str) -> tuple[float, float]:
+        """Return the mean gain over the constant scorer and its standard error, paired."""
+        gain = self.scorers[scorer][metric] - self.scorers["constant"][metric]
+        gain = gain[~np.isnan(gain)].astype(np.float64)
+        if gain.size < 2:
+            return float("nan"), float("nan")
+        return float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(gain.size))
+
+
+def probe(prepared: Prepared, name: str, *, k: int) -> Probe:
+    """Score split `name` by constants, stored order, learned positions and retriever scores."""
+    split = prepared.splits[name]
+    scores = np.asarray(split.batch.scores)
+    count = scores.shape[1]
+    scorers = {
+        "constant": np.zeros_like(scores),
+        "stored_order": np.broadcast_to(-np.arange(count, dtype=np.float32), scores.shape),
+        "position": np.broadcast_to(_position_rates(prepared.splits["train"]), scores.shape),
+        "retriever": scores,
+        "reversed": -scores,
+    }
+    labels, where = np.asarray(split.batch.labels), judged(split)
+    return Probe({s: per_request_metrics(x, labels, where, k=k) for s, x in scorers.items()})
+
+
+def _position_rates(train: Split) -> np.ndarray:
+    """Learn from training how often each position holds a positive, `float32 [N]`."""
+    seen = judged(train).sum(axis=0)
+    return (positive(train).sum(axis=0) / np.maximum(seen, 1)).astype(np.float32)
+
+
+def chance(split: Split, *, k: int) -> dict[str, float]:
+    """Expected H@k, N@k and AUC of a random order, by formula, over requests with a positive.
+
+    Of n judged candidates with m positives each rank holds a positive with probability m / n.
+    """
+    n, m = judged(split).sum(axis=1), positive(split).sum(axis=1)
+    n, m = n[m > 0], m[m > 0]
+    if not n.size:
+        return dict.fromkeys((f"h@{k}", f"n@{k}", "auc"), float("nan"))
+    table = cumulative_discount(judged(split).shape[1], k).astype(np.float64)
+    return {
+        f"h@{k}": float((m / n * np.minimum(n, k) / k).mean()),
+        f"n@{k}": float((m / n * table[n] / table[np.minimum(m, k)]).mean()),
+        "auc": 0.5 if (n > m).any() else float("nan"),
+    }
+
+
+def check_chance(name: str, split: Split, probed: Probe, *, k: int) -> list[Finding]:
+    """Check that scorers without knowledge stay at chance on one split."""
+    expected = chance(split, k=k)
+    gaps = [abs(probed.mean("constant", metric) - value) for metric, value in expected.items()]
+    level = LEAK if max(np.nan_to_num(gaps)) > _ROUNDING else OK
+    numbers = ", ".join(f"{_label(m)} = {v:.4f}" for m, v in expected.items())
+    text = f"a constant scorer is {'NOT ' if level == LEAK else ''}at chance ({numbers})"
+    constant = Finding(level, f"constant {name}", text)
+    return [constant, *(_at_chance(name, scorer, probed, k) for scorer in _BLIND)]
+
+
+_BLIND = {"stored_order": "the stored order", "position": "a scorer that knows positions only"}
+
+
+def _at_chance(name: str, scorer: str, probed: Probe, k: int) -> Finding:
+    found = []
+    for metric in (f"h@{k}", f"n@{k}", "auc"):
+        gain, error = probed.gain(scorer, metric)
+        if abs(gain) > TOLERANCE * error + _ROUNDING:
+            found.append(f"{_label(metric)} off by {gain:+.4f} (standard error {error:.4f})")
+    says = f"NOT at chance: {', '.join(found)}" if found else "at chance"
+    return Finding(LEAK if found else OK, f"{scorer} {name}", f"{_BLIND[scorer]} is {says}")
+
+
+def _label(metric: str) -> str:
+    return metric.upper()
+
+
+def check_scores(name: str, probed: Probe, *, k: int) -> list[Finding]:
+    """Tell how far the retriever's order and its reverse get on one split, and which one wins."""
+    lines = [
+        Finding(OK, f"{scorer} {name}", f"{title}: {_numbers(probed, scorer, k)}")
+        for scorer, title in (("retriever", "retriever order"), ("reversed", "REVERSED order"))
+    ]
+    gain, error = probed.gain("retriever", "auc")
+    if gain < -TOLERANCE * error:
+        return [*lines, Finding(LEAK, f"scores {name}", _inversion(probed, k))]
+    if not gain > TOLERANCE * error:
+        text = "the retriever's scores tell positives from negatives no better than chance"
+        return [*lines, Finding(WARN, f"scores {name}", text)]
+    return lines
+
+
+def _numbers(probed: Probe, scorer: str, k: int) -> str:
+    metrics = (f"n@{k}", f"h@{k}", "auc")
+    return ", ".join(f"{_label(m)} = {probed.mean(scorer, m):.3f}" for m in metrics)
+
+
+def _inversion(probed: Probe, k: int) -> str:
+    order = {s: probed.mean(s, f"n@{k}") for s in ("retriever", "reversed")}
+    return INVERTED.format(k=k, chance=probed.mean("constant", f"n@{k}"), **order)
+
+
+def check_exposure(name: str, split: Split, probed: Probe, *, k: int) -> Finding:
+    """Compare the retriever's AUC over judged candidates with that among the shown ones alone.
+
+    Where unshown candidates count as negatives, telling what was shown pays, not what was liked.
+    A gap above `EXPOSURE_GAP` is worth a warning.
+    """
+    where, exposed = judged(split), np.asarray(split.batch.exposed)
+    scores, labels = np.asarray(split.batch.scores), np.asarray(split.batch.labels)
+    shown = Probe({"retriever": per_request_metrics(scores, labels, where & exposed, k=k)})
+    alone, overall = shown.mean("retriever", "auc"), probed.mean("retriever", "auc")
+    share = (where & ~exposed).sum() / max(where.sum(), 1)
+    text = (
+        f"{share:.1%} of judged candidates were never shown and count as negatives; the "
+        f"retriever's AUC is {overall:.3f} over all, {alone:.3f} among shown candidates alone"
+    )
+    if abs(overall - alone) > EXPOSURE_GAP:
+        text += ": metrics here largely tell who was shown, not what was liked"
+        return Finding(WARN, f"exposure {name}", text)
+    return Finding(OK, f"exposure {name}", text)
+
+
+def check_pool(name: str, split: Split) -> Finding:
+    """Tell how many positives the pool holds, and how many requests have none there."""
+    in_pool, total = positive(split).sum(axis=1), np.asarray(split.positives)
+    total = np.maximum(total, in_pool)
+    share = in_pool.sum() / total.sum() if total.sum() else float("nan")
+    without = int((in_pool == 0).sum())
+    text = (
+        f"the pool holds {share:.1%} of all positives ({in_pool.sum()} of {total.sum()}); "
+        f"{without} of {in_pool.size} requests have none and are left out"
+    )
+    return Finding(OK if in_pool.any() else WARN, f"pool {name}", text)

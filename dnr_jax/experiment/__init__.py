@@ -1,0 +1,68 @@
+"""One experiment: from a config to a run folder that holds a whole result table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from dnr_jax.evaluation import audit, render
+from dnr_jax.experiment import checks, datasets, players, scoring, training
+from dnr_jax.experiment.rows import Row, resolve
+from dnr_jax.io import run_folder
+
+_LOG = logging.getLogger(__name__)
+
+
+def run(config: Mapping[str, Any], workdir: Path) -> None:
+    """Train and evaluate every row of a config; go on where an interrupted run left off.
+
+    Args:
+      config: the resolved config as nested plain dicts; see `configs/common.py`.
+      workdir: the run folder; made if missing.
+
+    Raises:
+      ValueError: a knob, the data or the folder is not usable; said before any long work.
+      FileNotFoundError: the data path does not exist.
+      NonFiniteError: training diverged; the last good checkpoint is kept.
+    """
+    rows = resolve(config)
+    checks.check(config, rows)
+    _cache_compiled_programs(Path(config["cache"]))
+    with run_folder.open_run(workdir, config) as folder:
+        prepared = datasets.prepare(config)
+        _audit(config, prepared, folder)
+        teams = [players.build(row.config, prepared) for row in rows]
+        checks.check_sizes(config, prepared)
+        for number, (row, team) in enumerate(zip(rows, teams, strict=True), 1):
+            _LOG.info("row %d of %d: %s", number, len(rows), row.label)
+            _finish_row(row, team, prepared, folder)
+        records, columns = scoring.collect(rows, folder)
+        folder.write_per_request(columns)
+        folder.write_json(run_folder.RESULTS, {"data": prepared.fingerprint, "rows": records})
+
+
+def _finish_row(
+    row: Row, team: players.Players, prepared: Any, folder: run_folder.RunFolder
+) -> None:
+    if scoring.is_done(row, folder):
+        return
+    trivial = row.config["reranker"]["name"] in players.TRIVIAL
+    progress = None if trivial else training.train(row, team, prepared, folder)
+    scoring.score_row(row, team, progress, prepared, folder)
+
+
+def _audit(config: Mapping[str, Any], prepared: Any, folder: run_folder.RunFolder) -> None:
+    findings = audit(prepared, k=config["eval"]["k"], protocol=config["candidates"]["name"])
+    folder.write_json(run_folder.AUDIT, {"data": prepared.report, "audit": findings})
+    _LOG.info("%s", render(findings))
+
+
+def _cache_compiled_programs(cache: Path) -> None:
+    """Keep compiled programs between runs: the second start is several times faster."""
+    jax.config.update("jax_compilation_cache_dir", str(cache.expanduser() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,0 +1,80 @@
+"""Refuse a config that cannot work, before any long work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dnr_jax.data.store import Prepared
+from dnr_jax.divergences import DIVERGENCES
+from dnr_jax.experiment import datasets
+from dnr_jax.experiment.players import NO_NOISE
+from dnr_jax.experiment.rows import Row, unknown
+from dnr_jax.noise import DRAWS, NOISES
+from dnr_jax.rerankers import RERANKERS
+
+LEARNED = [name for name in NOISES if name not in DRAWS]
+
+
+def check(config: Mapping[str, Any], rows: list[Row]) -> None:
+    """Check names and ranges of a config and of each of its rows.
+
+    Raises:
+      ValueError: naming the first knob that is wrong, what it may be, and the nearest known name.
+    """
+    _known("data.name", config["data"]["name"], datasets.DATASETS)
+    protocols = datasets.DATASETS[config["data"]["name"]].protocols
+    _known(
+        f"candidates.name (for {config['data']['name']})", config["candidates"]["name"], protocols
+    )
+    for row in rows:
+        _known("reranker.name", row.config["reranker"]["name"], RERANKERS)
+        _known("noise.name", row.config["noise"]["name"], [*DRAWS, NO_NOISE])
+        _known("generator.name", row.config["generator"]["name"], [*LEARNED, NO_NOISE])
+        _known("divergence.name", row.config["divergence"]["name"], DIVERGENCES)
+    _check_ranges(config)
+
+
+def check_sizes(config: Mapping[str, Any], prepared: Prepared) -> None:
+    """Check what can only be known once the data is there.
+
+    Raises:
+      ValueError: a training batch is larger than the training split.
+    """
+    requests, batch = len(prepared.splits["train"].request_id), config["train"]["batch_size"]
+    if batch > requests:
+        raise ValueError(
+            f"config.train.batch_size is {batch}, but the training split has only {requests} "
+            f"requests: choose at most {requests}"
+        )
+
+
+def _check_ranges(config: Mapping[str, Any]) -> None:
+    k, size = config["eval"]["k"], config["candidates"]["size"]
+    if not 1 <= k < size:
+        raise ValueError(
+            f"config.candidates.size is {size}, config.eval.k is {k}: there must be more "
+            "candidates than places in the shown list, or there is nothing to rerank"
+        )
+    at_least_one = {
+        "train": ("epochs", "batch_size", "seeds", "generator_updates", "reranker_updates"),
+        "eval": ("batch_size",),
+    }
+    for section, names in at_least_one.items():
+        for name in names:
+            _at_least(f"{section}.{name}", config[section][name], 1)
+    for name in ("lambda_e", "patience"):
+        _at_least(f"train.{name}", config["train"][name], 0)
+    for name, value in config["objective"].items():
+        _at_least(f"objective.{name}", value, 0)
+    _at_least("seed", config["seed"], 0)
+
+
+def _at_least(knob: str, value: float, least: int) -> None:
+    if not value >= least:
+        raise ValueError(f"config.{knob} is {value}: it must be {least} or more")
+
+
+def _known(knob: str, name: str, known: Any) -> None:
+    if name not in known:
+        raise ValueError(f"config.{knob}: {unknown('choice', name, known)}")

@@ -1,0 +1,166 @@
+"""Score and evaluate one row of the table; keep what tables, tests and plots will need."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow.parquet as pq
+
+from dnr_jax.data.store import Prepared, Split
+from dnr_jax.evaluation import Evaluation, evaluate, score_split
+from dnr_jax.experiment.players import TRIVIAL, Players
+from dnr_jax.experiment.rows import Row
+from dnr_jax.experiment.training import seed_numbers
+from dnr_jax.io import json_files
+from dnr_jax.io.run_folder import RunFolder, write_per_request
+from dnr_jax.training.phases import Progress
+from dnr_jax.types import Batch, Params
+
+EVALUATED = ("valid", "test")
+ROWS = "rows"
+# Candidates that the plots of a row are drawn from: enough for smooth densities.
+ANALYSIS_SAMPLES = 20000
+
+
+def is_done(row: Row, run: RunFolder) -> bool:
+    """Tell whether the row's results are in the run folder already."""
+    return (run.path / ROWS / f"{row.key}.json").exists()
+
+
+def score_row(
+    row: Row, players: Players, progress: Progress | None, prepared: Prepared, run: RunFolder
+) -> None:
+    """Evaluate every seed of a row at its best epoch and write `rows/<key>.json`, last of all.
+
+    Args:
+      row: of the table.
+      players: its model.
+      progress: of its training; None for a trivial row, which has no parameters.
+      prepared: the data.
+      run: the folder.
+    """
+    began = time.monotonic()
+    records: list[dict[str, Any]] = []
+    columns: list[dict[str, np.ndarray]] = []
+    for number, seed in enumerate(_seeds(row)):
+        best = {} if progress is None else _seed(progress.best_params, number)
+        for name in EVALUATED:
+            split = prepared.splits[name]
+            logits = _score(players, best, split, row.config)
+            found = _evaluate(logits, split, prepared, row.config)
+            records.append(_record(row, name, seed, found, progress, number))
+            if name == "test":
+                columns.append(_columns(row, seed, split, found))
+            if name == "test" and number == 0 and progress is not None:
+                samples = _analysis(players, progress, logits, split, row.config)
+                run.write_analysis(row.key, **samples)
+    _write(row, run, records, columns)
+    run.append_timings({"row": row.key, "scoring_seconds": time.monotonic() - began})
+
+
+def collect(rows: list[Row], run: RunFolder) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Read the results of all rows: the records of `results.json` and the per-request columns."""
+    records = [
+        r for row in rows for r in json_files.read(run.path / ROWS / f"{row.key}.json")["rows"]
+    ]
+    tables = [pq.read_table(run.path / ROWS / f"{row.key}.parquet") for row in rows]
+    names = tables[0].column_names
+    return records, {n: np.concatenate([t[n].to_numpy() for t in tables]) for n in names}
+
+
+def _seeds(row: Row) -> list[int]:
+    """A trivial scorer but the random one has no randomness: one seed says all."""
+    name, seeds = row.config["reranker"]["name"], seed_numbers(row.config)
+    return seeds[:1] if name in TRIVIAL else seeds
+
+
+def _seed(stacked: Params, number: int) -> Params:
+    return jax.tree.map(lambda leaf: leaf[number], stacked)
+
+
+def _score(players: Players, params: Params, split: Split, config: dict[str, Any]) -> np.ndarray:
+    size = config["eval"]["batch_size"]
+    return np.asarray(score_split(players.score, params, split.batch, batch_size=size))
+
+
+def _evaluate(
+    logits: np.ndarray, split: Split, prepared: Prepared, config: dict[str, Any]
+) -> Evaluation:
+    return evaluate(
+        logits,
+        split,
+        k=config["eval"]["k"],
+        item_vectors=prepared.item_vectors,
+        item_popularity=prepared.item_popularity,
+    )
+
+
+def _record(
+    row: Row, split: str, seed: int, found: Evaluation, progress: Progress | None, number: int
+) -> dict[str, Any]:
+    trained = {} if progress is None else {"best_epoch": int(progress.best_epoch[number])}
+    return {
+        "row": row.key,
+        "model": row.model,
+        "label": row.label,
+        "trivial": progress is None,
+        "protocol": row.config["candidates"]["name"],
+        "split": split,
+        "seed": seed,
+        "requests": found.requests,
+        "excluded": found.excluded,
+        "metrics": found.metrics,
+    } | trained
+
+
+def _columns(row: Row, seed: int, split: Split, found: Evaluation) -> dict[str, np.ndarray]:
+    count = len(split.request_id)
+    return {
+        "model": np.full(count, row.model, object),
+        "seed": np.full(count, seed, np.int32),
+        "request_id": np.asarray(split.request_id),
+    } | found.per_request
+
+
+def _analysis(
+    players: Players,
+    progress: Progress,
+    logits: np.ndarray,
+    split: Split,
+    config: dict[str, Any],
+) -> dict[str, np.ndarray]:
+    """Draw the candidates that the plots show: observed, reranked and generated scores of one seed."""
+    judged = np.argwhere(np.asarray(split.batch.weights) > 0)
+    random = np.random.default_rng(config["seed"])
+    count = min(ANALYSIS_SAMPLES, len(judged))
+    chosen = tuple(judged[np.sort(random.choice(len(judged), count, replace=False))].T)
+    arrays = {
+        "scores": np.asarray(split.batch.scores),
+        "labels": np.asarray(split.batch.labels),
+        "probabilities": np.asarray(jax.nn.sigmoid(jnp.asarray(logits))),
+    }
+    batch, key = jax.tree.map(jnp.asarray, split.batch), jax.random.key(config["seed"])
+    if players.heuristic is not None:
+        arrays["generated_phase1"] = _generate(players.heuristic.sample, {}, key, batch)
+    if players.generator is not None:
+        phi = _seed(progress.states.params["generator"], 0)
+        arrays["generated_phase2"] = _generate(players.generator.sample, phi, key, batch)
+    return {name: array[chosen].astype(np.float32) for name, array in arrays.items()}
+
+
+def _generate(sample: Any, params: Params, key: jax.Array, batch: Batch) -> np.ndarray:
+    return np.asarray(jax.jit(sample)(params, key, batch))
+
+
+def _write(
+    row: Row, run: RunFolder, records: list[dict[str, Any]], columns: list[dict[str, np.ndarray]]
+) -> None:
+    folder = run.path / ROWS
+    folder.mkdir(exist_ok=True)
+    joined = {name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
+    write_per_request(folder / f"{row.key}.parquet", joined)
+    json_files.write(folder / f"{row.key}.json", {"rows": records})

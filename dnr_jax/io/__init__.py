@@ -1,0 +1,1 @@
+"""What survives the process: checkpoints and the run folder."""

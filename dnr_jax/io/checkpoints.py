@@ -1,0 +1,250 @@
+"""Checkpoints of a pytree of arrays with JSON metadata: the only module that knows orbax.
+
+A checkpoint `name` is a folder of numbered versions. A version is built under a temporary name,
+sealed with the SHA-256 of each of its files, and renamed last; the one before is kept. Orbax does
+not notice flipped bits in its files, so the seal is checked before anything is read.
+
+Layout: `<folder>/<name>/<number>/seal.json` (specification, metadata, hashes) and `.../arrays/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from dnr_jax.io import durable
+
+SEAL = "seal.json"
+ARRAYS = "arrays"
+KEPT_VERSIONS = 2
+_LOG = logging.getLogger(__name__)
+
+
+class _Leaf(NamedTuple):
+    """What one array must look like: its path in the tree, dtype and shape."""
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class _TornError(Exception):
+    """A version's files are not what its seal says."""
+
+
+def save(folder: Path, name: str, state: Any, metadata: Mapping[str, Any]) -> None:
+    """Write a new version of checkpoint `name`; durable when it returns.
+
+    A kill at any moment leaves the newest finished version readable. One process at a time may
+    write to `folder`.
+
+    Args:
+      folder: holds all checkpoints of one row.
+      name: "last" or "best", a plain file name.
+      state: pytree of jax arrays (typed keys too) and numpy arrays; at least one not empty.
+      metadata: JSON-able, small; tuples come back as lists, NaN and infinities as they are.
+
+    Raises:
+      ValueError: a leaf is no array, the state holds none, or `name` is no plain file name.
+    """
+    home = _home(folder, name)
+    home.mkdir(parents=True, exist_ok=True)
+    for leftover in home.glob(".tmp-*"):  # of a save that was killed
+        shutil.rmtree(leftover)
+    versions = _versions(home)
+    number = 1 + (int(versions[0].name) if versions else 0)
+    temporary = home / f".tmp-{number:08d}"
+    _write_version(temporary, state, metadata)
+    durable.publish(temporary, home / f"{number:08d}")
+    for old in versions[KEPT_VERSIONS - 1 :]:
+        shutil.rmtree(old)
+
+
+def restore(folder: Path, name: str, template: Any) -> tuple[Any, dict[str, Any]] | None:
+    """Read the newest sound version of checkpoint `name`, or None if there is no checkpoint.
+
+    A version whose files were changed, cut or lost is set aside with a logged warning and the one
+    before it is read.
+
+    Args:
+      folder: as in `save`.
+      name: as in `save`.
+      template: pytree of arrays or `jax.ShapeDtypeStruct`s. The result has its structure, numpy
+        arrays where it has them, and jax arrays with its shardings elsewhere.
+
+    Returns:
+      `(state, metadata)`.
+
+    Raises:
+      ValueError: every version is torn, or the saved structure, a shape or a dtype differs from
+        the template's.
+    """
+    home = _home(folder, name)
+    torn: list[Path] = []
+    for version in _versions(home):
+        try:
+            content = _open_seal(version)
+        except _TornError as error:
+            _LOG.warning("checkpoint %s is torn (%s): trying the one before", version, error)
+            torn.append(version)
+            continue
+        state = _read_state(version, content["leaves"], template)
+        for bad in torn:  # out of the way, so that it is never counted as a kept version
+            shutil.rmtree(home / f"torn-{bad.name}", ignore_errors=True)
+            os.replace(bad, home / f"torn-{bad.name}")
+        return state, content["metadata"]
+    if torn:
+        raise ValueError(
+            f"checkpoint {home} is torn and no sound version is left: "
+            f"delete {home.parent} to train this row again"
+        )
+    return None
+
+
+def _home(folder: Path, name: str) -> Path:
+    if not name or name.startswith(".") or Path(name).name != name:
+        raise ValueError(f"checkpoint name {name!r} is not a plain file name such as 'last'")
+    return Path(folder).absolute() / name
+
+
+def _versions(home: Path) -> list[Path]:
+    """List the finished versions, newest first."""
+    return sorted((p for p in home.glob("*") if p.name.isdigit()), reverse=True)
+
+
+def _write_version(version: Path, state: Any, metadata: Mapping[str, Any]) -> None:
+    leaves, arrays = _specify(state), _host_arrays(state)
+    payload = {k: a for k, a in zip(_names(leaves), arrays, strict=True) if a.size}
+    if not payload:
+        raise ValueError("the state to save holds no array with an element in it")
+    version.mkdir()
+    with _quiet_orbax(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
+        writer.save(version / ARRAYS, args=ocp.args.StandardSave(payload))
+    content = {"leaves": leaves, "metadata": dict(metadata), "files": _hash_files(version)}
+    text = json.dumps(content)
+    seal = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "content": text}
+    (version / SEAL).write_text(json.dumps(seal))
+
+
+def _open_seal(version: Path) -> dict[str, Any]:
+    """Return the content of a version's seal once all files agree with it."""
+    try:
+        seal = json.loads((version / SEAL).read_bytes())
+        text, digest = seal["content"], seal["sha256"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise _TornError(f"{SEAL}: {type(error).__name__}") from error
+    if hashlib.sha256(str(text).encode()).hexdigest() != digest:
+        raise _TornError(f"{SEAL} was changed")
+    content = json.loads(text)
+    found = _hash_files(version)
+    bad = [n for n, digest in content["files"].items() if found.get(n) != digest]
+    if bad:
+        raise _TornError(f"changed or missing: {', '.join(bad)}")
+    return content
+
+
+def _hash_files(version: Path) -> dict[str, str]:
+    files = (p for p in sorted(version.rglob("*")) if p.is_file() and p.name != SEAL)
+    return {str(p.relative_to(version)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def _read_state(version: Path, saved: list[list[Any]], template: Any) -> Any:
+    leaves = _specify(template)
+    _check_same([_Leaf(p, d, tuple(s)) for p, d, s in saved], leaves, version)
+    slots, treedef = jax.tree.flatten(template)
+    empty = {n: _empty_host(slot) for n, slot in zip(_names(leaves), slots, strict=True)}
+    payload = {n: a for n, a in empty.items() if a.size}
+    with _quiet_orbax(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        payload = reader.restore(version / ARRAYS, args=ocp.args.StandardRestore(payload))
+    arrays = (empty | payload).values()
+    placed = [_place(a, slot) for a, slot in zip(arrays, slots, strict=True)]
+    return jax.tree.unflatten(treedef, placed)
+
+
+def _specify(tree: Any) -> list[_Leaf]:
+    """Describe every leaf; also accepts `jax.ShapeDtypeStruct` leaves."""
+    leaves = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        text = jax.tree_util.keystr(path)
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            raise ValueError(
+                f"leaf {text} is a {type(leaf).__name__}, checkpoints hold arrays: "
+                "wrap it in numpy.asarray or put it into the metadata"
+            )
+        leaves.append(_Leaf(text, str(leaf.dtype), tuple(leaf.shape)))
+    return leaves
+
+
+def _names(leaves: list[_Leaf]) -> list[str]:
+    """Name the stored arrays: the number keeps names unique, the path helps who looks inside."""
+    return [f"{i:05d}{leaf.path}" for i, leaf in enumerate(leaves)]
+
+
+def _check_same(saved: list[_Leaf], wanted: list[_Leaf], version: Path) -> None:
+    old, new = ({leaf.path: leaf for leaf in leaves} for leaves in (saved, wanted))
+    faults = [f"{p}: saved, not wanted" for p in old if p not in new]
+    faults += [f"{p}: wanted, not saved" for p in new if p not in old]
+    faults += [
+        f"{p}: saved {old[p].dtype}{list(old[p].shape)}, wanted {leaf.dtype}{list(leaf.shape)}"
+        for p, leaf in new.items()
+        if p in old and old[p] != leaf
+    ]
+    if faults:
+        raise ValueError(
+            f"checkpoint {version} was written by another model or optimiser; "
+            f"{len(faults)} difference(s), first: {'; '.join(faults[:3])}. "
+            f"Use its own config, or delete {version.parent.parent} to train again"
+        )
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _host_arrays(tree: Any) -> list[np.ndarray]:
+    leaves = jax.tree.leaves(tree)
+    return [np.asarray(jax.random.key_data(x) if _is_key(x) else x) for x in leaves]
+
+
+def _empty_host(slot: Any) -> np.ndarray:
+    if _is_key(slot):
+        slot = jax.eval_shape(jax.random.key_data, slot)
+    return np.zeros(slot.shape, slot.dtype)
+
+
+def _place(array: np.ndarray, slot: Any) -> Any:
+    """Put a restored array where the template's leaf lives."""
+    if isinstance(slot, np.ndarray | np.generic):
+        return array if isinstance(slot, np.ndarray) else array[()]
+    if _is_key(slot):
+        impl = jax.random.key_impl(jnp.empty((), slot.dtype))  # the slot may be abstract
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
+    settled = not isinstance(slot, jax.Array) or slot.committed
+    return jax.device_put(array, slot.sharding if settled else None)
+
+
+@contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """Drop orbax's own log lines below ERROR for one call; others' lines stay."""
+
+    def relevant(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(relevant)
+    try:
+        yield
+    finally:
+        logger.removeFilter(relevant)

@@ -1,0 +1,89 @@
+"""Train and compare denoising rerankers: one config in, one result table out.
+
+  python -m dnr_jax.main --config configs/recflow.py                   the whole table, simulated data
+  python -m dnr_jax.main --config configs/recflow.py:smoke             the same in under a minute
+  python -m dnr_jax.main --config configs/movielens.py --config.data.path=DIR     your own download
+  python -m dnr_jax.main --config configs/recflow.py --config.table=score,dnr_b   some rows only
+  python -m dnr_jax.main --config configs/recflow.py --config.objective.lambda_adv=0.0   an ablation
+
+A run writes its config, environment, metrics, checkpoints, results, tables and plots to --workdir.
+Started again with the same --workdir it goes on where it was and ends with the same numbers.
+
+Any knob of the config is set by --config.SECTION.KNOB=VALUE. The knobs, with their defaults and
+meanings, stand in configs/common.py and in the config file itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "config file, with an optional preset: FILE.py or FILE.py:PRESET"
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "run folder; default: runs/CONFIG-PRESET-PROTOCOL in the current folder"
+)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parse flags; a misspelt config key ends in one line, not in a traceback."""
+    try:
+        rest = flags.FLAGS(argv)
+    except (KeyError, AttributeError) as error:
+        text = str(error).replace("\\n", "\n").replace("\\'", "").strip("\"' ")
+        sys.exit(f"unknown config key: {' '.join(text.split())}")
+    except (flags.Error, FileNotFoundError) as error:
+        sys.exit(f"{error}\nSee python -m dnr_jax.main --help")
+    if _CONFIG.value is None or len(rest) > 1:
+        seen = f"what to do with {rest[1:]}?" if len(rest) > 1 else "no --config was given"
+        sys.exit(f"{seen}\nSee python -m dnr_jax.main --help")
+    return rest
+
+
+def _default_workdir() -> str:
+    name, _, preset = _config_argument().partition(":")
+    parts = [Path(name).stem, preset, _CONFIG.value.candidates.name]
+    return str(Path("runs") / "-".join(part for part in parts if part))
+
+
+def _config_argument() -> str:
+    return flags.FLAGS["config"].config_filename  # type: ignore[attr-defined]
+
+
+def _main(_: list[str]) -> None:
+    # Imported here: --help and a misspelt key answer at once, without loading JAX.
+    from dnr_jax import experiment, reports
+
+    _log_plainly()
+    workdir = Path(_WORKDIR.value or _default_workdir())
+    try:
+        experiment.run(_CONFIG.value.to_dict(), workdir)
+    except (ValueError, FileNotFoundError, ArithmeticError) as error:
+        sys.exit(f"error: {error}")
+    print(reports.write(workdir))
+
+
+def _log_plainly() -> None:
+    """Show this package's messages without prefixes, and only warnings of other packages."""
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("dnr_jax")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def main() -> None:
+    """Run the command line."""
+    app.run(_main, flags_parser=_parse)
+
+
+if __name__ == "__main__":
+    main()

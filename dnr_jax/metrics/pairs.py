@@ -1,0 +1,97 @@
+"""Counts over pairs of candidates: the one costly pass from which every ranking metric follows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from dnr_jax.types import Array
+
+POSITIVE_ABOVE = 0.5  # a label counts as positive above this value
+_UNROLL = 5
+
+
+class Pairs(NamedTuple):
+    """What the metrics need to know of a list, all float32.
+
+    Ties leave the order open: a candidate with `above` = t and `tied` = n stands on each of the
+    ranks t+1 .. t+n with probability 1/n, so metrics are closed forms in these counts and need no
+    sort. Sums of counts are exact up to 4096 candidates.
+
+    Attributes:
+      where: `[B, N]`, 1 = real candidate. The other `[B, N]` fields mean nothing where it is 0.
+      positive: `[B, N]`, 1 = real and label above `POSITIVE_ABOVE`.
+      above: `[B, N]`, real candidates with a higher logit.
+      tied: `[B, N]`, real candidates with the same logit, itself included; at least 1.
+      positives_above, positives_tied: `[B, N]`, the same counts over positives only.
+      label_above, label_tied: `[B, N]`, the same counts for the order by label.
+      agreement: `[B, N]`, concordant minus discordant partners (Kendall) of the candidate.
+    """
+
+    where: Array
+    positive: Array
+    above: Array
+    tied: Array
+    positives_above: Array
+    positives_tied: Array
+    label_above: Array
+    label_tied: Array
+    agreement: Array
+
+    @property
+    def candidates(self) -> Array:
+        """Real candidates of each list, `[B]`."""
+        return jnp.sum(self.where, axis=-1)
+
+    @property
+    def positives(self) -> Array:
+        """Positives of each list, `[B]`."""
+        return jnp.sum(self.positive, axis=-1)
+
+
+def count_pairs(logits: Array, labels: Array, where: Array) -> Pairs:
+    """Compare every candidate with every other one of its list.
+
+    A loop over one side of the pair: 1 ms for [512, 50] on one core and no [B, N, N] array.
+
+    Args:
+      logits: `[B, N]`, any float; compared in float32. NaN ranks below everything.
+      labels: `[B, N]` in [0, 1].
+      where: `bool [B, N]`, False = padding, compared with nothing.
+    """
+    chex.assert_equal_shape([logits, labels, where])
+    chex.assert_rank(logits, 2)
+    logits = logits.astype(jnp.float32)
+    logits = jnp.where(jnp.isnan(logits), -jnp.inf, logits)
+    labels = labels.astype(jnp.float32)
+    real = where.astype(jnp.float32)
+    positive = jnp.where(labels > POSITIVE_ABOVE, real, 0.0)
+
+    def add_partner(counts, partner):
+        logit, label, weight, hit = (column[:, None] for column in partner)
+        higher, same = logit > logits, logit == logits
+        more, alike = label > labels, label == labels
+        opinions = (logit >= logits).astype(jnp.float32) - (logit <= logits)
+        agrees = opinions * ((label >= labels).astype(jnp.float32) - (label <= labels))
+        by_logit = (higher * weight, same * weight, higher * hit, same * hit)
+        terms = (*by_logit, more * weight, alike * weight, agrees * weight)
+        return tuple(c + t for c, t in zip(counts, terms, strict=True)), None
+
+    partners = (logits.T, labels.T, real.T, positive.T)
+    start = (jnp.zeros_like(logits),) * 7
+    counts, _ = jax.lax.scan(add_partner, start, partners, unroll=_UNROLL)
+    above, tied, positives_above, positives_tied, label_above, label_tied, agreement = counts
+    return Pairs(
+        where=real,
+        positive=positive,
+        above=above,
+        tied=jnp.maximum(tied, 1.0),
+        positives_above=positives_above,
+        positives_tied=positives_tied,
+        label_above=label_above,
+        label_tied=jnp.maximum(label_tied, 1.0),
+        agreement=agreement,
+    )

@@ -1,0 +1,1 @@
+"""Blocks that models share: embeddings, attention, user state, score entries, the adapter."""

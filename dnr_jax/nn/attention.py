@@ -1,0 +1,111 @@
+"""Masked multi-head attention and the post-norm transformer, for lists, histories and sets."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dnr_jax.types import Array
+
+
+class Attention(nn.Module):
+    """Multi-head attention with one fused projection (Vaswani et al. 2017, arXiv 1706.03762).
+
+    Attributes:
+      heads: number of heads; divides the width.
+    """
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, queries: Array, keys: Array, where: Array, *, causal: bool) -> Array:
+        """Attend from `queries` to the real `keys`.
+
+        Passing one array as both (self-attention) projects q, k and v in one product. There is
+        no dropout on the attention weights: fused attention kernels have none.
+
+        Args:
+          queries: `float32 [B, Q, D]`.
+          keys: `float32 [B, L, D]`.
+          where: `bool [B, L]`, True = a key that may be seen. A row without any yields a finite
+            value without meaning.
+          causal: let query i see keys <= i only.
+
+        Returns:
+          `float32 [B, Q, D]`.
+        """
+        width = queries.shape[-1]
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (width, 3 * width))
+        bias = self.param("bias", nn.initializers.zeros, (1, 1, 3 * width))
+        if queries is keys:
+            q, k, v = jnp.split(keys @ kernel + bias, 3, axis=-1)
+        else:
+            q = queries @ kernel[:, :width] + bias[..., :width]
+            k, v = jnp.split(keys @ kernel[:, width:] + bias[..., width:], 2, axis=-1)
+        q, k, v = (a.reshape(*a.shape[:2], self.heads, -1) for a in (q, k, v))
+        seen = where[:, None, None, :]
+        mixed = jax.nn.dot_product_attention(q, k, v, mask=seen, is_causal=causal)
+        return nn.Dense(width, name="output")(mixed.reshape(queries.shape))
+
+
+class TransformerLayer(nn.Module):
+    """Post-norm block: `Y = LN(Q + MHA(Q, K, K))`, then `LN(Y + FFN(Y))`.
+
+    With other `queries` than `keys` it is SetRank's MAB (Pang et al. 2020, arXiv 1912.05891).
+
+    Attributes:
+      heads: number of heads.
+      feed_forward: hidden width of the FFN.
+      dropout: rate in [0, 1) on both residual branches and inside the FFN.
+    """
+
+    heads: int
+    feed_forward: int
+    dropout: float
+
+    @nn.compact
+    def __call__(
+        self, queries: Array, keys: Array, where: Array, *, causal: bool, train: bool
+    ) -> Array:
+        """Map `queries [B, Q, D]` by the real `keys [B, L, D]`; see `Attention`."""
+        attended = Attention(self.heads)(queries, keys, where, causal=causal)
+        x = nn.LayerNorm()(queries + self._drop(attended, train))
+        hidden = self._drop(nn.relu(nn.Dense(self.feed_forward)(x)), train)
+        return nn.LayerNorm()(x + self._drop(nn.Dense(x.shape[-1])(hidden), train))
+
+    def _drop(self, x: Array, train: bool) -> Array:
+        return nn.Dropout(self.dropout)(x, deterministic=not train)
+
+
+class Transformer(nn.Module):
+    """A stack of `TransformerLayer` over one sequence or set.
+
+    Attributes:
+      layers: number of layers, >= 1.
+      heads, feed_forward, dropout: see `TransformerLayer`.
+      causal: let position i see positions <= i only.
+    """
+
+    layers: int
+    heads: int
+    feed_forward: int
+    dropout: float
+    causal: bool
+
+    @nn.compact
+    def __call__(self, x: Array, where: Array, *, train: bool, last_only: bool = False) -> Array:
+        """Encode `x` `float32 [B, L, D]` under `where` `bool [B, L]`.
+
+        `last_only=True` returns `[B, 1, D]`, the last position alone. It is what the full result
+        holds there, at the price of one query in the last layer instead of L.
+        """
+        for number in range(self.layers):
+            layer = TransformerLayer(
+                self.heads, self.feed_forward, self.dropout, name=f"layer_{number}"
+            )
+            if last_only and number == self.layers - 1:
+                # The last position sees every key, causal or not.
+                return layer(x[:, -1:], x, where, causal=False, train=train)
+            x = layer(x, x, where, causal=self.causal, train=train)
+        return x

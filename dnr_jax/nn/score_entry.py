@@ -1,0 +1,122 @@
+"""How the first-stage score x enters a reranker: four entries, three places, any backbone.
+
+Places, with H `[B, N, D]` the output of the candidate encoder:
+- "late": `MLP(combine(H, x))`, a non-linear head; the meaning of x may depend on the candidate.
+- "late_linear": `W . combine(H, x) + b`. For "add" and "concatenate" this is H's own logit plus ONE
+  global slope times x, and nothing more: the form of the paper group's public code.
+- "early": x joins the tokens before the candidate encoder, which then has to run once per set of
+  scores; the head is linear and does not see x.
+
+In both late places one pass of the encoder serves x and x'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dnr_jax.types import Array
+
+ENTRIES = ("none", "concatenate", "add", "weight")
+PLACES = ("late", "late_linear", "early")
+
+
+@dataclass(frozen=True)
+class ScoreUse:
+    """Which entry, at which place.
+
+    With entry "none" no place reads scores; `place` then still chooses between the non-linear
+    ("late") and the linear head, so that rows with and without scores differ in x alone.
+
+    Attributes:
+      entry: one of `ENTRIES`.
+      place: one of `PLACES`.
+
+    Raises:
+      ValueError: a name is not known.
+    """
+
+    entry: str
+    place: str
+
+    def __post_init__(self) -> None:
+        if self.entry not in ENTRIES:
+            raise ValueError(f"score entry {self.entry!r} is unknown: choose one of {ENTRIES}")
+        if self.place not in PLACES:
+            raise ValueError(f"score place {self.place!r} is unknown: choose one of {PLACES}")
+
+    @property
+    def early(self) -> bool:
+        """True if the candidate encoder reads scores."""
+        return self.place == "early" and self.entry != "none"
+
+    @property
+    def late(self) -> bool:
+        """True if the head reads scores."""
+        return self.place != "early" and self.entry != "none"
+
+
+def combine(entry: str, hidden: Array, scores: Array) -> Array:
+    """Join H and x: `[H, x]` (concatenate), `H + x 1` (add), `H * x` (weight), `H` (none).
+
+    Args:
+      entry: one of `ENTRIES`.
+      hidden: `float32 [B, N, D]`.
+      scores: `float32 [B, N]`.
+
+    Returns:
+      `float32 [B, N, D]`, `[B, N, D + 1]` for "concatenate".
+    """
+    x = scores[..., None]
+    if entry == "concatenate":
+        return jnp.concatenate([hidden, x], axis=-1)
+    if entry == "add":
+        return hidden + x
+    return hidden * x if entry == "weight" else hidden
+
+
+class EarlyEntry(nn.Module):
+    """Put x into the tokens; the identity unless `use.early`.
+
+    "concatenate": `W [h, x] + b`. "add": `h + x w` with a learned w (`x 1` would be removed by the
+    next LayerNorm, which subtracts the mean). "weight": `h * x`.
+
+    Attributes:
+      use: entry and place.
+    """
+
+    use: ScoreUse
+
+    @nn.compact
+    def __call__(self, tokens: Array, scores: Array) -> Array:
+        """Map `tokens [B, N, D]` and `scores [B, N]` to `[B, N, D]`."""
+        if not self.use.early:
+            return tokens
+        width = tokens.shape[-1]
+        if self.use.entry == "add":
+            return tokens + nn.Dense(width, use_bias=False)(scores[..., None])
+        joined = combine(self.use.entry, tokens, scores)
+        return nn.Dense(width)(joined) if self.use.entry == "concatenate" else joined
+
+
+class ScoredHead(nn.Module):
+    """Turn H, and x where `use.late`, into logits: non-linear for place "late", else linear.
+
+    Attributes:
+      use: entry and place.
+      width: hidden width of the non-linear head.
+    """
+
+    use: ScoreUse
+    width: int
+
+    @nn.compact
+    def __call__(self, hidden: Array, scores: Array) -> Array:
+        """Map `hidden [B, N, D]` and `scores [B, N]` to `float32 [B, N]`."""
+        if self.use.late:
+            hidden = combine(self.use.entry, hidden, scores)
+        if self.use.place == "late":
+            hidden = nn.relu(nn.Dense(self.width, name="hidden")(hidden))
+        return nn.Dense(1, name="output")(hidden)[..., 0]

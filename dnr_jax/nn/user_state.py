@@ -1,0 +1,99 @@
+"""Request -> user state u and candidate states h: the front that list models share.
+
+Follows the encoder of the DNR paper group's public code (GFN4Rec), with a padding mask added and
+history tokens of width D instead of 2D (feedback is summed in, not concatenated).
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dnr_jax.nn.attention import Transformer
+from dnr_jax.nn.embeddings import FeatureEmbedding
+from dnr_jax.nn.mlp import MLP
+from dnr_jax.types import Array, FeatureSpec, Request
+
+
+class HistoryEncoder(nn.Module):
+    """Causal transformer over `LN(dropout(e_l + f_l + p_l))`; the last position is the result.
+
+    Positions count from the most recent event, so that more padding changes nothing. The table
+    has T rows, T being the history length that `init` saw.
+
+    Attributes:
+      layers, heads, feed_forward, dropout: see `Transformer`.
+    """
+
+    layers: int
+    heads: int
+    feed_forward: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, events: Array, where: Array, *, train: bool) -> Array:
+        """Map `events` `float32 [B, T, D]` to `float32 [B, D]`; 0 for an empty history."""
+        initial = nn.initializers.normal(0.02)
+        from_latest = self.param("positions", initial, events.shape[1:])
+        tokens = events + from_latest[::-1][None]
+        tokens = nn.LayerNorm()(nn.Dropout(self.dropout)(tokens, deterministic=not train))
+        encoder = Transformer(self.layers, self.heads, self.feed_forward, self.dropout, causal=True)
+        last = encoder(tokens, where, train=train, last_only=True)[:, 0]
+        return jnp.where(where.any(axis=1, keepdims=True), last, 0.0)
+
+
+class RequestEncoder(nn.Module):
+    """Encode a request into u `[B, D]` and item encodings e `[B, N, D]`.
+
+    `e_i = LN(W LN(E[i]))`, with the same weights for candidates and history items;
+    `u = LN(DNN([history, user, context]))`.
+
+    Attributes:
+      spec: column names and vocabulary sizes.
+      width: D.
+      layers: layers of the history encoder.
+      heads, feed_forward, dropout: see `Transformer`.
+    """
+
+    spec: FeatureSpec
+    width: int
+    layers: int
+    heads: int
+    feed_forward: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, request: Request, *, train: bool) -> tuple[Array, Array]:
+        """Return `(u [B, D], e [B, N, D])`."""
+        parts = FeatureEmbedding(self.spec, self.width)(request)
+        both = jnp.concatenate([parts.history_items, parts.items], axis=1)
+        both = nn.LayerNorm()(nn.Dense(self.width)(nn.LayerNorm()(both)))
+        history, items = jnp.split(both, [parts.history_items.shape[1]], axis=1)
+        latest = HistoryEncoder(self.layers, self.heads, self.feed_forward, self.dropout)(
+            history + parts.history_events, request.history_where, train=train
+        )
+        known = [latest, parts.user] + ([parts.context] if self.spec.context else [])
+        state = MLP((self.width,), self.width, self.dropout)(
+            jnp.concatenate(known, axis=-1), train=train
+        )
+        return nn.LayerNorm()(state), items
+
+
+class Fusion(nn.Module):
+    """Personalise the candidates: `h_i = DNN(LN(W_u u) + LN(W_i e_i))`, one LN for both.
+
+    Attributes:
+      width: D.
+      dropout: rate in [0, 1).
+    """
+
+    width: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, user: Array, items: Array, *, train: bool) -> Array:
+        """Map `user [B, D]` and `items [B, N, D]` to `h [B, N, D]`."""
+        norm = nn.LayerNorm()
+        mine = norm(nn.Dense(self.width, name="user")(user))[:, None]
+        joined = mine + norm(nn.Dense(self.width, name="item")(items))
+        return MLP((self.width,), self.width, self.dropout)(joined, train=train)

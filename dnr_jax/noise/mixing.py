@@ -1,0 +1,70 @@
+"""Eq. 4: how a label and a noise draw become a noisy score."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import chex
+
+from dnr_jax import ops
+from dnr_jax.types import Array, Batch, Noise, Params
+
+
+class Draw(Protocol):
+    """Draws the noise eps of one request: `float32 [N]` in the family's own support.
+
+    Arguments: the request's own `key`, its `labels` `float32 [N]`.
+    """
+
+    def __call__(self, key: Array, labels: Array) -> Array: ...
+
+
+def no_parameters(key: Array, batch: Batch) -> Params:
+    """Return the parameters of a heuristic family: none."""
+    del key, batch
+    return {}
+
+
+def check_lambda_c(lambda_c: float) -> None:
+    """Raise `ValueError` unless `lambda_c` is a share above 0 and at most 1."""
+    if not 0 < lambda_c <= 1:
+        raise ValueError(f"lambda_c is {lambda_c}: the share of noise must be in (0, 1]")
+
+
+def draw_batch(draw: Draw, key: Array, batch: Batch) -> Array:
+    """Draw eps `[B, N]`, each request from a key of its own."""
+    chex.assert_equal_shape([batch.labels, batch.request.where])
+    return ops.per_request(draw, key, batch.request.index, batch.labels)
+
+
+def mix(labels: Array, eps: Array, where: Array, *, lambda_c: float) -> Array:
+    """Compute x' = min_max((1 - lambda_c) z + lambda_c eps) per request (arXiv 2509.18736, Eq. 4).
+
+    The scaling back to [0, 1] makes only the ratio lambda_c / (1 - lambda_c) count. Its gradient
+    is finite but uneven: the two extreme candidates of a request are pinned to 0 and 1, so they
+    feel no pull of their own and carry, through the scale, the pull of all others; a constant row
+    (one candidate) becomes 0.5 and has gradient 0.
+
+    Args:
+      labels: z, `float32 [B, N]` in [0, 1].
+      eps: noise, `float32 [B, N]`.
+      where: `bool [B, N]`; x' is 0 where it is False.
+      lambda_c: share of noise, in (0, 1].
+    """
+    return ops.min_max((1.0 - lambda_c) * labels + lambda_c * eps, where)
+
+
+def heuristic(draw: Draw, *, lambda_c: float) -> Noise:
+    """Make a family without parameters: Eq. 4 with eps from `draw`.
+
+    Raises:
+      ValueError: `lambda_c` is outside (0, 1].
+    """
+    check_lambda_c(lambda_c)
+
+    def sample(params: Params, key: Array, batch: Batch) -> Array:
+        del params
+        eps = draw_batch(draw, key, batch)
+        return mix(batch.labels, eps, batch.request.where, lambda_c=lambda_c)
+
+    return Noise(no_parameters, sample)

@@ -1,0 +1,98 @@
+"""Resampled scores: the non-parametric p(x | z), with nothing assumed about its shape (DNR-R)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dnr_jax.noise.mixing import Draw, draw_batch, no_parameters
+from dnr_jax.types import Array, Batch, Noise, Params
+
+
+class Pools(NamedTuple):
+    """Observed scores by label.
+
+    Attributes:
+      negatives: `float32 [m0]` in [0, 1], scores of candidates with label <= 0.5.
+      positives: `float32 [m1]` in [0, 1], scores of candidates with label > 0.5.
+    """
+
+    negatives: np.ndarray
+    positives: np.ndarray
+
+
+def score_pools(
+    scores: np.ndarray, labels: np.ndarray, where: np.ndarray, *, limit: int, seed: int
+) -> Pools:
+    """Collect the scores of negatives and of positives, from TRAINING requests only.
+
+    Args:
+      scores: x, `float32 [R, N]` in [0, 1].
+      labels: z, `float32 [R, N]`; positive is > 0.5.
+      where: `bool [R, N]` or weights; entries that are False or 0 do not count.
+      limit: most scores kept of each label; a larger pool is thinned at random.
+      seed: of the thinning.
+
+    Raises:
+      ValueError: a label has no candidate, or a score is not in [0, 1].
+    """
+    keep, positive = np.asarray(where) > 0, np.asarray(labels) > 0.5
+    random = np.random.default_rng(seed)
+
+    def thin(chosen: np.ndarray) -> np.ndarray:
+        pool = np.asarray(scores)[chosen].astype(np.float32)
+        return pool if len(pool) <= limit else random.choice(pool, limit, replace=False)
+
+    pools = Pools(thin(keep & ~positive), thin(keep & positive))
+    check_pools(pools)
+    return pools
+
+
+def check_pools(pools: Pools) -> None:
+    """Raise `ValueError` if a pool is empty or holds a value outside [0, 1]."""
+    for name, pool in zip(Pools._fields, pools, strict=True):
+        if len(pool) == 0:
+            raise ValueError(f"no scores of {name}: resampling needs both labels in training")
+        if not ((np.asarray(pool) >= 0) & (np.asarray(pool) <= 1)).all():
+            raise ValueError(f"scores of {name} leave [0, 1]: scale the retriever's scores first")
+
+
+def resampled_draw(*, pools: Pools) -> Draw:
+    """Make the draw: the observed score of a random candidate with the same label.
+
+    Raises:
+      ValueError: a pool is empty or holds a value outside [0, 1].
+    """
+    check_pools(pools)
+    negatives, positives = (np.asarray(pool, np.float32) for pool in pools)
+
+    def draw(key: Array, labels: Array) -> Array:
+        keys = jax.random.split(key)
+        low, high = (
+            jnp.asarray(pool)[jax.random.randint(k, labels.shape, 0, len(pool))]
+            for k, pool in zip(keys, (negatives, positives), strict=True)
+        )
+        return jnp.where(labels > 0.5, high, low)
+
+    return draw
+
+
+def resampled_noise(*, pools: Pools) -> Noise:
+    """Make the resampled family: x' is the draw itself, without Eq. 4 and without scaling.
+
+    With p_phi = p(x | z) the gap delta_x of Eq. 5 (arXiv 2509.18736) is 0, up to the dependence
+    between the scores of one request.
+
+    Raises:
+      ValueError: a pool is empty or holds a value outside [0, 1].
+    """
+    draw = resampled_draw(pools=pools)
+
+    def sample(params: Params, key: Array, batch: Batch) -> Array:
+        del params
+        return jnp.where(batch.request.where, draw_batch(draw, key, batch), 0.0)
+
+    return Noise(no_parameters, sample)

@@ -1,0 +1,228 @@
+"""Plots of a run folder: training curves, score noise, generated scores, reliability.
+
+The last three read `analysis/<row>.npz`: `scores`, `labels` and `probabilities` (sigmoid of the
+logits), all `float32 [M]` over a sample of judged test candidates, and `generated_phase1`,
+`generated_phase2` where the row has such a generator.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dnr_jax.io import json_files, run_folder
+
+DPI = 150
+BINS = 25
+TITLE_WIDTH = 44  # characters that fit above one panel
+RELIABILITY_BINS = 10
+# Okabe and Ito's palette, safe for the common colour blindnesses; black is kept for references.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+DASHES = ("-", "--", ":", "-.")
+GREY = "#BBBBBB"
+CLASSES = {"negatives (z = 0)": False, "positives (z = 1)": True}
+PHASES = {"generated_phase1": "heuristic generator", "generated_phase2": "learned generator"}
+Records = list[dict[str, Any]]
+Samples = dict[str, np.ndarray]
+
+
+def write(folder: Path, labels: Mapping[str, str]) -> list[Path]:
+    """Draw every plot that the run has data for.
+
+    Args:
+      folder: the run folder.
+      labels: what a reader sees, by row, in table order; other rows are not drawn.
+
+    Returns:
+      The files written to `plots/`.
+    """
+    samples = _read_samples(folder, labels)
+    figures = {
+        "training": training(_read_curves(folder, labels)),
+        "score_noise": score_noise(samples),
+        "generated_scores": generated_scores(samples),
+        "reliability": reliability(samples),
+    }
+    (folder / run_folder.PLOTS).mkdir(exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        if figure is not None:
+            paths.append(folder / run_folder.PLOTS / f"{name}.png")
+            figure.savefig(paths[-1], dpi=DPI)
+    return paths
+
+
+def training(curves: Mapping[str, Records]) -> Figure | None:
+    """Draw validation and every loss term over epochs: mean and standard deviation over seeds.
+
+    Args:
+      curves: records of `metrics.jsonl` by row label; every number in them but `seed` and
+        `epoch` is a term.
+    """
+    records = [record for group in curves.values() for record in group]
+    terms = {n for record in records for n, v in record.items() if isinstance(v, int | float)}
+    order = sorted(terms - {"seed", "epoch"}, key=lambda n: (not n.startswith("valid"), n))
+    if not order:
+        return None
+    figure, axes = _grid(len(order), columns=3)
+    for axis, term in zip(axes, order, strict=True):
+        for number, (label, group) in enumerate(curves.items()):
+            _curve(axis, group, term, label=label, **_style(number))
+        _title(axis, term.replace("_", " "))
+        axis.set(xlabel="epoch")
+        axis.locator_params(axis="x", integer=True)
+    return _finish(figure, "Training curves (band: one standard deviation over seeds)")
+
+
+def score_noise(samples: Mapping[str, Samples]) -> Figure | None:
+    """Draw the noise |x - z| of the scores before and |q - z| after reranking, by label.
+
+    Left of one half a candidate is on its label's side (DNR, arXiv 2509.18736, Fig. 1e).
+    """
+    if not samples:
+        return None
+    figure, axes = _grid(2, columns=2)
+    for axis, (title, positive) in zip(axes, CLASSES.items(), strict=True):
+        before = _noise(next(iter(samples.values())), "scores", positive)
+        _histogram(axis, before, label="retriever scores (before)", color=GREY, filled=True)
+        for number, (label, sample) in enumerate(samples.items()):
+            after = _noise(sample, "probabilities", positive)
+            _histogram(axis, after, label=label, **_style(number))
+        _title(axis, title)
+        axis.set(xlabel="|score - label|", ylabel="density")
+    return _finish(figure, "Noise of the scores before and after reranking")
+
+
+def generated_scores(samples: Mapping[str, Samples]) -> Figure | None:
+    """Draw the density of generated against observed scores by label (the paper's Fig. 5)."""
+    made = {label: s for label, s in samples.items() if any(p in s for p in PHASES)}
+    if not made:
+        return None
+    figure, axes = _grid(2 * len(made), columns=2)
+    panels = [(label, s, c) for label, s in made.items() for c in CLASSES.items()]
+    for axis, (label, sample, (title, positive)) in zip(axes, panels, strict=True):
+        chosen = (sample["labels"] > 0.5) == positive
+        _histogram(axis, sample["scores"][chosen], label="observed", color=GREY, filled=True)
+        for number, (phase, name) in enumerate(PHASES.items()):
+            if phase in sample:
+                _histogram(axis, sample[phase][chosen], label=name, **_style(number))
+        _title(axis, label, title)
+        axis.set(xlabel="score", ylabel="density")
+    return _finish(figure, "Generated against observed scores")
+
+
+def reliability(samples: Mapping[str, Samples]) -> Figure | None:
+    """Draw observed positive rate against predicted probability, one panel a row."""
+    if not samples:
+        return None
+    figure, axes = _grid(len(samples), columns=4)
+    for axis, (label, sample) in zip(axes, samples.items(), strict=True):
+        mean, rate, share = reliability_bins(sample["probabilities"], sample["labels"])
+        axis.plot([0, 1], [0, 1], color="black", linestyle=":", label="perfect calibration")
+        axis.plot(mean, rate, color=COLOURS[0], label="model (dot area: share of candidates)")
+        axis.scatter(mean, rate, s=8 + 250 * share, color=COLOURS[0], alpha=0.6)
+        gap = 100 * float(np.sum(share * np.abs(mean - rate)))
+        _title(axis, label, f"mean gap {gap:.1f} %")
+        axis.set(xlabel="predicted probability", ylabel="share of positives")
+        axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    return _finish(figure, "Reliability")
+
+
+def reliability_bins(
+    probabilities: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return mean probability, share of positives and share of candidates of each filled bin."""
+    slot = np.minimum((probabilities * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
+    columns = (np.ones(len(slot)), probabilities, labels)
+    count, mean, rate = (np.bincount(slot, c, minlength=RELIABILITY_BINS) for c in columns)
+    filled = count > 0
+    return mean[filled] / count[filled], rate[filled] / count[filled], count[filled] / len(slot)
+
+
+def _read_curves(folder: Path, labels: Mapping[str, str]) -> dict[str, Records]:
+    path = folder / run_folder.METRICS
+    records = json_files.read_lines(path) if path.exists() else []
+    curves = {label: [r for r in records if r["row"] == row] for row, label in labels.items()}
+    return {label: group for label, group in curves.items() if group}
+
+
+def _read_samples(folder: Path, labels: Mapping[str, str]) -> dict[str, Samples]:
+    samples = {}
+    for row, label in labels.items():
+        path = folder / run_folder.ANALYSIS / f"{row}.npz"
+        if path.exists():
+            with np.load(path) as arrays:
+                samples[label] = dict(arrays)
+    return samples
+
+
+def _grid(count: int, *, columns: int) -> tuple[Figure, list[Axes]]:
+    """Make a figure of `count` panels, row by row."""
+    columns = min(columns, count)
+    lines = math.ceil(count / columns)
+    # Room for the legend below and two title lines above, whatever the number of panels.
+    figure = Figure(figsize=(max(3.8 * columns, 6.5), 3.1 * lines + 1.3), layout="constrained")
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, axes[:count]
+
+
+def _title(axis: Axes, *lines: str) -> None:
+    axis.set_title("\n".join(textwrap.fill(line, TITLE_WIDTH) for line in lines), fontsize=9.5)
+
+
+def _finish(figure: Figure, title: str) -> Figure:
+    """Add the title and one legend for all panels."""
+    handles: dict[str, Artist] = {}
+    for axis in figure.axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.suptitle(title)
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8.5
+    )
+    return figure
+
+
+def _style(number: int) -> dict[str, Any]:
+    """Colour and dashes of the n-th row: still distinct after the colours are used up."""
+    dashes = DASHES[number // len(COLOURS) % len(DASHES)]
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": dashes}
+
+
+def _curve(axis: Axes, records: Records, term: str, **style: Any) -> None:
+    values: dict[int, list[float]] = {}
+    for record in records:
+        if record.get(term) is not None:
+            values.setdefault(record["epoch"], []).append(record[term])
+    if not values:
+        return
+    epochs = sorted(values)
+    mean = np.array([np.mean(values[e]) for e in epochs])
+    spread = np.array([np.std(values[e], ddof=1) if len(values[e]) > 1 else 0.0 for e in epochs])
+    axis.plot(epochs, mean, marker="." if len(epochs) < 12 else None, **style)
+    axis.fill_between(
+        epochs, mean - spread, mean + spread, color=style["color"], alpha=0.15, linewidth=0
+    )
+
+
+def _noise(sample: Samples, name: str, positive: bool) -> np.ndarray:
+    chosen = (sample["labels"] > 0.5) == positive
+    return np.abs(sample[name] - sample["labels"])[chosen]
+
+
+def _histogram(axis: Axes, values: np.ndarray, *, filled: bool = False, **style: Any) -> None:
+    """Draw the density of values in [0, 1]; nothing for no values."""
+    if not len(values):
+        return
+    density, edges = np.histogram(values, bins=BINS, range=(0, 1), density=True)
+    axis.stairs(density, edges, fill=filled, linewidth=1.4, **style)

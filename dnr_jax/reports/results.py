@@ -1,0 +1,231 @@
+"""What a finished run folder says, read back and averaged over seeds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from dnr_jax.io import json_files, run_folder
+from dnr_jax.reports import significance
+
+ROW_KEYS = (
+    "row",
+    "model",
+    "label",
+    "trivial",
+    "protocol",
+    "split",
+    "seed",
+    "requests",
+    "excluded",
+    "metrics",
+)
+SPLIT = "test"
+# Resampling in the comparisons must not change from one report of a run to the next.
+COMPARISON_SEED = 0
+
+
+class Line(NamedTuple):
+    """One model over all its seeds.
+
+    Attributes:
+      row: its key in the config; names its records, checkpoints and analysis file.
+      model: its name in `results.json` and `per_request.parquet`.
+      label: what a reader sees.
+      trivial: True for a scorer that learns nothing from the labels.
+      seeds: its seeds, ascending.
+      mean: average over seeds by metric name; seeds without a value do not count.
+      spread: sample standard deviation over seeds (divisor S - 1); NaN for fewer than two.
+    """
+
+    row: str
+    model: str
+    label: str
+    trivial: bool
+    seeds: list[int]
+    mean: dict[str, float]
+    spread: dict[str, float]
+
+
+class Run(NamedTuple):
+    """A finished run as the reports see it.
+
+    Attributes:
+      folder: where it came from.
+      config: the resolved config.
+      environment: versions, machine, command, commit.
+      protocol: name of the candidate protocol.
+      k: length of the shown list.
+      requests: requests of the test split.
+      excluded: those of them without a positive in the pool.
+      lines: the models, in the order of `results.json`.
+      comparisons: each model against its best other, by model; empty with fewer than two models.
+      against_trivial: by learned model, the lower end of the 95 % interval of its paired
+        difference to the best trivial scorer in the main metric.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    protocol: str
+    k: int
+    requests: int
+    excluded: int
+    lines: list[Line]
+    comparisons: dict[str, significance.Comparison]
+    against_trivial: dict[str, float]
+
+    @property
+    def main_metric(self) -> str:
+        """Name of the metric that rows are compared by."""
+        return f"n@{self.k}"
+
+    @property
+    def best_trivial(self) -> Line | None:
+        """The trivial scorer with the highest main metric, None if the run has none."""
+        return _best([line for line in self.lines if line.trivial], self.main_metric)
+
+
+def read(folder: Path) -> Run:
+    """Read a run folder and compare its models per request.
+
+    Raises:
+      FileNotFoundError: the run has not finished (a file is missing).
+      ValueError: `results.json` lacks keys, or mixes protocols or numbers of requests.
+    """
+    rows = _rows(folder)
+    lines = [_line(group) for group in _by_model(rows)]
+    k = _cutoff(rows[0]["metrics"], folder)
+    values = per_request(folder, f"n@{k}", [line.model for line in lines])
+    return Run(
+        folder=folder,
+        config=json_files.read(_existing(folder / run_folder.CONFIG)),
+        environment=json_files.read(_existing(folder / run_folder.ENVIRONMENT)),
+        protocol=_only(rows, "protocol", folder),
+        k=k,
+        requests=_only(rows, "requests", folder),
+        excluded=_only(rows, "excluded", folder),
+        lines=lines,
+        comparisons=_compare(values),
+        against_trivial=_against_trivial(lines, values, f"n@{k}"),
+    )
+
+
+def per_request(folder: Path, metric: str, models: Sequence[str]) -> dict[str, np.ndarray]:
+    """Average a metric over seeds for each request that has a value for every model.
+
+    Returns:
+      `float64 [R]` by model, requests in the same order.
+
+    Raises:
+      FileNotFoundError: the run has no per-request values yet.
+      ValueError: they lack the metric or a model.
+    """
+    path = _existing(folder / run_folder.PER_REQUEST)
+    table = pq.read_table(path)
+    if metric not in table.column_names:
+        raise ValueError(f"{path} has no column {metric!r}, only {table.column_names}")
+    model = table["model"].to_numpy(zero_copy_only=False)
+    requests, slot = np.unique(table["request_id"].to_numpy(), return_inverse=True)
+    value = table[metric].to_numpy(zero_copy_only=False).astype(np.float64)
+    means = {}
+    for name in models:
+        use = (model == name) & ~np.isnan(value)
+        if not np.any(model == name):
+            raise ValueError(f"{path} has no values of model {name!r}, which results.json lists")
+        total = np.bincount(slot[use], weights=value[use], minlength=len(requests))
+        count = np.bincount(slot[use], minlength=len(requests))
+        means[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    complete = ~np.any(np.isnan(np.stack(list(means.values()))), axis=0)
+    return {name: mean[complete] for name, mean in means.items()}
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing: the run has not finished; start it again with the same --workdir"
+        )
+    return path
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    path = _existing(folder / run_folder.RESULTS)
+    rows = json_files.read(path)["rows"]
+    for row in rows:
+        missing = [key for key in ROW_KEYS if key not in row]
+        if missing:
+            raise ValueError(f"{path}: row {row.get('model')!r} lacks {missing}")
+    rows = [row for row in rows if row["split"] == SPLIT]
+    if not rows:
+        raise ValueError(f"{path} has no row of split {SPLIT!r}")
+    return rows
+
+
+def _by_model(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["model"], []).append(row)
+    return list(groups.values())
+
+
+def _line(group: list[dict[str, Any]]) -> Line:
+    names = {name: None for row in group for name in row["metrics"]}
+    values = {n: _finite([row["metrics"].get(n) for row in group]) for n in names}
+    return Line(
+        row=group[0]["row"],
+        model=group[0]["model"],
+        label=group[0]["label"],
+        trivial=group[0]["trivial"],
+        seeds=sorted(row["seed"] for row in group),
+        mean={n: float(np.mean(v)) if len(v) else np.nan for n, v in values.items()},
+        spread={n: float(np.std(v, ddof=1)) if len(v) > 1 else np.nan for n, v in values.items()},
+    )
+
+
+def _finite(values: list[float | None]) -> list[float]:
+    return [v for v in values if v is not None and np.isfinite(v)]
+
+
+def _cutoff(metrics: Mapping[str, Any], folder: Path) -> int:
+    found = [m[1] for name in metrics if (m := re.fullmatch(r"n@(\d+)", name))]
+    if len(found) != 1:
+        raise ValueError(f"{folder}: a row needs one metric 'n@K', its metrics are {list(metrics)}")
+    return int(found[0])
+
+
+def _only(rows: list[dict[str, Any]], key: str, folder: Path) -> Any:
+    found = {row[key] for row in rows}
+    if len(found) > 1:
+        raise ValueError(
+            f"{folder}: the rows of one table must agree in {key!r}, they have {sorted(found)}"
+        )
+    return found.pop()
+
+
+def _best(lines: list[Line], metric: str) -> Line | None:
+    known = [line for line in lines if np.isfinite(line.mean.get(metric, np.nan))]
+    return max(known, key=lambda line: line.mean[metric], default=None)
+
+
+def _compare(values: dict[str, np.ndarray]) -> dict[str, significance.Comparison]:
+    if len(values) < 2:
+        return {}
+    return significance.compare(values, seed=COMPARISON_SEED)
+
+
+def _against_trivial(
+    lines: list[Line], values: dict[str, np.ndarray], metric: str
+) -> dict[str, float]:
+    trivial = _best([line for line in lines if line.trivial], metric)
+    if trivial is None:
+        return {}
+    lower = {}
+    for model in (line.model for line in lines if not line.trivial):
+        pair = values[model], values[trivial.model]
+        lower[model] = significance.paired_bootstrap(*pair, seed=COMPARISON_SEED)[1]
+    return lower

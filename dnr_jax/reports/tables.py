@@ -1,0 +1,276 @@
+"""Result tables from a run: terminal text, Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from dnr_jax.data import store
+from dnr_jax.reports import significance
+from dnr_jax.reports.results import Line, Run
+
+LEAKING_PROTOCOL = "exposed_plus_retrieved"
+LEVEL = 0.05  # of `significance.STAR_MEANING`
+ABSENT = "n/a"
+TEXT_WIDTH = 110
+VERSUS = "vs best other"
+
+
+class Column(NamedTuple):
+    """One metric as the table shows it: value times `scale`, `digits` decimals."""
+
+    title: str
+    metric: str
+    scale: float
+    digits: int
+
+
+class Table(NamedTuple):
+    """A table as text: the first column holds labels, the others numbers."""
+
+    title: str
+    header: list[str]
+    body: list[list[str]]
+
+
+def accuracy(run: Run) -> Table:
+    """Build the main table: ranking metrics in percent and the paired comparison."""
+    k = run.k
+    columns = [Column(f"{n}@{k}", f"{n.lower()}@{k}", 100, 2) for n in ("H", "N", "M", "F1")]
+    columns += [Column("AUC", "auc", 100, 2), Column("rho true", "spearman_truth", 1, 3)]
+    return _table(run, "Accuracy", columns, (VERSUS, lambda line: _versus(run, line)))
+
+
+def beyond_accuracy(run: Run) -> Table:
+    """Build the second table: diversity, exposure, calibration and rank correlation.
+
+    N@K end to end takes the ideal from all positives of a request, also those outside the pool.
+    """
+    k = run.k
+    columns = [
+        Column(f"N@{k} end to end", f"n@{k}_end_to_end", 100, 2),
+        Column(f"diversity@{k}", f"diversity@{k}", 1, 3),
+        Column(f"coverage@{k} %", f"coverage@{k}", 100, 1),
+        Column(f"long tail@{k} %", f"long_tail@{k}", 100, 1),
+        Column(f"popularity@{k}", f"popularity@{k}", 1, 1),
+        Column("ECE %", "ece", 100, 2),
+        Column("Brier", "brier", 1, 4),
+        Column("Spearman", "spearman", 1, 3),
+        Column("Kendall", "kendall", 1, 3),
+        Column("Kendall true", "kendall_truth", 1, 3),
+    ]
+    return _table(run, "Beyond accuracy", columns)
+
+
+def notes(run: Run) -> list[str]:
+    """Say in plain sentences what the numbers are, what they show, and where they are from."""
+    return [*_meaning(run), *_verdict(run), *_origin(run)]
+
+
+def to_text(run: Run) -> str:
+    """Render both tables and the notes for a terminal."""
+    parts = [_aligned(table) for table in (accuracy(run), beyond_accuracy(run))]
+    parts.append(
+        "\n".join(textwrap.fill(n, TEXT_WIDTH, subsequent_indent="  ") for n in notes(run))
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def to_markdown(run: Run) -> str:
+    """Render both tables and the notes as Markdown."""
+    parts = [_markdown(table) for table in (accuracy(run), beyond_accuracy(run))]
+    parts.append("\n".join(f"- {note}" for note in notes(run)))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_latex(run: Run) -> str:
+    """Render both tables as LaTeX floats for the package booktabs; the notes are the caption."""
+    caption = latex_escape(" ".join(notes(run)))
+    first = _latex(accuracy(run), caption)
+    return (
+        first
+        + "\n"
+        + _latex(beyond_accuracy(run), latex_escape(f"Beyond accuracy; {run.protocol}."))
+    )
+
+
+def to_csv(run: Run) -> str:
+    """Render one line a model with every metric's mean and spread, unrounded fractions."""
+    metrics = list({name: None for line in run.lines for name in line.mean})
+    compared = ("best_other", "difference", "low", "high", "p", "p_holm")
+    header = ["model", "label", "trivial", "seeds", "protocol", "requests", "excluded"]
+    header += [f"{m} {part}" for m in metrics for part in ("mean", "std")]
+    header += [f"{run.main_metric} {name}" for name in compared]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for line in run.lines:
+        seeds = " ".join(map(str, line.seeds))
+        row = [line.model, line.label, line.trivial, seeds]
+        row += [run.protocol, run.requests, run.excluded]
+        for metric in metrics:
+            row += [_cell(line.mean.get(metric)), _cell(line.spread.get(metric))]
+        comparison = run.comparisons.get(line.model)
+        row += [getattr(comparison, name, "") for name in compared]
+        writer.writerow(row)
+    return text.getvalue()
+
+
+def latex_escape(text: str) -> str:
+    """Escape what LaTeX would read as a command, and write its symbols as math."""
+    escapes = {c: "\\" + c for c in "&%$#_{}"}
+    escapes |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    escapes |= {"±": r"$\pm$", "<": "$<$", ">": "$>$"}
+    escaped = "".join(escapes.get(c, c) for c in text)
+    return escaped.replace("--", "{-}{-}")  # else a dash: options could not be copied
+
+
+def _table(
+    run: Run,
+    title: str,
+    columns: list[Column],
+    extra: tuple[str, Callable[[Line], str]] | None = None,
+) -> Table:
+    """Fill a table, leaving out columns that no line has a value for."""
+    shown = [
+        c for c in columns if any(math.isfinite(n.mean.get(c.metric, math.nan)) for n in run.lines)
+    ]
+    header = ["model", *(c.title for c in shown), *([extra[0]] if extra else [])]
+    body = [
+        [n.label, *(_number(n, c) for c in shown), *([extra[1](n)] if extra else [])]
+        for n in run.lines
+    ]
+    return Table(title, header, body)
+
+
+def _number(line: Line, column: Column) -> str:
+    mean, spread = (d.get(column.metric, math.nan) * column.scale for d in (line.mean, line.spread))
+    if not math.isfinite(mean):
+        return ABSENT
+    text = f"{mean:.{column.digits}f}"
+    return text if not math.isfinite(spread) else f"{text} ± {spread:.{column.digits}f}"
+
+
+def _versus(run: Run, line: Line) -> str:
+    comparison = run.comparisons.get(line.model)
+    if comparison is None:
+        return ABSENT
+    mark = "=" if comparison.p_holm >= LEVEL else "*" if comparison.difference > 0 else " "
+    return f"{100 * comparison.difference:+.2f}{mark}"
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else repr(value)
+
+
+def _meaning(run: Run) -> list[str]:
+    seeds = sorted({seed for line in run.lines for seed in line.seeds})
+    metric = run.main_metric.upper()
+    return [
+        f"Protocol {run.protocol}, test split: {run.requests} requests, of which {run.excluded} "
+        "have no positive in the pool and are left out.",
+        "Accuracy in percent; rho is the rank correlation with the true relevance (simulators only)"
+        f". Mean ± sample standard deviation over seeds {', '.join(map(str, seeds))}; "
+        "one value where a row has one seed.",
+        f'"{VERSUS}": difference in {metric} points. {significance.STAR_MEANING} '
+        f"= not told apart (p >= {LEVEL} in that test).",
+    ]
+
+
+def _verdict(run: Run) -> list[str]:
+    best, metric = run.best_trivial, run.main_metric
+    if best is None:
+        return ["This table has no trivial scorers: it cannot say whether anything was learned."]
+    value = f"{metric.upper()} = {100 * best.mean[metric]:.2f}"
+    said = [f"Best trivial scorer: {best.label}, {value}."]
+    if run.protocol == LEAKING_PROTOCOL:
+        said.append(
+            "On this protocol the retriever's scores leak the answer: the negatives are its own "
+            f"top items, so exposed items score low by construction, and {best.label} alone gives "
+            f"{value}. Use it to compare with published figures, not as evidence of progress."
+        )
+    learned = [line for line in run.lines if not line.trivial]
+    weak = [line.label for line in learned if not run.against_trivial[line.model] > 0]
+    if weak:
+        said.append(
+            "Learned rows that do NOT clearly beat it (95 % interval of the paired difference "
+            f"reaches 0 or below): {'; '.join(weak)}."
+        )
+    elif learned:
+        said.append("Every learned row beats it (95 % interval of the paired difference above 0).")
+    return said
+
+
+def _origin(run: Run) -> list[str]:
+    about = run.environment
+    commit = about["commit"]
+    name = "not run from a clone"
+    if commit is not None:
+        name = commit["name"][:12] + (" with uncommitted changes" if commit["dirty"] else "")
+    devices = ", ".join(sorted(set(about["devices"])))
+    return [
+        f"Config {store.fingerprint(run.config)}; commit {name}.",
+        f"Hardware: {about['cpu']}, {about['cpu_count']} cores, {about['memory_gib']} GiB; "
+        f"{about['backend']} backend ({len(about['devices'])} x {devices}); "
+        f"jax {about['packages']['jax']}, Python {about['python']}.",
+        *_resumption(about),
+        f"Command: {about['command']}",
+    ]
+
+
+def _resumption(about: Mapping[str, Any]) -> list[str]:
+    changed = sorted({key for change in about.get("resumed", []) for key in change})
+    if not changed:
+        return []
+    return [f"Resumed in another environment; what differed from the first: {', '.join(changed)}."]
+
+
+def _aligned(table: Table) -> str:
+    grid = [table.header, *table.body]
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    lines = []
+    for row in grid:
+        numbers = (cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))
+        lines.append("  ".join([row[0].ljust(widths[0]), *numbers]))
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([table.title, rule, lines[0], rule, *lines[1:], rule])
+
+
+def _markdown(table: Table) -> str:
+    def line(cells: list[str]) -> str:
+        return (
+            "| "
+            + " | ".join(c.strip().replace("|", r"\|").replace("*", r"\*") for c in cells)
+            + " |"
+        )
+
+    rule = "|" + "|".join(["---"] + ["---:"] * (len(table.header) - 1)) + "|"
+    return "\n".join([f"## {table.title}", "", line(table.header), rule, *map(line, table.body)])
+
+
+def _latex(table: Table, caption: str) -> str:
+    def line(cells: list[str]) -> str:
+        escaped = (re.sub(r"^-(?=\d)", "$-$", latex_escape(c.strip())) for c in cells)
+        return "    " + " & ".join(escaped) + r" \\"
+
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering",
+            f"  \\caption{{{caption}}}",
+            f"  \\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+            r"    \toprule",
+            line(table.header),
+            r"    \midrule",
+            *map(line, table.body),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )

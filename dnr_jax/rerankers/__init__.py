@@ -1,0 +1,37 @@
+"""Second-stage models: one paper a file, all in the signature of `types.Reranker`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from dnr_jax.rerankers.prm import prm
+from dnr_jax.rerankers.trivial import popularity, random, retriever, reversed_retriever
+from dnr_jax.types import FeatureSpec, Reranker
+
+RERANKERS: dict[str, Callable[..., Reranker]] = {
+    "popularity": popularity,
+    "prm": prm,
+    "random": random,
+    "retriever": retriever,
+    "reversed": reversed_retriever,
+}
+
+
+def build(name: str, *, spec: FeatureSpec, **knobs: Any) -> Reranker:
+    """Build the reranker `name` for data of `spec`.
+
+    Raises:
+      ValueError: the name is not in `RERANKERS`, `knobs` are not exactly the model's keywords, or
+        a value is outside its range.
+    """
+    if name not in RERANKERS:
+        raise ValueError(f"reranker {name!r} is unknown: choose one of {sorted(RERANKERS)}")
+    known = set(inspect.signature(RERANKERS[name]).parameters) - {"spec"}
+    if known != set(knobs):
+        raise ValueError(
+            f"reranker {name!r} takes the keywords {sorted(known)}: "
+            f"unknown {sorted(set(knobs) - known)}, missing {sorted(known - set(knobs))}"
+        )
+    return RERANKERS[name](spec, **knobs)

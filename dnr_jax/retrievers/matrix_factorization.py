@@ -1,0 +1,222 @@
+"""Matrix factorisation: s(u, i) = p_u . q_i + b_i, trained by BPR or by binary cross-entropy."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from dnr_jax.data.lists import FIRST_ID, Pairs
+from dnr_jax.retrievers.quality import measure
+from dnr_jax.retrievers.retriever import Fitted, Retriever, Score
+from dnr_jax.types import Array, Params
+
+INITIAL_SCALE = 0.05
+# A drawn negative that the user has met is drawn again, at most this often.
+NEGATIVE_DRAWS = 8
+
+
+class Examples(NamedTuple):
+    """Training positives on the device, and who met what.
+
+    Attributes:
+      user, item: `int32 [P]`, the positives.
+      met: `uint8 [U, ceil(V / 8)]`, bit i of row u: user u met item i in training.
+      item_count: V.
+    """
+
+    user: Array
+    item: Array
+    met: Array
+    item_count: Array
+
+
+def bpr(positive: Array, negative: Array) -> Array:
+    """-log sigma(s_ui - s_uj), `[B]` each (Rendle et al. 2009, arXiv 1205.2618, BPR-Opt)."""
+    return jax.nn.softplus(negative - positive)
+
+
+def bce(positive: Array, negative: Array) -> Array:
+    """-log sigma(s_ui) - log(1 - sigma(s_uj)), `[B]` each: one sampled negative a positive."""
+    return jax.nn.softplus(-positive) + jax.nn.softplus(negative)
+
+
+LOSSES: dict[str, Callable[[Array, Array], Array]] = {"bpr": bpr, "bce": bce}
+
+
+def matrix_factorization(
+    *,
+    loss: str,
+    width: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    decay: float,
+    patience: int,
+) -> Retriever:
+    """Make the retriever.
+
+    Args:
+      loss: a name of `LOSSES`.
+      width: latent factors.
+      epochs: the most epochs.
+      batch_size: positives a step.
+      learning_rate: Adam's.
+      decay: L2 on the rows of a batch, added to the loss as decay / 2 * |row|^2 per example.
+      patience: training stops when the validation AUC against unseen items has not risen for so
+        many epochs; the best epoch's parameters are kept.
+
+    Raises:
+      ValueError: an unknown loss; a size below 1.
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"retriever loss {loss!r} is not one of {sorted(LOSSES)}")
+    if min(width, epochs, batch_size, patience) < 1:
+        raise ValueError(
+            f"retriever width {width}, epochs {epochs}, batch_size {batch_size} and patience "
+            f"{patience} must all be at least 1"
+        )
+
+    def fit(
+        key: Array,
+        train: Pairs,
+        valid: Pairs,
+        *,
+        user_count: int,
+        item_count: int,
+        progress: bool,
+    ) -> Fitted:
+        if not (valid.label > 0.5).any():
+            raise ValueError("the validation lists hold no positive: lower data.positive_rating")
+        init_key, epoch_key = jax.random.split(key)
+        examples = _examples(train, user_count, item_count)
+        steps = math.ceil(examples.user.size / batch_size)
+        rows = min(batch_size, examples.user.size)
+        run = _epoch(loss, learning_rate, decay, steps, rows)
+        params = _init(init_key, user_count, item_count, width)
+        state = (params, optax.adam(learning_rate).init(params))
+
+        def quality(params: Params) -> float:
+            counts = {"user_count": user_count, "item_count": item_count}
+            return measure(_scorer(params), train, valid, **counts)["auc_user"]
+
+        def step(epoch: int, state: Any) -> tuple[Any, Array]:
+            return run(jax.random.fold_in(epoch_key, epoch), state, examples)
+
+        params, report = _until_best(step, state, quality, epochs, patience, progress)
+        return Fitted(_scorer(params), report)
+
+    return Retriever(fit)
+
+
+def _until_best(
+    step: Callable[[int, Any], tuple[Any, Array]],
+    state: Any,
+    quality: Callable[[Params], float],
+    epochs: int,
+    patience: int,
+    progress: bool,
+) -> tuple[Params, dict[str, Any]]:
+    """Run epochs until `quality` stops rising; return the best parameters."""
+    best, best_epoch, params = -math.inf, -1, state[0]
+    losses, qualities = [], []
+    bar = tqdm(range(epochs), desc="retriever", unit="epoch", disable=not progress)
+    for epoch in bar:
+        state, loss = step(epoch, state)
+        losses.append(float(loss))
+        qualities.append(quality(state[0]))
+        bar.set_postfix(loss=f"{losses[-1]:.4f}", auc=f"{qualities[-1]:.4f}")
+        if not math.isfinite(losses[-1]):
+            raise ValueError(
+                f"the retriever's loss is {losses[-1]} in epoch {epoch + 1}: lower "
+                "retriever.learning_rate"
+            )
+        if qualities[-1] > best:
+            best, best_epoch, params = qualities[-1], epoch, state[0]
+        elif epoch - best_epoch >= patience:
+            break
+    report = {"best_epoch": best_epoch + 1, "auc_valid": best, "losses": losses}
+    return params, report | {"auc_valid_by_epoch": qualities}
+
+
+def _examples(train: Pairs, user_count: int, item_count: int) -> Examples:
+    positive = train.label > 0.5
+    if not positive.any():
+        raise ValueError("the training lists hold no positive: lower data.positive_rating")
+    met = np.zeros((user_count, -(-item_count // 8)), np.uint8)
+    np.bitwise_or.at(met, (train.user, train.item >> 3), np.uint8(1) << (train.item & 7))
+    user, item = (jnp.asarray(c[positive]) for c in (train.user, train.item))
+    return Examples(user, item, jnp.asarray(met), jnp.asarray(item_count))
+
+
+def _init(key: Array, users: int, items: int, width: int) -> Params:
+    user_key, item_key = jax.random.split(key)
+    return {
+        "users": INITIAL_SCALE * jax.random.normal(user_key, (users, width)),
+        "items": INITIAL_SCALE * jax.random.normal(item_key, (items, width)),
+        "bias": jnp.zeros(items),
+    }
+
+
+def unmet_items(key: Array, examples: Examples, users: Array) -> Array:
+    """Draw for each of `users` `int32 [B]` an item that he did not meet in training.
+
+    Uniform over unmet items; a user who met nearly all may, after `NEGATIVE_DRAWS` tries, get
+    an item that he met.
+    """
+    shape = (NEGATIVE_DRAWS, users.size)
+    drawn = jax.random.randint(key, shape, FIRST_ID, examples.item_count)
+    fresh = ((examples.met[users, drawn >> 3] >> (drawn & 7)) & 1) == 0
+    return jnp.take_along_axis(drawn, jnp.argmax(fresh, axis=0)[None], axis=0)[0]
+
+
+@functools.cache  # compiled once for all seeds
+def _epoch(
+    loss: str, learning_rate: float, decay: float, steps: int, rows: int
+) -> Callable[..., Any]:
+    """Make the program of one epoch: every positive once, in a fresh order."""
+    optimizer = optax.adam(learning_rate)
+
+    def objective(params: Params, user: Array, item: Array, other: Array, real: Array) -> Array:
+        p, q, r = params["users"][user], params["items"][item], params["items"][other]
+        positive = jnp.sum(p * q, -1) + params["bias"][item]
+        negative = jnp.sum(p * r, -1) + params["bias"][other]
+        squares = jnp.sum(p * p + q * q + r * r, -1)
+        each = LOSSES[loss](positive, negative) + 0.5 * decay * squares
+        return jnp.sum(each * real) / jnp.sum(real)
+
+    def run(key: Array, state: Any, examples: Examples) -> tuple[Any, Array]:
+        order_key, step_key = jax.random.split(key)
+        count = examples.user.size
+        order = jax.random.permutation(order_key, count)
+        order = jnp.pad(order, (0, steps * rows - count), constant_values=-1)
+
+        def step(state: Any, inputs: tuple[Array, Array]) -> tuple[Any, Array]:
+            (params, memory), (index, batch) = state, inputs
+            user, item = examples.user[batch], examples.item[batch]
+            other = unmet_items(jax.random.fold_in(step_key, index), examples, user)
+            value, gradient = jax.value_and_grad(objective)(params, user, item, other, batch >= 0)
+            updates, memory = optimizer.update(gradient, memory, params)
+            return (optax.apply_updates(params, updates), memory), value
+
+        batches = order.reshape(steps, rows)
+        state, values = jax.lax.scan(step, state, (jnp.arange(steps), batches))
+        return state, values.mean()
+
+    return jax.jit(run)
+
+
+@jax.jit
+def _scores(params: Params, users: Array) -> Array:
+    return params["users"][users] @ params["items"].T + params["bias"]
+
+
+def _scorer(params: Params) -> Score:
+    return lambda users: np.asarray(_scores(params, jnp.asarray(users)))

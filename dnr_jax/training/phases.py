@@ -1,0 +1,149 @@
+"""The two phases of DNR training, epoch by epoch, with the best epoch of each seed kept.
+
+Epochs < lambda_e train the reranker against the heuristic generator; epochs >= lambda_e alternate
+it with the learned one (DNR, arXiv 2509.18736, section on training).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from dnr_jax.training.epoch import Epoch, Schedule, check_finite, epoch_means, rows_of_epoch
+from dnr_jax.training.step import TrainState
+from dnr_jax.types import Array, Batch, Params
+
+
+@struct.dataclass
+class Progress:
+    """What a killed run needs to go on: arrays only, leading axis S (seeds).
+
+    Attributes:
+      states: the players after the last finished epoch.
+      best_params: reranker parameters of the best epoch so far.
+      best_value: `float32 [S]`, their validation N@K; -1 before the first epoch.
+      best_epoch: `int32 [S]`, epochs finished at the best; 0 before the first.
+      epoch: `int32`, epochs finished.
+    """
+
+    states: TrainState
+    best_params: Params
+    best_value: Array
+    best_epoch: Array
+    epoch: Array
+
+
+class Phase(NamedTuple):
+    """An epoch program and its schedule of turns."""
+
+    run: Epoch
+    plan: Schedule
+
+
+class Plan(NamedTuple):
+    """How long and on what to train.
+
+    Attributes:
+      phases: heuristic and learned phase; the second is None when no generator is learned.
+      lambda_e: epochs of the first phase, >= 0.
+      epochs: epochs in all, >= 1.
+      patience: stop when no seed has improved for so many epochs (counted from the start of the
+        phase in force); 0 = never.
+      batch_size: requests an update.
+      seeds: seed numbers, one for each row of the states.
+    """
+
+    phases: tuple[Phase, Phase | None]
+    lambda_e: int
+    epochs: int
+    patience: int
+    batch_size: int
+    seeds: list[int]
+
+
+Record = dict[str, np.ndarray]
+Validate = Callable[[Params], Array]
+OnEpoch = Callable[[Progress, Record], Any]
+
+
+def start(states: TrainState, seeds: int) -> Progress:
+    """Wrap freshly initialised states; the best parameters are a copy, as states are donated."""
+    return Progress(
+        states=states,
+        best_params=jax.tree.map(jnp.copy, states.params["reranker"]),
+        best_value=jnp.full(seeds, -1.0),
+        best_epoch=jnp.zeros(seeds, jnp.int32),
+        epoch=jnp.zeros((), jnp.int32),
+    )
+
+
+def fit(
+    progress: Progress, data: Batch, plan: Plan, validate: Validate, on_epoch: OnEpoch
+) -> Progress:
+    """Train from `progress` to the end of `plan`; going on from a checkpoint is the same call.
+
+    Args:
+      progress: from `start` or a checkpoint; its states are donated.
+      data: the training split on the device.
+      plan: phases, length and batch size.
+      validate: maps stacked reranker parameters to N@K on the validation split, `float32 [S]`.
+      on_epoch: called after every epoch with the progress and the epoch's record (`float32 [S]`
+        a name): the place to checkpoint and log.
+
+    Returns:
+      The progress after the last epoch.
+
+    Raises:
+      NonFiniteError: a loss term or gradient is not finite; `on_epoch` has not seen that epoch.
+    """
+    while not finished(progress, plan):
+        epoch = int(progress.epoch)
+        states, record = _run_epoch(progress.states, data, plan, epoch)
+        value = validate(states.params["reranker"])
+        progress = _keep_best(progress, states, value)
+        on_epoch(progress, record | {"valid": np.asarray(value)})
+    return progress
+
+
+def finished(progress: Progress, plan: Plan) -> bool:
+    """Tell whether all epochs are done or patience has run out (never just before phase 2)."""
+    epoch = int(progress.epoch)
+    if epoch >= plan.epochs:
+        return True
+    phase_start = plan.lambda_e if plan.phases[1] is not None else 0
+    last_improvement = max(int(np.max(progress.best_epoch)), phase_start)
+    return 0 < plan.patience <= epoch - last_improvement
+
+
+def _run_epoch(
+    states: TrainState, data: Batch, plan: Plan, epoch: int
+) -> tuple[TrainState, Record]:
+    learned = plan.phases[1]
+    phase = learned if learned is not None and epoch >= plan.lambda_e else plan.phases[0]
+    count = data.scores.shape[0]
+    rows = rows_of_epoch(count, plan.batch_size, phase.plan, seeds=plan.seeds, epoch=epoch)
+    first_step = int(states.step[0])  # read before the states are donated
+    states, terms = phase.run(states, data, rows, phase.plan.turns)
+    check_finite(terms, first_step=first_step, seeds=plan.seeds)
+    return states, epoch_means(terms, phase.plan.turns)
+
+
+def _keep_best(progress: Progress, states: TrainState, value: Array) -> Progress:
+    better = value > progress.best_value
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    epoch = progress.epoch + 1
+    return Progress(
+        states=states,
+        best_params=jax.tree.map(choose, states.params["reranker"], progress.best_params),
+        best_value=choose(value, progress.best_value),
+        best_epoch=choose(jnp.full_like(progress.best_epoch, epoch), progress.best_epoch),
+        epoch=epoch,
+    )

@@ -1,0 +1,159 @@
+"""The alternating step of DNR (arXiv 2509.18736): one batch, one player's update.
+
+theta:  L_theta = L_direct + lambda_m L_z                (generator held fixed)
+phi:    L_phi   = lambda_adv L_adv + lambda_x L_x        (reranker held fixed)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from dnr_jax import objectives
+from dnr_jax.types import Array, Batch, Divergence, Noise, Params, Reranker
+
+Terms = dict[str, Array]
+Step = Callable[["TrainState", Batch, Array], tuple["TrainState", Terms]]
+
+# Terms of each player's loss, in the order in which a non-finite one is looked for.
+RERANKER_TERMS = ("direct", "denoise", "reranker_gradient")
+GENERATOR_TERMS = ("adversarial", "regulariser", "generator_gradient")
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that training changes, as arrays only: it vmaps, shards and checkpoints as is.
+
+    Attributes:
+      step: `int32`, updates done by both players together.
+      params: `{"reranker": ..., "generator": ...}`.
+      opt_state: state of `two_player_optimizer`.
+      key: typed key; a step draws from `fold_in(key, step)`.
+    """
+
+    step: Array
+    params: Params
+    opt_state: Any
+    key: Array
+
+
+class Game(NamedTuple):
+    """The players and the weights of their losses.
+
+    Attributes:
+      reranker: the model q_theta.
+      noise: the generator in force (heuristic in phase 1, learned in phase 2); None trains on
+        L_direct alone.
+      divergence: the estimator of L_x; None in phase 1.
+      lambda_m, lambda_adv, lambda_x: weights of L_z, L_adv and L_x, >= 0.
+    """
+
+    reranker: Reranker
+    noise: Noise | None
+    divergence: Divergence | None
+    lambda_m: float
+    lambda_adv: float
+    lambda_x: float
+
+
+def init_state(
+    key: Array,
+    reranker: Reranker,
+    generator: Noise | None,
+    optimizer: optax.GradientTransformation,
+    example: Batch,
+) -> TrainState:
+    """Make the first state of one seed; `generator=None` gives the generator no parameters."""
+    reranker_key, generator_key, run_key = jax.random.split(key, 3)
+    params = {
+        "reranker": reranker.init(reranker_key, example.request, example.scores),
+        "generator": {} if generator is None else generator.init(generator_key, example),
+    }
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), run_key)
+
+
+def reranker_terms(
+    theta: Params, phi: Params, batch: Batch, key: Array, game: Game
+) -> tuple[Array, Terms]:
+    """Compute L_theta and its terms; one encoder pass serves x and x'."""
+    encode_key, direct_key, noise_key, denoise_key = jax.random.split(key, 4)
+    decode = game.reranker.decode
+    memory = game.reranker.encode(theta, batch.request, key=encode_key, train=True)
+    logits = decode(theta, memory, batch.scores, key=direct_key, train=True)
+    if game.noise is None or game.lambda_m == 0:
+        direct = objectives.direct_loss(logits, batch.labels, batch.weights)
+        return direct, {"direct": direct}
+    noisy = jax.lax.stop_gradient(game.noise.sample(phi, noise_key, batch))
+    noisy_logits = decode(theta, memory, noisy, key=denoise_key, train=True)
+    return objectives.reranker_loss(
+        logits, noisy_logits, batch.labels, batch.weights, lambda_m=game.lambda_m
+    )
+
+
+def generator_terms(
+    phi: Params, theta: Params, batch: Batch, key: Array, game: Game
+) -> tuple[Array, Terms]:
+    """Compute L_phi and its terms; the reranker is fixed, and judged as deployed (no dropout)."""
+    assert game.noise is not None
+    assert game.divergence is not None
+    noisy = game.noise.sample(phi, key, batch)
+    memory = game.reranker.encode(theta, batch.request)
+    logits = game.reranker.decode(theta, memory, noisy)
+    return objectives.generator_loss(
+        logits,
+        batch.labels,
+        batch.weights,
+        objectives.regulariser_loss(game.divergence, noisy, batch),
+        lambda_adv=game.lambda_adv,
+        lambda_x=game.lambda_x,
+    )
+
+
+def make_step(game: Game, optimizer: optax.GradientTransformationExtraArgs, *, plays: bool) -> Step:
+    """Make `step(state, batch, turn) -> (state, terms)`: one update of the player whose turn it is.
+
+    Args:
+      game: players and weights.
+      optimizer: a `two_player_optimizer`.
+      plays: whether the generator takes turns at all (phase 2). If not, its branch is not built.
+
+    Returns:
+      A pure function. `turn` is `RERANKER` or `GENERATOR`; the idle player's parameters and
+      optimiser state come back bit-identical. `terms` holds float32 scalars under
+      `RERANKER_TERMS` and `GENERATOR_TERMS`, 0 for the idle player's.
+    """
+
+    def reranker_turn(params: Params, batch: Batch, key: Array) -> tuple[Params, Terms]:
+        gradient, terms = jax.grad(reranker_terms, has_aux=True)(
+            params["reranker"], params["generator"], batch, key, game
+        )
+        terms |= {"reranker_gradient": optax.tree.norm(gradient)}
+        idle = jax.tree.map(jnp.zeros_like, params["generator"])
+        return {"reranker": gradient, "generator": idle}, _all_terms(terms)
+
+    def generator_turn(params: Params, batch: Batch, key: Array) -> tuple[Params, Terms]:
+        gradient, terms = jax.grad(generator_terms, has_aux=True)(
+            params["generator"], params["reranker"], batch, key, game
+        )
+        terms |= {"generator_gradient": optax.tree.norm(gradient)}
+        idle = jax.tree.map(jnp.zeros_like, params["reranker"])
+        return {"reranker": idle, "generator": gradient}, _all_terms(terms)
+
+    def step(state: TrainState, batch: Batch, turn: Array) -> tuple[TrainState, Terms]:
+        key = jax.random.fold_in(state.key, state.step)
+        turns = [reranker_turn, generator_turn] if plays else [reranker_turn]
+        gradients, terms = jax.lax.switch(turn, turns, state.params, batch, key)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, turn=turn)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state, state.key), terms
+
+    return step
+
+
+def _all_terms(terms: Terms) -> Terms:
+    return {name: terms.get(name, jnp.zeros(())) for name in RERANKER_TERMS + GENERATOR_TERMS}

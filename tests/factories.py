@@ -1,0 +1,70 @@
+"""Random requests with the irregularities of real ones: padding, short lists, no positives."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dnr_jax.types import Batch, FeatureSpec, Request
+
+# Compiling takes nearly all the time of a test on tiny arrays: four times less with these.
+quick_jit = partial(
+    jax.jit,
+    compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
+)
+
+SIZES = {"user": 12, "gender": 4, "weekday": 9, "item": 40, "category": 7, "feedback": 5}
+
+
+def make_spec() -> FeatureSpec:
+    """Two columns of each kind; history shares two vocabularies with the candidates."""
+    return FeatureSpec(
+        user=("user", "gender"),
+        context=("weekday",),
+        history=("item", "category", "feedback"),
+        item=("item", "category"),
+        sizes=SIZES,
+    )
+
+
+def _ids(rng: np.random.Generator, names: tuple[str, ...], *shape: int) -> np.ndarray:
+    columns = [rng.integers(1, SIZES[name], shape) for name in names]
+    return np.stack(columns, axis=-1).astype(np.int32)
+
+
+def make_batch(seed: int = 0, B: int = 6, N: int = 8, T: int = 5, K: int = 3) -> Batch:
+    """Draw a batch: 1 to N candidates at random places, 1 to T events, distinct items a request."""
+    rng = np.random.default_rng(seed)
+    spec = make_spec()
+    where = np.arange(N) < rng.integers(1, N + 1, (B, 1))
+    where[0] = True
+    where = rng.permuted(where, axis=1)
+    history_where = np.arange(T)[::-1] < rng.integers(1, T + 1, (B, 1))
+    candidates = _ids(rng, spec.item, B, N)
+    for row in candidates:
+        row[:, 0] = 1 + rng.permutation(SIZES["item"] - 1)[:N]
+    slate = np.full((B, K), -1, np.int32)
+    exposed = np.zeros((B, N), bool)
+    for row in range(B):
+        shown = rng.permutation(np.flatnonzero(where[row]))[:K]
+        slate[row, : len(shown)] = shown
+        exposed[row, shown] = True
+    request = Request(
+        index=np.arange(B, dtype=np.uint32) + 100,
+        user=_ids(rng, spec.user, B),
+        context=_ids(rng, spec.context, B),
+        history=_ids(rng, spec.history, B, T) * history_where[..., None],
+        history_where=history_where,
+        candidates=candidates * where[..., None],
+        where=where,
+    )
+    batch = Batch(
+        request=request,
+        scores=(rng.random((B, N)) * where).astype(np.float32),
+        labels=(exposed & (rng.random((B, N)) < 0.5)).astype(np.float32),
+        exposed=exposed,
+        slate=slate,
+        weights=where.astype(np.float32),
+    )
+    return jax.tree.map(jnp.asarray, batch)

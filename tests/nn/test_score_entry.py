@@ -1,0 +1,73 @@
+"""The algebra of the score entries: what each one can and cannot express."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dnr_jax.nn.score_entry import ENTRIES, EarlyEntry, ScoredHead, ScoreUse
+
+RNG = np.random.default_rng(0)
+H = jnp.asarray(RNG.normal(size=(2, 5, 4)), jnp.float32)
+X = jnp.asarray(RNG.random((2, 5)), jnp.float32)
+KERNEL = RNG.normal(size=(5, 1)).astype(np.float32)
+BIAS = 0.7
+PLAIN = np.asarray(H) @ KERNEL[:4, 0] + BIAS  # the linear head without scores
+
+
+def linear(entry, scores):
+    """Apply the linear head of `entry`, all of them with the same weights for H."""
+    rows = 5 if entry == "concatenate" else 4
+    params = {"output": {"kernel": jnp.asarray(KERNEL[:rows]), "bias": jnp.full(1, BIAS)}}
+    head = ScoredHead(ScoreUse(entry, "late_linear"), width=3)
+    return np.asarray(head.apply({"params": params}, H, scores))
+
+
+def test_linear_heads_are_one_global_slope():
+    x = np.asarray(X)
+    np.testing.assert_allclose(linear("none", X), PLAIN, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        linear("concatenate", X), PLAIN + KERNEL[4] * x, rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(linear("add", X), PLAIN + KERNEL[:4].sum() * x, rtol=1e-5, atol=1e-6)
+
+
+def test_weight_fades_to_the_bias_and_ends_at_the_plain_head():
+    np.testing.assert_allclose(linear("weight", jnp.zeros_like(X)), BIAS, rtol=1e-6)
+    np.testing.assert_allclose(linear("weight", jnp.ones_like(X)), PLAIN, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("entry", ["concatenate", "add"])
+def test_a_shift_of_all_scores_shifts_all_logits(entry):
+    shift = linear(entry, X + 0.3) - linear(entry, X)
+    np.testing.assert_allclose(shift, shift[0, 0], rtol=1e-4, atol=1e-5)
+
+
+def shift_spread(entry):
+    """Measure how unevenly the non-linear head answers a shift of all scores."""
+    head = ScoredHead(ScoreUse(entry, "late"), width=16)
+    params = head.init(jax.random.key(0), H, X)
+    shift = head.apply(params, H, X + 0.3) - head.apply(params, H, X)
+    return float(shift.max() - shift.min())
+
+
+@pytest.mark.parametrize("entry", ["concatenate", "add", "weight"])
+def test_the_late_head_answers_scores_candidate_by_candidate(entry):
+    assert shift_spread(entry) > 1e-3
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_early_entries_reach_the_tokens_and_not_the_head(entry):
+    use = ScoreUse(entry, "early")
+    tokens, _ = EarlyEntry(use).init_with_output(jax.random.key(0), H, X)
+    assert tokens.shape == H.shape
+    assert bool((tokens != H).any()) == use.early == (entry != "none")
+    head = ScoredHead(use, width=3)
+    params = head.init(jax.random.key(0), H, X)
+    np.testing.assert_array_equal(head.apply(params, H, X), head.apply(params, H, 1 - X))
+
+
+@pytest.mark.parametrize("place", ["late", "late_linear"])
+def test_late_entries_leave_the_tokens_alone(place):
+    entry = EarlyEntry(ScoreUse("add", place))
+    np.testing.assert_array_equal(entry.apply({}, H, X), H)

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from dnr_jax.reports import plots
+
+LABELS = {"prm": "PRM", "dnr_b": "DNR-B", "absent": "never run"}
+
+
+def panel(figure, title):
+    return next(axis for axis in figure.axes if axis.get_title() == title)
+
+
+@pytest.fixture
+def folder(make_run):
+    return make_run()
+
+
+def test_every_plot_is_drawn(folder):
+    paths = plots.write(folder, LABELS)
+    names = ["training", "score_noise", "generated_scores", "reliability"]
+    assert [p.stem for p in paths] == names
+    for path in paths:
+        image = imread(path)[::3, ::3, :3]
+        assert min(image.shape[:2]) > 100
+        assert image.std() > 0.05
+        assert len(np.unique((image.reshape(-1, 3) * 15).astype(int), axis=0)) > 8
+
+
+def test_training_curves_are_means_and_bands(folder):
+    curves = plots._read_curves(folder, LABELS)
+    assert list(curves) == ["PRM", "DNR-B"]
+    figure = plots.training(curves)
+    assert [a.get_title() for a in figure.axes] == [
+        "valid n@6",
+        "loss adv",
+        "loss direct",
+        "loss z",
+    ]
+    axis = panel(figure, "loss direct")
+    line = axis.lines[0]
+    np.testing.assert_array_equal(line.get_xdata(), np.arange(1, 9))
+    np.testing.assert_allclose(line.get_ydata(), np.exp(-np.arange(1, 9) / 3) + 0.02)
+    band = axis.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx(np.exp(-1 / 3) + 0.02 + 0.02)
+    # a term that starts with the second phase, and only in one row
+    assert len(panel(figure, "loss adv").lines) == 1
+    np.testing.assert_array_equal(panel(figure, "loss adv").lines[0].get_xdata(), np.arange(5, 9))
+
+
+def test_legend_names_each_row_once(folder):
+    figure = plots.training(plots._read_curves(folder, LABELS))
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["PRM", "DNR-B"]
+
+
+def test_noise_densities(folder):
+    samples = plots._read_samples(folder, LABELS)
+    figure = plots.score_noise(samples)
+    axis = panel(figure, "positives (z = 1)")
+    density, edges, _ = axis.patches[0].get_data()
+    sample = samples["PRM"]
+    noise = 1 - sample["scores"][sample["labels"] == 1]
+    assert (density * np.diff(edges)).sum() == pytest.approx(1)
+    np.testing.assert_allclose(
+        density, np.histogram(noise, bins=plots.BINS, range=(0, 1), density=True)[0]
+    )
+    assert [p.get_label() for p in axis.patches] == ["retriever scores (before)", "PRM", "DNR-B"]
+
+
+def test_generated_scores_only_of_rows_with_a_generator(folder):
+    figure = plots.generated_scores(plots._read_samples(folder, LABELS))
+    titles = [a.get_title() for a in figure.axes]
+    assert titles == ["DNR-B\nnegatives (z = 0)", "DNR-B\npositives (z = 1)"]
+    assert [p.get_label() for p in figure.axes[0].patches] == ["observed", *plots.PHASES.values()]
+
+
+def test_reliability_bins_by_hand():
+    probabilities = np.array([0.05, 0.07, 0.95, 1.0], np.float32)
+    labels = np.array([0, 1, 1, 1], np.float32)
+    mean, rate, share = plots.reliability_bins(probabilities, labels)
+    np.testing.assert_allclose(mean, [0.06, 0.975], rtol=1e-6)
+    np.testing.assert_allclose(rate, [0.5, 1.0])
+    np.testing.assert_allclose(share, [0.5, 0.5])
+
+
+def test_nothing_to_draw(tmp_path):
+    assert plots.write(tmp_path, LABELS) == []
+    assert plots.training({"a": [{"row": "a", "seed": 0, "epoch": 1}]}) is None
+
+
+def test_sample_without_positives(folder):
+    sample = plots._read_samples(folder, LABELS)["DNR-B"]
+    sample["labels"] = np.zeros_like(sample["labels"])
+    assert plots.score_noise({"DNR-B": sample}) is not None
+    assert plots.generated_scores({"DNR-B": sample}) is not None
+
+
+def test_rows_stay_distinct_after_the_colours_run_out():
+    styles = [tuple(plots._style(n).values()) for n in range(20)]
+    assert len(set(styles)) == 20

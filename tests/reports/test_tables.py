@@ -1,0 +1,217 @@
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dnr_jax import reports
+from dnr_jax.reports import results, tables
+
+BEST = "DNR-B, conditional L_x & 50% more"
+
+
+def body(table):
+    return {row[0]: dict(zip(table.header[1:], row[1:], strict=True)) for row in table.body}
+
+
+def edit_rows(folder, change):
+    path = folder / "results.json"
+    content = json.loads(path.read_text())
+    for row in content["rows"]:
+        change(row)
+    path.write_text(json.dumps(content))
+
+
+def test_values_against_hand_numbers(make_run):
+    run = results.read(make_run())
+    rows = body(tables.accuracy(run))
+    # 40, 44, 48: mean 44, sample standard deviation 4
+    assert rows["PRM without scores"]["N@6"] == "44.00 ± 4.00"
+    assert rows["PRM without scores"]["H@6"] == "22.00 ± 2.00"
+    assert rows["PRM without scores"]["AUC"] == "61.00 ± 1.00"
+    assert rows["PRM without scores"]["rho true"] == "0.340 ± 0.040"
+    assert rows["random"]["N@6"] == "20.00"
+    assert rows["random"]["rho true"] == "n/a"
+    # 70, 71, 75: deviations -2, -1, 3, so sqrt(14 / 2)
+    assert rows[BEST]["N@6"] == f"72.00 ± {np.sqrt(7):.2f}"
+    assert rows[BEST]["vs best other"] == "+22.00*"
+    assert rows["reversed order"]["vs best other"] == "-22.00 "
+    assert list(rows) == ["random", "reversed order", "PRM without scores", BEST]
+
+
+def test_metrics_nobody_has_are_left_out(make_run):
+    folder = make_run()
+    assert tables.beyond_accuracy(results.read(folder)).header == ["model", "ECE %"]
+    edit_rows(folder, lambda row: row["metrics"].update({"n@6_end_to_end": 0.125}))
+    rows = body(tables.beyond_accuracy(results.read(folder)))
+    assert rows["random"] == {"N@6 end to end": "12.50", "ECE %": "12.34"}
+
+
+def test_per_request_means_are_aligned_by_request(make_run):
+    folder = make_run()
+    values = results.per_request(folder, "n@6", ["random", "prm"])
+    assert values["prm"].shape == (50,)  # 10 of 60 are excluded
+    np.testing.assert_allclose(values["prm"] - values["random"], 0.24, atol=1e-6)
+    with pytest.raises(ValueError, match="no values of model 'pier'"):
+        results.per_request(folder, "n@6", ["pier"])
+    with pytest.raises(ValueError, match="no column 'auc'"):
+        results.per_request(folder, "auc", ["prm"])
+
+
+def test_comparison_agrees_with_scipy(make_run):
+    """A row close to the best one: the p-value is that of scipy's paired permutation test."""
+    run = results.read(make_run())
+    values = {"a": np.array([0.1, 0.5, 0.3, 0.9, 0.4]), "b": np.array([0.2, 0.4, 0.1, 0.5, 0.1])}
+    found = results.significance.compare(values, seed=0)["a"]
+    oracle = stats.permutation_test(
+        (values["a"], values["b"]),
+        lambda x, y: np.mean(x - y),
+        permutation_type="samples",
+    )
+    assert found.p == pytest.approx(oracle.pvalue, abs=0.02)
+    assert run.comparisons[run.lines[-1].model].best_other == "reversed"
+
+
+def test_notes_say_what_was_learned_and_where_from(make_run):
+    said = " ".join(tables.notes(results.read(make_run())))
+    assert "60 requests, of which 10 have no positive" in said
+    assert "Best trivial scorer: reversed order, N@6 = 50.00." in said
+    assert "do NOT clearly beat it" in said
+    assert said.split("do NOT clearly beat it")[1].split(".")[0].endswith("PRM without scores")
+    assert "leak" not in said
+    assert "Command: python -m dnr_jax.main --config configs/recflow.py" in said
+    assert "commit 0123456789ab with uncommitted changes" in said
+    assert "Some CPU, 2 cores, 8.0 GiB" in said
+    assert "permutation test" in said
+    assert "Holm" in said
+    assert "seeds 0, 1, 2" in said
+
+
+def test_a_resumption_elsewhere_is_said(make_run):
+    folder = make_run()
+    path = folder / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"resumed": [{"cpu": "Other"}]}))
+    assert "what differed from the first: cpu." in " ".join(tables.notes(results.read(folder)))
+
+
+def test_leaking_protocol_is_called_so(make_run):
+    said = " ".join(tables.notes(results.read(make_run("exposed_plus_retrieved"))))
+    assert "scores leak the answer" in said
+    assert "reversed order alone gives N@6 = 50.00" in said
+
+
+def test_all_learned_rows_good_or_no_trivial_rows(make_run):
+    folder = make_run()
+    edit_rows(folder, lambda row: row.update(trivial=row["model"] == "random"))
+    assert "Every learned row beats it" in " ".join(tables.notes(results.read(folder)))
+    edit_rows(folder, lambda row: row.update(trivial=False))
+    assert "no trivial scorers" in " ".join(tables.notes(results.read(folder)))
+
+
+def test_rows_that_cannot_be_told_apart_get_no_star(make_run):
+    run = results.read(make_run())
+    weak = {m: c._replace(p_holm=0.05) for m, c in run.comparisons.items()}
+    rows = body(tables.accuracy(run._replace(comparisons=weak)))
+    assert rows[BEST]["vs best other"] == "+22.00="
+    assert rows["random"]["vs best other"] == "-52.00="
+
+
+def test_a_single_row_needs_no_comparison(make_run):
+    folder = make_run()
+    path = folder / "results.json"
+    path.write_text(json.dumps({"rows": json.loads(path.read_text())["rows"][:1]}))
+    assert body(tables.accuracy(results.read(folder)))["random"]["vs best other"] == "n/a"
+
+
+def test_null_metrics_do_not_count(make_run):
+    folder = make_run()
+    edit_rows(folder, lambda r: r["metrics"].update({"auc": None if r["seed"] else 0.5}))
+    rows = body(tables.accuracy(results.read(folder)))
+    assert rows["PRM without scores"]["AUC"] == "50.00"
+
+
+def test_other_splits_are_not_shown(make_run):
+    folder = make_run()
+    edit_rows(folder, lambda r: r.update(split="valid" if r["model"] == "random" else "test"))
+    assert [line.model for line in results.read(folder).lines] == ["reversed", "prm", "prm+dnr-b"]
+    edit_rows(folder, lambda r: r.update(split="valid"))
+    with pytest.raises(ValueError, match="no row of split 'test'"):
+        results.read(folder)
+
+
+@pytest.mark.parametrize("name", ["results.json", "per_request.parquet", "environment.json"])
+def test_unfinished_run(make_run, name):
+    folder = make_run()
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match="has not finished"):
+        results.read(folder)
+
+
+def test_rows_that_do_not_fit_together(make_run):
+    folder = make_run()
+    edit_rows(folder, lambda row: row.update(requests=row["seed"]))
+    with pytest.raises(ValueError, match="must agree in 'requests'"):
+        results.read(folder)
+    edit_rows(folder, lambda row: row.pop("label"))
+    with pytest.raises(ValueError, match=r"lacks \['label'\]"):
+        results.read(folder)
+
+
+def test_terminal_columns_line_up(make_run):
+    lines = tables.to_text(results.read(make_run())).splitlines()
+    widths = {len(line) for line in lines[1:9]}
+    assert len(widths) == 1
+    assert max(len(line) for line in lines[9:]) <= len(lines[1])
+
+
+def test_latex_escapes():
+    assert tables.latex_escape("L_x & 50% ±1 #1 {a} $ ~^\\") == (
+        r"L\_x \& 50\% $\pm$1 \#1 \{a\} \$ \textasciitilde{}\textasciicircum{}\textbackslash{}"
+    )
+    assert tables.latex_escape("--config p < 1") == "{-}{-}config p $<$ 1"
+
+
+def test_latex_table(make_run):
+    text = tables.to_latex(results.read(make_run()))
+    assert r"DNR-B, conditional L\_x \& 50\% more & 36.00 $\pm$ 1.32 & 72.00 $\pm$ 2.65" in text
+    assert r"$-$22.00 \\" in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {line.count(" & ") for line in rows} == {7, 1}
+    assert (
+        text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{table}") == 2
+    )
+
+
+def test_markdown_table(make_run):
+    text = tables.to_markdown(results.read(make_run()))
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert rows[0].startswith("| model | H@6 | N@6 | M@6 | F1@6 | AUC | rho true | vs best other |")
+    assert {line.count("|") for line in rows[:6]} == {9}
+    assert r"| +22.00\* |" in text
+
+
+def test_csv_is_unrounded(make_run):
+    run = results.read(make_run())
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(run))))
+    found = {row["model"]: row for row in rows}
+    assert float(found["prm"]["n@6 mean"]) == pytest.approx(0.44, abs=1e-15)
+    assert float(found["prm"]["n@6 std"]) == pytest.approx(0.04, abs=1e-15)
+    assert found["random"]["n@6 std"] == ""
+    assert found["prm"]["n@6 best_other"] == "prm+dnr-b"
+    assert found["prm+dnr-b"]["seeds"] == "0 1 2"
+    assert found["random"]["diversity@6 mean"] == ""
+
+
+def test_write_makes_every_file_twice_the_same(make_run, monkeypatch):
+    monkeypatch.setattr(reports.plots, "DPI", 30)
+    folder = make_run()
+    text = reports.write(folder)
+    names = ("results.md", "results.tex", "results.csv")
+    first = [(folder / n).read_bytes() for n in names]
+    assert reports.write(str(folder)) == text
+    assert first == [(folder / n).read_bytes() for n in names]
+    for plot in ("training", "score_noise", "generated_scores", "reliability"):
+        assert f"(plots/{plot}.png)" in first[0].decode()
+        assert (folder / "plots" / f"{plot}.png").exists()

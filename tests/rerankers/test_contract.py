@@ -1,0 +1,245 @@
+"""What every reranker of the table must hold, whatever it computes."""
+
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import factories
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dnr_jax import ops, types
+from dnr_jax.rerankers import RERANKERS, build
+from dnr_jax.types import Batch, Request
+
+PRM = {
+    "width": 8,
+    "layers": 1,
+    "heads": 2,
+    "feed_forward": 8,
+    "dropout": 0.2,
+    "history_layers": 1,
+    "positions": "none",
+    "causal": False,
+    "score_entry": "concatenate",
+    "score_place": "late",
+}
+POPULARITY = np.arange(factories.SIZES["item"], dtype=np.float32)
+
+
+class Case(NamedTuple):
+    """A model, its knobs, and what it declares.
+
+    Attributes:
+      order_aware: the logits may depend on the storage order of the candidates.
+      reads_scores: the logits depend on the scores, smoothly.
+    """
+
+    name: str
+    knobs: dict[str, Any]
+    order_aware: bool = False
+    reads_scores: bool = False
+
+
+CASES = {
+    "popularity": Case("popularity", {"item_popularity": POPULARITY}),
+    "random": Case("random", {"seed": 0}),
+    "retriever": Case("retriever", {}, reads_scores=True),
+    "reversed": Case("reversed", {}, reads_scores=True),
+    "prm": Case("prm", PRM, reads_scores=True),
+    "prm_early_rank": Case(
+        "prm",
+        PRM | {"positions": "rank", "score_entry": "add", "score_place": "early"},
+        reads_scores=True,
+    ),
+    "prm_index_causal": Case(
+        "prm",
+        PRM | {"positions": "index", "causal": True, "score_entry": "none"},
+        order_aware=True,
+    ),
+}
+
+
+class Model:
+    """A built case with its compiled functions; made once per case."""
+
+    def __init__(self, case: Case):
+        self.case = case
+        self.reranker = build(case.name, spec=factories.make_spec(), **case.knobs)
+        self.batch = factories.make_batch()
+        self.init = factories.quick_jit(self._init)
+        self.params = self.init(jax.random.key(0))
+        self.apply = partial(types.apply, self.reranker)
+        self.score = factories.quick_jit(self._score)
+        self.gradients = factories.quick_jit(jax.grad(self._loss, argnums=(0, 1), has_aux=True))
+
+    def _init(self, key: jax.Array) -> Any:
+        return self.reranker.init(key, self.batch.request, self.batch.scores)
+
+    def _score(self, params: Any, request: Request, scores: jax.Array) -> jax.Array:
+        # With a key, where the eager calls have none: train=False must ignore it.
+        return self.apply(params, request, scores, key=jax.random.key(9))
+
+    def _loss(self, params: Any, scores: jax.Array, batch: Batch, key: jax.Array) -> Any:
+        logits = self.apply(params, batch.request, scores, key=key, train=True)
+        losses = jax.nn.softplus(logits) - batch.labels * logits
+        return ops.weighted_mean(losses, batch.weights), logits
+
+    def logits(self, batch: Batch) -> jax.Array:
+        return self.score(self.params, batch.request, batch.scores)
+
+
+@cache
+def model_of(name: str) -> Model:
+    return Model(CASES[name])
+
+
+@pytest.fixture(params=sorted(CASES))
+def model(request: pytest.FixtureRequest) -> Model:
+    return model_of(request.param)
+
+
+def irregular(batch: Batch) -> Batch:
+    """Row 0 without candidates, row 1 without history, row 2 without positives."""
+    where = batch.request.where.at[0].set(False)
+    request = batch.request.replace(
+        where=where, history_where=batch.request.history_where.at[1].set(False)
+    )
+    return batch.replace(
+        request=request,
+        scores=batch.scores * where,
+        labels=batch.labels.at[2].set(0) * where,
+        weights=batch.weights * where,
+    )
+
+
+def test_the_table_is_covered():
+    assert {case.name for case in CASES.values()} == set(RERANKERS)
+
+
+def test_logits_are_float32_masked_and_finite(model):
+    logits = model.logits(model.batch)
+    where = model.batch.request.where
+    assert logits.shape == where.shape
+    assert logits.dtype == jnp.float32
+    assert bool(jnp.isfinite(logits).all())
+    assert bool((jnp.where(where, ops.MASKED_LOGIT, logits) == ops.MASKED_LOGIT).all())
+    assert all(a.dtype == jnp.float32 for a in jax.tree.leaves(model.params))
+
+
+def test_padding_content_never_matters(model):
+    batch = model.batch
+    request = batch.request
+    garbage = request.replace(
+        candidates=jnp.where(request.where[..., None], request.candidates, 3),
+        history=jnp.where(request.history_where[..., None], request.history, 4),
+    )
+    scores = jnp.where(request.where, batch.scores, jnp.nan)
+    np.testing.assert_array_equal(model.logits(batch), model.score(model.params, garbage, scores))
+
+
+def test_requests_do_not_see_each_other(model):
+    reverse = jax.tree.map(lambda a: a[::-1], model.batch)
+    np.testing.assert_allclose(
+        model.logits(reverse)[::-1], model.logits(model.batch), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_order_of_candidates(model):
+    batch = model.batch
+    order = np.random.default_rng(1).permutation(batch.scores.shape[1])
+    moved = model.logits(
+        batch.replace(
+            request=batch.request.replace(
+                candidates=batch.request.candidates[:, order], where=batch.request.where[:, order]
+            ),
+            scores=batch.scores[:, order],
+        )
+    )
+    same = np.allclose(moved, model.logits(batch)[:, order], rtol=1e-4, atol=1e-5)
+    assert same != model.case.order_aware
+
+
+def test_jit_equals_eager(model):
+    batch = model.batch
+    with jax.numpy_rank_promotion("raise"):
+        eager = model.apply(model.params, batch.request, batch.scores)
+    np.testing.assert_allclose(model.logits(batch), eager, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_reach_every_parameter(model):
+    batch = model.batch
+    (params, scores), logits = model.gradients(model.params, batch.scores, batch, jax.random.key(1))
+    for path, gradient in jax.tree_util.tree_leaves_with_path(params):
+        assert bool(jnp.isfinite(gradient).all()), path
+        assert bool((gradient != 0).any()), path
+    assert bool(jnp.isfinite(logits).all())
+    assert bool((jnp.where(batch.request.where, 0, scores) == 0).all())
+    assert bool((scores != 0).any()) == model.case.reads_scores
+
+
+def test_irregular_requests_stay_finite(model):
+    batch = irregular(model.batch)
+    gradients, _ = model.gradients(model.params, batch.scores, batch, jax.random.key(1))
+    for array in [model.logits(batch), *jax.tree.leaves(gradients)]:
+        assert bool(jnp.isfinite(array).all())
+    np.testing.assert_array_equal(model.logits(batch)[0], ops.MASKED_LOGIT)
+    np.testing.assert_allclose(
+        model.logits(batch)[2:], model.logits(model.batch)[2:], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_dropout_is_on_in_training_only(model):
+    batch = model.batch
+    keys = jax.random.key(1), jax.random.key(2)
+    trained = [model.gradients(model.params, batch.scores, batch, key)[1] for key in keys]
+    drops = bool(jax.tree.leaves(model.params))
+    assert bool((trained[0] != trained[1]).any()) == drops
+    np.testing.assert_array_equal(model.logits(batch), model.logits(batch))
+
+
+def test_training_without_a_key_raises(model):
+    batch = model.batch
+    with pytest.raises(ValueError, match="needs a key"):
+        model.reranker.encode(model.params, batch.request, train=True)
+    memory = jax.eval_shape(model.reranker.encode, model.params, batch.request)
+    with pytest.raises(ValueError, match="needs a key"):
+        model.reranker.decode(model.params, memory, batch.scores, train=True)
+
+
+def test_one_candidate(model):
+    batch = factories.make_batch(N=1, K=1)
+    shapes = jax.eval_shape(model.reranker.init, jax.random.key(0), batch.request, batch.scores)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), s.dtype), shapes)
+    logits = model.score(params, batch.request, batch.scores)
+    assert logits.shape == (6, 1)
+    assert bool(jnp.isfinite(logits).all())
+
+
+def test_seeds_are_a_vmapped_axis(model):
+    seeds = [model.params, model.init(jax.random.key(1))]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *seeds)
+    request, scores = model.batch.request, model.batch.scores
+    run = factories.quick_jit(jax.vmap(model.apply, in_axes=(0, None, None), axis_size=2))
+    for params, logits in zip(seeds, run(stacked, request, scores), strict=True):
+        np.testing.assert_allclose(
+            logits, model.score(params, request, scores), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"'prn' is unknown.*'popularity', 'prm', 'random'"):
+        build("prn", spec=factories.make_spec())
+
+
+@pytest.mark.parametrize("name", sorted(RERANKERS))
+def test_unknown_keyword_is_answered_with_the_known_ones(name):
+    with pytest.raises(ValueError, match=r"takes the keywords .*unknown \['depth'\]"):
+        build(name, spec=factories.make_spec(), depth=3)
+
+
+def test_missing_keyword_is_named():
+    with pytest.raises(ValueError, match=r"missing \['seed'\]"):
+        build("random", spec=factories.make_spec())

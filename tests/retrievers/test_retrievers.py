@@ -1,0 +1,223 @@
+"""Retrievers: losses against formulas, quality against brute force, and no leak across folds."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dnr_jax.data import lists as lists_
+from dnr_jax.data import movielens, movielens_simulator
+from dnr_jax.data.lists import TEST, TRAIN, VALID, Pairs
+from dnr_jax.retrievers import RETRIEVERS, build, cross_fit
+from dnr_jax.retrievers.matrix_factorization import LOSSES, _examples, unmet_items
+from dnr_jax.retrievers.quality import measure
+from dnr_jax.retrievers.retriever import Fitted, Retriever
+
+KNOBS = {
+    "loss": "bpr",
+    "width": 8,
+    "epochs": 12,
+    "batch_size": 512,
+    "learning_rate": 2e-2,
+    "decay": 0.01,
+    "patience": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("retrievers") / "world"
+    movielens_simulator.simulate(folder, users=120, items=150, seed=0)
+    core = movielens.k_core(movielens.read(folder, positive_rating=4), core=10)
+    return lists_.build(core, slate=6, history=10)
+
+
+@pytest.fixture(scope="module")
+def quality(lists):
+    """Test quality of every retriever, all fitted once."""
+    knobs = {name: {} for name in RETRIEVERS}
+    knobs["matrix_factorization"] = KNOBS
+    knobs["bce"] = KNOBS | {"loss": "bce"}
+    return {
+        name: cross_fit.fit(
+            build(name.replace("bce", "matrix_factorization"), **kwargs),
+            jax.random.key(0),
+            lists,
+            folds=0,
+            progress=False,
+        ).report["test"]
+        for name, kwargs in knobs.items()
+    }
+
+
+def test_learning_beats_popularity_beats_random(quality):
+    assert abs(quality["random"]["auc_user"] - 0.5) < 0.06
+    assert quality["popularity"]["auc_user"] > 0.6
+    for name in ("matrix_factorization", "bce"):
+        for metric in ("auc_user", "auc_micro", "recall@50"):
+            assert quality[name][metric] > quality["popularity"][metric] + 0.01
+
+
+def test_fit_is_deterministic_and_keeps_the_best_epoch(lists):
+    retriever = build("matrix_factorization", **KNOBS | {"epochs": 4})
+    train, valid = lists_.pairs(lists, TRAIN), lists_.pairs(lists, VALID)
+    counts = {
+        "user_count": len(lists.catalogue.user_ids),
+        "item_count": len(lists.catalogue.item_ids),
+    }
+    fits = [
+        retriever.fit(jax.random.key(seed), train, valid, progress=False, **counts)
+        for seed in (0, 0, 1)
+    ]
+    users = np.unique(train.user)
+    scores = [f.score(users) for f in fits]
+    assert scores[0].shape == (len(users), counts["item_count"])
+    assert scores[0].dtype == np.float32
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert (scores[0] != scores[2]).any()
+    report = fits[0].report
+    assert report["auc_valid"] == max(report["auc_valid_by_epoch"])
+    assert measure(fits[0].score, train, valid, **counts)["auc_user"] == report["auc_valid"]
+
+
+def test_losses_and_gradients_equal_their_formulas():
+    positive, negative = jnp.array([0.3, -2.0, 4.0]), jnp.array([1.1, 0.5, -1.0])
+    sigma = 1 / (1 + np.exp(-(np.asarray(positive) - np.asarray(negative))))
+    np.testing.assert_allclose(LOSSES["bpr"](positive, negative), -np.log(sigma), rtol=1e-5)
+    up = jax.grad(lambda p, n: LOSSES["bpr"](p, n).sum(), (0, 1))(positive, negative)
+    np.testing.assert_allclose(up[0], sigma - 1, rtol=1e-5)
+    np.testing.assert_allclose(up[1], 1 - sigma, rtol=1e-5)
+    p, n = (1 / (1 + np.exp(-np.asarray(s))) for s in (positive, negative))
+    expected = -np.log(p) - np.log(1 - n)
+    np.testing.assert_allclose(LOSSES["bce"](positive, negative), expected, rtol=1e-5)
+
+
+def test_negatives_are_items_that_the_user_did_not_meet():
+    draw = np.random.default_rng(0)
+    users, items = 6, 21
+    met = draw.random((users, items)) < 0.4
+    met[:, :2] = False
+    user, item = (a.astype(np.int32) for a in np.nonzero(met))
+    train = Pairs(user, item, np.ones(len(user), np.float32), user)
+    examples = _examples(train, users, items)
+    asked = jnp.asarray(np.repeat(np.arange(users), 2000))
+    drawn = np.asarray(unmet_items(jax.random.key(0), examples, asked))
+    assert drawn.min() >= 2
+    assert drawn.max() == items - 1
+    hits = met[np.asarray(asked), drawn]
+    assert hits.mean() < 0.4**8 * 10  # only after as many tries as are made
+    for u in range(users):
+        counted = np.bincount(drawn[np.asarray(asked) == u], minlength=items)
+        assert (counted[2:][~met[u, 2:]] > 0).all()
+
+
+def test_measure_equals_brute_force():
+    draw = np.random.default_rng(3)
+    users, items = 300, 70  # more users than one chunk
+    scores = draw.integers(0, 12, (users, items)).astype(np.float32)  # with ties
+    kind = draw.choice(3, (users, items), p=[0.8, 0.15, 0.05])
+    kind[:, :2] = 0
+
+    def made(which):
+        user, item = np.nonzero(kind == which)
+        label = (draw.random(len(user)) < 0.7).astype(np.float32)
+        return Pairs(user.astype(np.int32), item.astype(np.int32), label, user)
+
+    seen, target = made(1), made(2)
+    found = measure(lambda u: scores[u], seen, target, user_count=users, item_count=items)
+    auc, hits = [], []
+    for u in range(users):
+        positives = target.item[(target.user == u) & (target.label > 0.5)]
+        closed = set(seen.item[seen.user == u].tolist()) | set(positives.tolist())
+        rivals = scores[u, [i for i in range(2, items) if i not in closed]]
+        own = scores[u, positives][:, None]
+        below = (own > rivals).mean(1) + 0.5 * (own == rivals).mean(1)
+        if len(positives):
+            auc.append(below)
+            hits.append(((1 - below) * len(rivals) < 50).mean())
+    assert found["users"] == len(auc)
+    assert found["auc_user"] == pytest.approx(np.mean([a.mean() for a in auc]))
+    assert found["auc_micro"] == pytest.approx(np.concatenate(auc).mean())
+    assert found["recall@50"] == pytest.approx(np.mean(hits))
+
+
+def test_measure_without_positives_is_undefined():
+    one = Pairs(*(np.zeros(1, np.int32) for _ in range(4)))
+    found = measure(lambda u: np.zeros((len(u), 5)), one, one, user_count=3, item_count=5)
+    assert found["users"] == 0
+    assert np.isnan(found["auc_user"])
+
+
+class Spy:
+    """A retriever whose score of (user, item) is how often it saw the pair, plus 10 per fit."""
+
+    def __init__(self):
+        self.fits = []
+
+    def fit(self, key, train, valid, *, user_count, item_count, progress):
+        seen = np.zeros((user_count, item_count), np.float32)
+        np.add.at(seen, (train.user, train.item), 1)
+        number = len(self.fits)
+        self.fits.append(train)
+        return Fitted(lambda users: seen[users] + 10 * number, {})
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_cross_fit_scores_training_lists_by_a_retriever_that_did_not_see_them(lists, folds):
+    spy = Spy()
+    stage = cross_fit.fit(Retriever(spy.fit), jax.random.key(0), lists, folds=folds, progress=False)
+    rows = np.arange(len(lists.user))
+    scores = stage.score(lists.user, rows)
+    own = scores[rows[:, None], lists.items]
+    train = lists.split == TRAIN
+    assert (own[train] % 10 == 0).all()
+    assert (own[~train] == 0).all()  # the retriever of all training lists, which did not see them
+    assert len(spy.fits) == folds + 1
+    shares = np.bincount(cross_fit.fold_of(rows[train], folds), minlength=folds) / train.sum()
+    np.testing.assert_allclose(shares, 1 / folds, atol=0.05)
+    test = lists_.pairs(lists, TEST, VALID)
+    held = set(zip(test.user.tolist(), test.item.tolist(), strict=True))
+    for fitted_on in spy.fits:
+        assert not held & set(zip(fitted_on.user.tolist(), fitted_on.item.tolist(), strict=True))
+    # A list's retriever has seen the user's training lists of other folds.
+    assert (scores[train] % 10 == 1).any(1).mean() > 0.9
+
+
+def test_without_folds_one_retriever_scores_everything(lists):
+    spy = Spy()
+    stage = cross_fit.fit(Retriever(spy.fit), jax.random.key(0), lists, folds=0, progress=False)
+    rows = np.flatnonzero(lists.split == TRAIN)
+    own = stage.score(lists.user[rows], rows)[np.arange(len(rows))[:, None], lists.items[rows]]
+    assert (own == 1).all()
+    assert len(spy.fits) == 1
+
+
+def test_bad_requests_are_named(lists):
+    with pytest.raises(ValueError, match=r"'mf' is not one of \['matrix_factorization'"):
+        build("mf")
+    with pytest.raises(ValueError, match=r"takes \[\], got \['width'\]"):
+        build("popularity", width=3)
+    with pytest.raises(ValueError, match="'hinge' is not one of"):
+        build("matrix_factorization", **KNOBS | {"loss": "hinge"})
+    with pytest.raises(ValueError, match="must all be at least 1"):
+        build("matrix_factorization", **KNOBS | {"width": 0})
+    with pytest.raises(ValueError, match="cross_fit is 1"):
+        cross_fit.fit(build("random"), jax.random.key(0), lists, folds=1, progress=False)
+    for zero, message in ((TRAIN, "training lists hold no"), (VALID, "validation lists hold no")):
+        labels = np.where((lists.split == zero)[:, None], 0, lists.labels)
+        with pytest.raises(ValueError, match=message):
+            cross_fit.fit(
+                build("matrix_factorization", **KNOBS),
+                jax.random.key(0),
+                lists._replace(labels=labels),
+                folds=0,
+                progress=False,
+            )
+
+
+def test_a_diverging_fit_stops_with_a_reason(lists):
+    retriever = build("matrix_factorization", **KNOBS | {"learning_rate": 1e30, "epochs": 2})
+    with pytest.raises(ValueError, match=r"lower retriever\.learning_rate"):
+        cross_fit.fit(retriever, jax.random.key(0), lists, folds=0, progress=False)

@@ -1,0 +1,63 @@
+"""Each player's optimiser against a numpy Adam, and the idle player against itself."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy_players
+from dnr_jax.training.optimizers import GENERATOR, RERANKER, adam_with_l2, two_player_optimizer
+
+
+def numpy_adam(settings, gradients, value):
+    """Clip -> L2 -> Adam -> staircase, written out as in PyTorch's documentation."""
+    first = second = np.zeros_like(value)
+    for count, gradient in enumerate(gradients):
+        gradient = gradient * min(1.0, settings.clip / np.linalg.norm(gradient))
+        gradient = gradient + settings.weight_decay * value
+        first = settings.b1 * first + (1 - settings.b1) * gradient
+        second = settings.b2 * second + (1 - settings.b2) * gradient**2
+        first_hat = first / (1 - settings.b1 ** (count + 1))
+        second_hat = second / (1 - settings.b2 ** (count + 1))
+        rate = settings.learning_rate * settings.decay_factor ** (count // settings.decay_steps)
+        value = value - rate * first_hat / (np.sqrt(second_hat) + settings.eps)
+    return value
+
+
+def test_adam_with_l2_is_the_group_s_optimiser():
+    rng = np.random.default_rng(0)
+    gradients = rng.normal(size=(20, 4)) * 10 ** rng.uniform(-1, 2, size=(20, 1))
+    start = rng.normal(size=4)
+    optimizer = adam_with_l2(toy_players.SETTINGS)
+    params, state = jnp.asarray(start), optimizer.init(jnp.asarray(start))
+    for gradient in gradients:
+        updates, state = optimizer.update(jnp.asarray(gradient), state, params)
+        params = optax.apply_updates(params, updates)
+    expected = numpy_adam(toy_players.SETTINGS, gradients, start)
+    np.testing.assert_allclose(params, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("turn", "active", "idle"),
+    [(RERANKER, "reranker", "generator"), (GENERATOR, "generator", "reranker")],
+)
+def test_idle_player_and_its_state_stay_bit_identical(turn, active, idle):
+    optimizer = toy_players.OPTIMIZER
+    params = {"reranker": {"w": jnp.ones(3)}, "generator": {"v": jnp.ones(2)}}
+    ones = jax.tree.map(jnp.ones_like, params)
+    state = optimizer.init(params)
+    for both in (RERANKER, GENERATOR):  # fill the momenta of both players first
+        _, state = optimizer.update(ones, state, params, turn=both)
+    updates, after = jax.jit(optimizer.update)(ones, state, params, turn=turn)
+    chex.assert_trees_all_equal(updates[idle], jax.tree.map(jnp.zeros_like, params[idle]))
+    chex.assert_trees_all_equal(after.inner_states[idle], state.inner_states[idle])
+    assert all(np.all(u != 0) for u in jax.tree.leaves(updates[active]))
+    counts = optax.tree.get_all_with_path(after.inner_states[active], "count")
+    assert {int(count) for _, count in counts} == {2}
+
+
+def test_a_group_of_no_player_is_refused():
+    optimizer = two_player_optimizer(toy_players.SETTINGS, toy_players.SETTINGS)
+    with pytest.raises(ValueError, match=r"\['critic'\] belong to no player"):
+        optimizer.init({"reranker": jnp.ones(1), "critic": jnp.ones(1)})
