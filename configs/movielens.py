@@ -37,12 +37,12 @@ def get_config(preset: str = "") -> ConfigDict:
             "name": "matrix_factorization",  # matrix_factorization | popularity | random
             "loss": "bpr",  # bpr | bce
             "width": 128,
-            "epochs": 100,
+            "epochs": 60,
             "batch_size": 2048,
             "learning_rate": 1e-3,
-            "decay": 1e-4,  # L2 on the embeddings of a batch
-            "patience": 10,  # epochs without a better validation AUC; 0 = never stop early
-            "folds": 0,  # >= 2: score training lists by retrievers that have not seen them
+            "decay": 0.01,  # L2 on the embeddings of a batch
+            "patience": 4,  # epochs without a better validation AUC; 0 = never stop early
+            "cross_fit": 2,  # >= 2: training lists are scored by retrievers that have not seen them; 0: off
             "score": "minmax",  # logit -> x: minmax (per request) | sigmoid | rank
         }
     )

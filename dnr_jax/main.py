@@ -1,10 +1,10 @@
 """Train and compare denoising rerankers: one config in, one result table out.
 
-  python -m dnr_jax.main --config configs/recflow.py                   the whole table, simulated data
-  python -m dnr_jax.main --config configs/recflow.py:smoke             the same in under a minute
-  python -m dnr_jax.main --config configs/movielens.py --config.data.path=DIR     your own download
-  python -m dnr_jax.main --config configs/recflow.py --config.table=score,dnr_b   some rows only
-  python -m dnr_jax.main --config configs/recflow.py --config.objective.lambda_adv=0.0   an ablation
+  python -m dnr_jax.main --config configs/recflow.py                the whole table, simulated
+  python -m dnr_jax.main --config configs/recflow.py:smoke          the same in under a minute
+  python -m dnr_jax.main --config configs/movielens.py --config.data.path=DIR   your download
+  ... --config.table=score,dnr_b                                    some rows only
+  ... --config.objective.lambda_adv=0.0                             an ablation
 
 A run writes its config, environment, metrics, checkpoints, results, tables and plots to --workdir.
 Started again with the same --workdir it goes on where it was and ends with the same numbers.

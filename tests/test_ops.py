@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dnr_jax import ops
 from scipy import special, stats
+
+from dnr_jax import ops
 
 RNG = np.random.default_rng(0)
 VALUES = RNG.normal(size=(6, 9)).astype(np.float32)

@@ -22,8 +22,8 @@ class Pick(Protocol):
     """Chooses one request's candidates.
 
     Arguments: `key`, the request's own; `raw` `float32 [V]`, the retriever's scores; `allowed`
-    `bool [V]`, items that may be offered: by default those not met before this list; `shown` `int32 [K]`, the
-    exposed list; `weights` `float32 [V]` >= 0, of the items in sampling; `size` N.
+    `bool [V]`, items that may be offered; `shown` `int32 [K]`, the exposed list; `weights`
+    `float32 [V]` >= 0, of the items in sampling; `size` N.
 
     Returns items `int32 [N]` and where `bool [N]`, the real candidates.
     """
@@ -111,9 +111,6 @@ class Options(NamedTuple):
       size: candidates a request N; missing ones are masked.
       sampling: a name of `SAMPLING`, read by `exposed_plus_sampled` only.
       score: a transform of `SCORES` from raw scores to x in [0, 1], per request.
-      exclude_seen: items that the user met before (and, in training, in his other training
-        lists) are no candidates. The published form of `exposed_plus_retrieved` keeps them among
-        the negatives, where the scores of trained pairs are high: the leak is then at its worst.
       seed: of the shuffle and of the samples.
     """
 
@@ -121,8 +118,17 @@ class Options(NamedTuple):
     size: int
     sampling: str
     score: str
-    exclude_seen: bool
     seed: int
+
+    @property
+    def exclude_seen(self) -> bool:
+        """Whether items that the user met before are no candidates.
+
+        In training, those of the user's other training lists are left out as well. The published
+        `exposed_plus_retrieved` alone keeps them among its negatives, where the scores of trained
+        pairs are high: the leak is then at its worst.
+        """
+        return self.name != "exposed_plus_retrieved"
 
     def check(self, slate: int) -> None:
         """Raise `ValueError` for an unknown name, or fewer candidates than the shown list."""

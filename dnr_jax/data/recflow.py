@@ -15,7 +15,6 @@ something: those without a positive are for metrics to exclude and count.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,28 +29,14 @@ from dnr_jax.data import (
     recflow_features,
     recflow_files,
     recflow_fit,
-    recflow_options,
     recflow_rows,
-    recflow_scores,
 )
 from dnr_jax.data.recflow_files import Day
 from dnr_jax.data.recflow_fit import Fitted
 from dnr_jax.data.recflow_options import Options
 from dnr_jax.data.store import SPLITS, Split, Writer
 
-__all__ = ["SOURCES", "Options", "build", "check", "inputs"]
-
-# What the prepared arrays depend on besides data and options: for `store.code_signature`.
-SOURCES = (
-    sys.modules[__name__],
-    recflow_arrays,
-    recflow_features,
-    recflow_files,
-    recflow_fit,
-    recflow_options,
-    recflow_rows,
-    recflow_scores,
-)
+__all__ = ["Options", "build", "check", "inputs"]
 
 
 def inputs(path: Path, *, period: str, days: int) -> list[Path]:

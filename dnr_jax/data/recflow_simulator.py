@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import uuid
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -25,8 +24,6 @@ from dnr_jax.data.recflow_files import FLAGS, ITEM, USER
 from dnr_jax.data.recflow_world import RERANKED, SAMPLED_LATE, TOP, World
 from dnr_jax.data.recflow_writer import Quirks
 
-# What the files depend on besides the arguments: for `store.code_signature`.
-SOURCES = (sys.modules[__name__], world_, recflow_writer)
 LAST_DAY = date(2024, 2, 18)
 HISTORY = 50
 UTILITY_SLOPE, PLACE_SLOPE = 1.5, 0.06

@@ -151,7 +151,7 @@ def _flatten(split: Split) -> Iterable[tuple[str, np.ndarray]]:
     yield "truth", np.asarray(split.truth)
 
 
-def _unflatten(arrays: Mapping[str, np.ndarray]) -> Split:
+def _unflatten(arrays: Mapping[str, Any]) -> Split:
     request = Request(**{f: arrays[f] for f in Request.__dataclass_fields__})
     fields = {f: arrays[f] for f in Batch.__dataclass_fields__ if f != "request"}
     batch = Batch(request=request, **fields)
@@ -185,9 +185,14 @@ def load(folder: Path) -> Prepared:
         own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
         splits[split] = _unflatten(own)
     spec = manifest["spec"]
-    columns = (tuple(spec[k]) for k in ("user", "context", "history", "item"))
     return Prepared(
-        FeatureSpec(*columns, sizes=spec["sizes"]),
+        FeatureSpec(
+            user=tuple(spec["user"]),
+            context=tuple(spec["context"]),
+            history=tuple(spec["history"]),
+            item=tuple(spec["item"]),
+            sizes=spec["sizes"],
+        ),
         splits,
         arrays["item_popularity"],
         arrays["item_vectors"],

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import audit, render
 from dnr_jax.experiment import checks, datasets, players, scoring, training
 from dnr_jax.experiment.rows import Row, resolve
@@ -35,8 +36,8 @@ def run(config: Mapping[str, Any], workdir: Path) -> None:
     with run_folder.open_run(workdir, config) as folder:
         prepared = datasets.prepare(config)
         _audit(config, prepared, folder)
-        teams = [players.build(row.config, prepared) for row in rows]
         checks.check_sizes(config, prepared)
+        teams = players.build_all(rows, prepared)
         for number, (row, team) in enumerate(zip(rows, teams, strict=True), 1):
             _LOG.info("row %d of %d: %s", number, len(rows), row.label)
             _finish_row(row, team, prepared, folder)
@@ -46,7 +47,7 @@ def run(config: Mapping[str, Any], workdir: Path) -> None:
 
 
 def _finish_row(
-    row: Row, team: players.Players, prepared: Any, folder: run_folder.RunFolder
+    row: Row, team: players.Players, prepared: Prepared, folder: run_folder.RunFolder
 ) -> None:
     if scoring.is_done(row, folder):
         return
@@ -55,7 +56,7 @@ def _finish_row(
     scoring.score_row(row, team, progress, prepared, folder)
 
 
-def _audit(config: Mapping[str, Any], prepared: Any, folder: run_folder.RunFolder) -> None:
+def _audit(config: Mapping[str, Any], prepared: Prepared, folder: run_folder.RunFolder) -> None:
     findings = audit(prepared, k=config["eval"]["k"], protocol=config["candidates"]["name"])
     folder.write_json(run_folder.AUDIT, {"data": prepared.report, "audit": findings})
     _LOG.info("%s", render(findings))

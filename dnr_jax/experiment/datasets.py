@@ -17,6 +17,7 @@ from dnr_jax.data import (
     lists,
     movielens,
     movielens_simulator,
+    protocols,
     recflow,
     recflow_simulator,
     store,
@@ -74,7 +75,7 @@ def _recflow(config: Config, cache: Path) -> Prepared:
 def _movielens(config: Config, cache: Path) -> Prepared:
     knobs = dict(config["data"])
     path = _source(knobs, cache, movielens_simulator.simulate)
-    options = candidates.Options(
+    options = protocols.Options(
         **config["candidates"], score=config["retriever"]["score"], seed=config["seed"]
     )
     options.check(config["eval"]["k"])
@@ -93,21 +94,21 @@ def _movielens(config: Config, cache: Path) -> Prepared:
 
 
 def _build_movielens(
-    writer: Writer, path: Path, config: Config, options: candidates.Options
+    writer: Writer, path: Path, config: Config, options: protocols.Options
 ) -> None:
     """Ratings -> lists -> retriever, trained on training lists only -> candidate sets."""
     knobs, seed = config["data"], config["seed"]
     ratings = movielens.read(path, positive_rating=knobs["positive_rating"])
     core = movielens.k_core(ratings, core=knobs["core"])
     requests = lists.build(core, slate=config["eval"]["k"], history=knobs["history"])
-    own = {n: v for n, v in config["retriever"].items() if n not in ("name", "folds", "score")}
+    own = {n: v for n, v in config["retriever"].items() if n not in ("name", "cross_fit", "score")}
     name = config["retriever"]["name"]
     retriever = retrievers_room.build(name, **(own if name == "matrix_factorization" else {}))
     first_stage = cross_fit.fit(
         retriever,
         jax.random.key(seed),
         requests,
-        folds=config["retriever"]["folds"],
+        folds=config["retriever"]["cross_fit"],
         progress=True,
     )
     candidates.build(
@@ -150,4 +151,3 @@ def _source(knobs: dict[str, Any], cache: Path, simulate: Callable[..., None]) -
         folder.parent.mkdir(parents=True, exist_ok=True)
         simulate(folder, **knobs["simulate"])
     return folder
-

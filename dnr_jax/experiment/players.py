@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +12,11 @@ import optax
 
 from dnr_jax import divergences, noise, rerankers
 from dnr_jax.data.store import Prepared
+from dnr_jax.experiment.rows import Row
 from dnr_jax.noise.beta import fit_beta
 from dnr_jax.noise.resampled import score_pools
 from dnr_jax.training.optimizers import OptimizerSettings, two_player_optimizer
-from dnr_jax.types import Array, Divergence, FeatureSpec, Noise, Params, Request, Reranker, apply
+from dnr_jax.types import Array, Divergence, Noise, Params, Request, Reranker, apply
 
 Score = Callable[[Params, Request, Array], Array]
 
@@ -46,18 +47,27 @@ class Players(NamedTuple):
     optimizer: optax.GradientTransformationExtraArgs
 
 
-def build(config: Mapping[str, Any], prepared: Prepared) -> Players:
-    """Build the players of a row.
+def build_all(rows: list[Row], prepared: Prepared) -> list[Players]:
+    """Build the players of every row, one reranker for all rows with the same `config.reranker`.
 
     Raises:
       ValueError: a name is in no table, or a value is outside its range.
     """
+    models: dict[str, tuple[Reranker, Score]] = {}
+    for row in rows:
+        knobs = json.dumps(row.config["reranker"], sort_keys=True)
+        models.setdefault(knobs, _reranker(row.config, prepared))
+    chosen = (models[json.dumps(row.config["reranker"], sort_keys=True)] for row in rows)
+    return [_players(row.config, prepared, *m) for row, m in zip(rows, chosen, strict=True)]
+
+
+def _players(
+    config: Mapping[str, Any], prepared: Prepared, reranker: Reranker, score: Score
+) -> Players:
     knobs = dict(config["divergence"])
     name, conditional = knobs.pop("name"), knobs.pop("conditional")
     options = {key: knobs[key] for key in divergences.keywords(name)}
-    train = prepared.splits["train"]
-    batches = -(-len(train.request_id) // config["train"]["batch_size"])
-    reranker, score = build_reranker(config, prepared)
+    batches = -(-len(prepared.splits["train"].request_id) // config["train"]["batch_size"])
     heuristic, generator = _noises(config, prepared)
     return Players(
         reranker,
@@ -69,30 +79,13 @@ def build(config: Mapping[str, Any], prepared: Prepared) -> Players:
     )
 
 
-def build_reranker(config: Mapping[str, Any], prepared: Prepared) -> tuple[Reranker, Score]:
-    """Build the reranker of a row, trivial ones included, and its scoring function.
-
-    Raises:
-      ValueError: the name is in no table, or a knob is outside its range.
-    """
+def _reranker(config: Mapping[str, Any], prepared: Prepared) -> tuple[Reranker, Score]:
     knobs = dict(config["reranker"])
     name = knobs.pop("name")
     if name in TRIVIAL:
         own = {"random": {"seed": config["seed"]}, "popularity": _popularity(prepared)}
-        reranker = rerankers.build(name, spec=prepared.spec, **own.get(name, {}))
-        return reranker, partial(apply, reranker)
-    spec = json.dumps(prepared.spec._asdict() | {"sizes": dict(prepared.spec.sizes)})
-    return _shared_reranker(name, spec, json.dumps(knobs, sort_keys=True))
-
-
-@lru_cache
-def _shared_reranker(name: str, spec: str, knobs: str) -> tuple[Reranker, Score]:
-    """Build a reranker once for all rows with the same knobs: a second one would recompile."""
-    fields = json.loads(spec)
-    columns = (tuple(fields[k]) for k in ("user", "context", "history", "item"))
-    reranker = rerankers.build(
-        name, spec=FeatureSpec(*columns, sizes=fields["sizes"]), **json.loads(knobs)
-    )
+        knobs = own.get(name, {})
+    reranker = rerankers.build(name, spec=prepared.spec, **knobs)
     return reranker, partial(apply, reranker)
 
 

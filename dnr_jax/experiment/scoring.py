@@ -22,6 +22,7 @@ from dnr_jax.types import Batch, Params
 
 EVALUATED = ("valid", "test")
 ROWS = "rows"
+UNCALIBRATED = ("ece", "brier")
 # Candidates that the plots of a row are drawn from: enough for smooth densities.
 ANALYSIS_SAMPLES = 20000
 
@@ -102,7 +103,10 @@ def _evaluate(
 def _record(
     row: Row, split: str, seed: int, found: Evaluation, progress: Progress | None, number: int
 ) -> dict[str, Any]:
-    trained = {} if progress is None else {"best_epoch": int(progress.best_epoch[number])}
+    if progress is None:  # an order is no probability: calibration says nothing about it
+        extra: dict[str, Any] = {"metrics": found.metrics | dict.fromkeys(UNCALIBRATED, np.nan)}
+    else:
+        extra = {"best_epoch": int(progress.best_epoch[number]), "metrics": found.metrics}
     return {
         "row": row.key,
         "model": row.model,
@@ -113,8 +117,7 @@ def _record(
         "seed": seed,
         "requests": found.requests,
         "excluded": found.excluded,
-        "metrics": found.metrics,
-    } | trained
+    } | extra
 
 
 def _columns(row: Row, seed: int, split: Split, found: Evaluation) -> dict[str, np.ndarray]:
@@ -133,7 +136,7 @@ def _analysis(
     split: Split,
     config: dict[str, Any],
 ) -> dict[str, np.ndarray]:
-    """Draw the candidates that the plots show: observed, reranked and generated scores of one seed."""
+    """Draw the candidates that the plots show: observed, reranked and generated scores."""
     judged = np.argwhere(np.asarray(split.batch.weights) > 0)
     random = np.random.default_rng(config["seed"])
     count = min(ANALYSIS_SAMPLES, len(judged))

@@ -17,7 +17,7 @@ from dnr_jax.experiment.players import Players, Score
 from dnr_jax.experiment.rows import Row
 from dnr_jax.io import checkpoints
 from dnr_jax.io.run_folder import RunFolder
-from dnr_jax.training.epoch import make_epoch, schedule, seed_axis
+from dnr_jax.training.epoch import make_epoch, schedule, seed_axis, stack_states
 from dnr_jax.training.phases import Phase, Plan, Progress, Record, finished, fit, start
 from dnr_jax.training.step import Game, TrainState, init_state, make_step
 from dnr_jax.types import Array, Batch, Noise, Params
@@ -72,12 +72,12 @@ def make_plan(config: dict[str, Any], players: Players, *, count: int, seeds: li
     )
 
 
-def validator(score: Score, prepared: Prepared, config: dict[str, Any]) -> Callable[[Params], Array]:
+def validator(
+    score: Score, prepared: Prepared, config: dict[str, Any]
+) -> Callable[[Params], Array]:
     """Make the map from stacked reranker parameters to N@K on the validation split, `[S]`."""
     valid = jax.device_put(_plain(prepared.splits["valid"].batch))
-    return partial(
-        _validate, score, config["eval"]["batch_size"], config["eval"]["k"], batch=valid
-    )
+    return partial(_validate, score, config["eval"]["batch_size"], config["eval"]["k"], batch=valid)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -106,13 +106,8 @@ def _initial_states(
 ) -> TrainState:
     """Stack the first states of all seeds; a seed's state does not depend on the others."""
     example = jax.tree.map(lambda array: array[:1], data)
-
-    def one(seed: Array) -> TrainState:
-        return init_state(
-            jax.random.key(seed), players.reranker, players.generator, players.optimizer, example
-        )
-
-    return jax.jit(partial(jax.lax.map, one))(np.asarray(seeds))
+    parts = (players.reranker, players.generator, players.optimizer, example)
+    return stack_states([init_state(jax.random.key(seed), *parts) for seed in seeds])
 
 
 def _restore(folder: Any, fresh: Progress) -> Progress:

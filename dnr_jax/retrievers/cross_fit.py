@@ -69,10 +69,7 @@ def fit(
 
     def fit_on(number: int, kept: np.ndarray) -> Fitted:
         if not kept.any():
-            raise ValueError(
-                f"fold {number} of {folds} takes all {lists.report['lists']} training lists: use "
-                "fewer folds"
-            )
+            raise ValueError(f"one of {folds} folds takes all training lists: use fewer folds")
         some = Pairs(*(column[kept] for column in train))
         own_key = jax.random.fold_in(key, number)
         return retriever.fit(own_key, some, valid, progress=progress, **counts)

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from dnr_jax.data import loader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_store import chunk
+
+from dnr_jax.data import loader
 
 
 @settings(max_examples=30, deadline=None)

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+
 from dnr_jax.data import store
 from dnr_jax.types import Batch, FeatureSpec, Request
 
@@ -79,7 +80,9 @@ def test_a_torn_array_names_the_cure(tmp_path):
     folder = tmp_path / store.prepare(tmp_path, {}, fill).fingerprint
     path = folder / "test.scores.bin"
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(ValueError, match=r"holds 69 bytes, its manifest says 72: delete .* and run"):
+    with pytest.raises(
+        ValueError, match=r"holds 69 bytes, its manifest says 72: delete .* and run"
+    ):
         store.load(folder)
 
 

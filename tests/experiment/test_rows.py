@@ -1,6 +1,7 @@
 """Rows of the table: each sets its knobs on the base, and only knobs that exist."""
 
 import pytest
+
 from configs import common
 from dnr_jax.experiment.rows import resolve
 

@@ -5,6 +5,9 @@ import jax
 import numpy as np
 import pytest
 import toy_players
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from dnr_jax.data import loader
 from dnr_jax.training.epoch import (
     NonFiniteError,
@@ -17,8 +20,6 @@ from dnr_jax.training.epoch import (
 )
 from dnr_jax.training.optimizers import GENERATOR, RERANKER
 from dnr_jax.training.step import GENERATOR_TERMS, RERANKER_TERMS, make_step
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 STEP = make_step(toy_players.GAME, toy_players.OPTIMIZER, plays=True)
 
@@ -39,7 +40,11 @@ def test_schedule_alternates():
 
 
 def test_scan_equals_a_loop_of_steps_and_seeds_do_not_mix():
-    data, plan, seeds = toy_players.batch(13), schedule(4, generator_updates=1, reranker_updates=1), [3, 8]
+    data, plan, seeds = (
+        toy_players.batch(13),
+        schedule(4, generator_updates=1, reranker_updates=1),
+        [3, 8],
+    )
     rows = rows_of_epoch(13, 4, plan, seeds=seeds, epoch=2)
     step = jax.jit(STEP)
     singles = []

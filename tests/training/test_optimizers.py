@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 import toy_players
+
 from dnr_jax.training.optimizers import GENERATOR, RERANKER, adam_with_l2, two_player_optimizer
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_players
+
 from dnr_jax.training.epoch import NonFiniteError, make_epoch, schedule, stack_states
 from dnr_jax.training.phases import Phase, Plan, finished, fit, start
 from dnr_jax.training.step import make_step

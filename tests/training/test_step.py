@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 import toy_players
+
 from dnr_jax.training.optimizers import GENERATOR, RERANKER
 from dnr_jax.training.step import GENERATOR_TERMS, RERANKER_TERMS, make_step
 
