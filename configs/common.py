@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
                 "fit": False,  # True: fit alpha and beta to the training scores' own noise
             },
             "generator": {
-                "name": "learned_mix",  # f_phi of phase 2: learned_mix | learned_direct | none
+                "name": "learned_direct",  # f_phi of phase 2: learned_direct (x') | learned_mix (eps of Eq. 4) | none
                 "width": 64,  # of its hidden layer
                 "embedding_width": 16,  # of its own item and user embeddings
                 "output": "sigmoid",  # how raw outputs come to [0, 1]: sigmoid | min_max (per request)

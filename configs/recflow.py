@@ -38,10 +38,10 @@ def get_config(preset: str = "") -> ConfigDict:
             "hash_buckets": 0,  # > 0: hash videos and authors instead of a dictionary
             "vector_size": 16,  # length of the category vectors that diversity is measured on
             "simulate": {  # used only while path is empty
-                "users": 1200,
-                "videos": 6000,
+                "users": 600,
+                "videos": 20000,
                 "days": 7,
-                "requests_per_user_day": 0.8,
+                "requests_per_user_day": 1.6,
                 "seed": 0,
             },
         }
@@ -63,6 +63,6 @@ def _small(config: ConfigDict) -> None:
 def _smoke(config: ConfigDict) -> None:
     """Shrink everything until the whole table takes under a minute."""
     _small(config)
-    config.data.simulate.update(users=150, videos=800, days=3)
+    config.data.simulate.update(users=200, videos=1500, days=3)
     config.reranker.update(width=16)
     config.train.update(epochs=2, lambda_e=1, batch_size=64, seeds=1)

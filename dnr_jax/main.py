@@ -32,17 +32,20 @@ _WORKDIR = flags.DEFINE_string(
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parse flags; a misspelt config key ends in one line, not in a traceback."""
+    """Parse flags; a mistake in them ends in one line, not in a traceback."""
     try:
         rest = flags.FLAGS(argv)
+        if _CONFIG.value is not None:
+            _CONFIG.value.to_dict()  # a config file that is not there is reported on first use
     except (KeyError, AttributeError) as error:
         text = str(error).replace("\\n", "\n").replace("\\'", "").strip("\"' ")
         sys.exit(f"unknown config key: {' '.join(text.split())}")
-    except (flags.Error, FileNotFoundError) as error:
-        sys.exit(f"{error}\nSee python -m dnr_jax.main --help")
+    except (flags.Error, OSError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()  # what stands above is a traceback
+        sys.exit(f"error: {reason}\nSee python -m dnr_jax.main --help")
     if _CONFIG.value is None or len(rest) > 1:
         seen = f"what to do with {rest[1:]}?" if len(rest) > 1 else "no --config was given"
-        sys.exit(f"{seen}\nSee python -m dnr_jax.main --help")
+        sys.exit(f"error: {seen}\nSee python -m dnr_jax.main --help")
     return rest
 
 

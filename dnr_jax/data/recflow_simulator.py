@@ -2,6 +2,7 @@
 
 Click law of shown videos: `P(view) = sigmoid(a + 1.5 g - 0.06 place)`, a solved so that the mean
 over shown rows is `view_rate`. `truth/` holds `sigmoid(a + 1.5 g)`, true relevance free of place.
+Nobody is shown a video twice.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from tqdm import tqdm
 from dnr_jax.data import recflow_world as world_
 from dnr_jax.data import recflow_writer
 from dnr_jax.data.recflow_files import FLAGS, ITEM, USER
-from dnr_jax.data.recflow_world import RERANKED, SAMPLED_LATE, TOP, World
+from dnr_jax.data.recflow_world import MAX_SHOWN, RERANKED, SAMPLED_LATE, TOP, World
 from dnr_jax.data.recflow_writer import Quirks
 
 LAST_DAY = date(2024, 2, 18)
@@ -50,7 +52,7 @@ def simulate(
     Args:
       folder: must not exist yet.
       users: number of users, >= 1.
-      videos: number of videos, >= 600.
+      videos: number of videos, >= 600 beyond what the busiest user may have been shown.
       days: number of days, 3 to 37, the last one 2024-02-18.
       requests_per_user_day: mean of a Poisson law.
       seed: everything written is a function of it and of the other arguments.
@@ -136,20 +138,18 @@ def _all_rows(
     progress: bool,
 ) -> pl.DataFrame:
     """Run the cascade in blocks and record its rows."""
-    block = int(np.clip(2**21 // len(world.content), 1, 256))
+    user, time = (requests[name].to_numpy() for name in ("user_id", "request_timestamp"))
+    seen = _nothing_seen(user, world)
     parts = []
-    blocks = range(0, len(requests), block)
-    for first in tqdm(blocks, desc="simulating RecFlow", unit="block", disable=not progress):
-        part = requests[first : first + block]
-        funnel = world_.run_funnel(
-            rng, world, part["user_id"].to_numpy(), part["request_timestamp"].to_numpy()
-        )
-        parts.append(_late_rows(rng, funnel, losers, first))
-        for flag, videos, g in (
-            ("coarse_neg", funnel.coarse, funnel.coarse_g),
-            ("prerank_neg", funnel.prerank, funnel.prerank_g),
-        ):
-            parts.append(_early_rows(flag, videos, g, first))
+    blocks = list(_blocks(user, int(np.clip(2**21 // len(world.content), 1, 256))))
+    bar = tqdm(blocks, desc="simulating RecFlow", unit="block", disable=not progress)
+    for turn, ids in bar:
+        past, now = MAX_SHOWN * turn, MAX_SHOWN * (turn + 1)
+        funnel = world_.run_funnel(rng, world, user[ids], time[ids], seen[user[ids], :past])
+        seen[user[ids], past:now] = funnel.shown
+        parts.append(_late_rows(rng, funnel, losers, ids))
+        parts.append(_early_rows("coarse_neg", funnel.coarse, funnel.coarse_g, ids))
+        parts.append(_early_rows("prerank_neg", funnel.prerank, funnel.prerank_g, ids))
     rows = pl.concat(parts, how="diagonal").with_columns(
         pl.col(FLAGS).fill_null(False), pl.col("place").fill_null(0)
     )
@@ -160,32 +160,64 @@ def _all_rows(
     return rows.with_columns(order=rng.random(len(rows))).sort("request_id", "order").drop("order")
 
 
+def _nothing_seen(user: np.ndarray, world: World) -> np.ndarray:
+    """Make room for each user's shown videos, `int32 [U, S]`, V where there is none (yet).
+
+    Raises:
+      ValueError: too few videos to find unseen ones for the last request of the busiest user.
+    """
+    videos, most = len(world.content), int(np.bincount(user).max())
+    needed = world_.MIN_VIDEOS + MAX_SHOWN * (most - 1)
+    if videos < needed:
+        raise ValueError(
+            f"videos={videos}: a user of {most} requests may be shown {needed - world_.MIN_VIDEOS} "
+            f"before the last one, which needs {world_.MIN_VIDEOS} others: at least {needed} "
+            "videos, or fewer requests a user, are needed"
+        )
+    return np.full((len(world.taste), MAX_SHOWN * most), videos, np.int32)
+
+
+def _blocks(user: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Cut requests into blocks of one turn each: everybody's first, everybody's second, ...
+
+    A block holds a user at most once, and comes after all earlier requests of its users.
+
+    Yields:
+      turn, from 0, and row numbers of at most `size` requests.
+    """
+    order = np.argsort(user, kind="stable")
+    first = np.searchsorted(user[order], user[order])
+    turn = np.empty_like(order)
+    turn[order] = np.arange(len(order)) - first
+    for now in range(turn.max() + 1):
+        rows = np.flatnonzero(turn == now)
+        for start in range(0, len(rows), size):
+            yield now, rows[start : start + size]
+
+
 def _late_rows(
-    rng: np.random.Generator, funnel: world_.Funnel, losers: int, first: int
+    rng: np.random.Generator, funnel: world_.Funnel, losers: int, ids: np.ndarray
 ) -> pl.DataFrame:
     """Record rows of the ranking, rerank and edge stages, a row a video with all its flags."""
     count, width = funnel.ranked.shape
     rank = np.broadcast_to(np.arange(1, width + 1), (count, width))
-    place, display = (np.zeros((count, width), np.int64) for _ in range(2))
+    place = np.zeros((count, width), np.int64)
     place[:, :RERANKED] = funnel.rerank_place
-    shown = 1 + rng.binomial(5, 0.61, size=(count, 1))
-    top = np.arange(1, TOP + 1)
-    np.put_along_axis(display, funnel.shown, np.where(top <= shown, top, 0), axis=1)
     dropped = np.argsort(funnel.rerank_place, axis=1)[:, TOP:]
     beyond = np.broadcast_to(np.arange(RERANKED, width), (count, width - RERANKED))
     flags = {
-        "realshow": display > 0,
+        "realshow": funnel.display_place > 0,
         "rerank_pos": (place >= 1) & (place <= TOP),
         "rank_pos": rank <= TOP,
         "rerank_neg": _sampled(rng, dropped, width, SAMPLED_LATE),
         "rank_neg": _sampled(rng, beyond, width, losers),
     }
     kept = np.logical_or.reduce(list(flags.values()))
-    columns = {"video_id": funnel.ranked, "g": funnel.ranked_g, "place": display}
+    columns = {"video_id": funnel.ranked, "g": funnel.ranked_g, "place": funnel.display_place}
     columns |= flags | {"rank_index": rank, "rerank_index": place}
     frame = pl.DataFrame({name: value[kept] for name, value in columns.items()})
     return frame.with_columns(
-        pl.Series("request_id", first + np.nonzero(kept)[0]),
+        pl.Series("request_id", ids[np.nonzero(kept)[0]]),
         pl.col("rerank_index").replace(0, None),
     )
 
@@ -198,8 +230,8 @@ def _sampled(rng: np.random.Generator, columns: np.ndarray, width: int, count: i
     return marked
 
 
-def _early_rows(flag: str, videos: np.ndarray, g: np.ndarray, first: int) -> pl.DataFrame:
-    request = np.repeat(first + np.arange(len(videos)), videos.shape[1])
+def _early_rows(flag: str, videos: np.ndarray, g: np.ndarray, ids: np.ndarray) -> pl.DataFrame:
+    request = np.repeat(ids, videos.shape[1])
     return pl.DataFrame(
         {"request_id": request, "video_id": videos.ravel(), "g": g.ravel()}
     ).with_columns(pl.lit(True).alias(flag))

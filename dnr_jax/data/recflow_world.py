@@ -1,7 +1,8 @@
 """The simulated world behind RecFlow-shaped logs: people, videos, and a cascade that ranks them.
 
 Utility of a video for a user is `g = 1.2 p.q / 4 + 0.3 popularity + 0.2 freshness`. Each stage of
-the cascade sees g with Gaussian noise; later stages see it better and keep fewer.
+the cascade sees g with Gaussian noise; later stages see it better and keep fewer. Retrieval leaves
+out what the user was shown before.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 
 LATENT = 16
 RETRIEVED, RANKED, RERANKED, TOP = 2000, 500, 120, 10
+MAX_SHOWN, SHOWN_CHANCE = 6, 0.61  # shown: 1 + Binomial(5, 0.61) of the top, 4.05 on average
 MIN_VIDEOS = RANKED + 100  # the stages before ranking need something to drop
 PRE_KEPT = 3 / 8  # share of retrieved videos that pass pre-ranking (3000 of 8000 in the logs)
 SAMPLED_EARLY, SAMPLED_LATE = 40, 10  # dropped rows recorded: of each early stage, each late one
@@ -114,14 +116,15 @@ class Funnel(NamedTuple):
     Attributes:
       ranked, ranked_g: `[B, 500]` in order of the ranking stage.
       rerank_place: `int [B, 120]`, place from 1 of the first 120 in the rerank stage.
-      shown: `int [B, 10]`, columns of `ranked` in display order (before cutting to the number
-        shown).
+      display_place: `int [B, 500]`, place from 1 of the shown ones, 0 elsewhere.
+      shown: `int [B, 6]`, ids of the shown ones in display order, then V as a filler.
       coarse, coarse_g, prerank, prerank_g: `[B, 40]`, sampled losers of the early stages.
     """
 
     ranked: np.ndarray
     ranked_g: np.ndarray
     rerank_place: np.ndarray
+    display_place: np.ndarray
     shown: np.ndarray
     coarse: np.ndarray
     coarse_g: np.ndarray
@@ -130,10 +133,23 @@ class Funnel(NamedTuple):
 
 
 def run_funnel(
-    rng: np.random.Generator, world: World, users: np.ndarray, now_ms: np.ndarray
+    rng: np.random.Generator,
+    world: World,
+    users: np.ndarray,
+    now_ms: np.ndarray,
+    seen: np.ndarray,
 ) -> Funnel:
-    """Send requests of `users [B]` at `now_ms [B]` through the cascade."""
-    videos, g = _retrieve(rng, world, users, now_ms)
+    """Send requests of `users [B]` at `now_ms [B]` through the cascade.
+
+    Args:
+      rng: source of retrieval sets and stage noise.
+      world: who and what there is.
+      users: `int [B]`.
+      now_ms: `int [B]`, epoch milliseconds.
+      seen: `int [B, S]`, videos that each user was shown before, V as a filler;
+        S <= V - `MIN_VIDEOS`.
+    """
+    videos, g = _retrieve(rng, world, users, now_ms, seen)
     kept = max(int(PRE_KEPT * videos.shape[1]), RANKED + SAMPLED_EARLY)
     videos, g, prerank, prerank_g = _cut(rng, videos, g, kept, NOISE["prerank"])
     videos, g, coarse, coarse_g = _cut(rng, videos, g, RANKED, NOISE["coarse"])
@@ -141,29 +157,43 @@ def run_funnel(
     videos, g = (np.take_along_axis(a, order, axis=1) for a in (videos, g))
     final = _rerank(rng, world, videos[:, :RERANKED], g[:, :RERANKED])
     place = np.argsort(final, axis=1) + 1
-    shown = _swap(rng, final[:, :TOP])
-    return Funnel(videos, g, place, shown, coarse, coarse_g, prerank, prerank_g)
+    display, shown = _display(rng, videos, _swap(rng, final[:, :TOP]), len(world.content))
+    return Funnel(videos, g, place, display, shown, coarse, coarse_g, prerank, prerank_g)
 
 
 def _retrieve(
-    rng: np.random.Generator, world: World, users: np.ndarray, now_ms: np.ndarray
+    rng: np.random.Generator,
+    world: World,
+    users: np.ndarray,
+    now_ms: np.ndarray,
+    seen: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pick distinct videos for each request: a random walk through one permutation.
+    """Pick distinct unseen videos for each request: a random walk through one permutation.
 
-    A step that shares no factor with V visits every video once, so no sorting is needed.
+    A step that shares no factor with V visits every video once, so no sorting is needed. The walk
+    is so much longer than what is kept that enough is left where all of `seen` lies on it.
     """
-    count = len(world.content)
+    count, spare = len(world.content), seen.shape[1]
     steps = np.array([s for s in range(1, min(count, 4000)) if np.gcd(s, count) == 1])
     start = rng.integers(count, size=(len(users), 1))
     step = rng.choice(steps, (len(users), 1))
-    walk = (start + step * np.arange(min(count, RETRIEVED))) % count
-    videos = rng.permutation(count)[walk]
+    walk = (start + step * np.arange(min(count, RETRIEVED + spare))) % count
+    videos = _first_unseen(rng.permutation(count)[walk], seen, min(RETRIEVED, count - spare), count)
     affinity = np.take_along_axis(world.taste[users] @ world.content.T, videos, axis=1)
     age_days = (now_ms[:, None] / 1000 - world.items[videos, 5]) / 86400
     fresh = np.exp(-age_days / 10) * 4 - 1.5  # about centred, spread about 1
     return videos, (1.2 * affinity / 4 + 0.3 * world.popularity[videos] + 0.2 * fresh).astype(
         np.float32
     )
+
+
+def _first_unseen(videos: np.ndarray, seen: np.ndarray, kept: int, count: int) -> np.ndarray:
+    """Keep the first `kept` of each row of `videos` that are not in the same row of `seen`."""
+    marked = np.zeros((len(videos), count + 1), bool)  # the last column takes the filler
+    np.put_along_axis(marked, seen, True, axis=1)
+    unseen = ~np.take_along_axis(marked, videos, axis=1)
+    unseen &= np.cumsum(unseen, axis=1) <= kept
+    return videos[unseen].reshape(len(videos), kept)
 
 
 def _noisy(rng: np.random.Generator, g: np.ndarray, spread: float) -> np.ndarray:
@@ -209,3 +239,15 @@ def _swap(rng: np.random.Generator, final: np.ndarray) -> np.ndarray:
         rows = np.flatnonzero(rng.random(len(final)) < 0.2)
         final[rows, place], final[rows, place + 1] = final[rows, place + 1], final[rows, place]
     return final
+
+
+def _display(
+    rng: np.random.Generator, ranked: np.ndarray, final: np.ndarray, filler: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Show the first few columns of `final`: their display places, and their ids or `filler`."""
+    number = 1 + rng.binomial(MAX_SHOWN - 1, SHOWN_CHANCE, size=(len(final), 1))
+    columns, place = final[:, :MAX_SHOWN], np.arange(1, MAX_SHOWN + 1)
+    display = np.zeros(ranked.shape, np.int64)
+    np.put_along_axis(display, columns, np.where(place <= number, place, 0), axis=1)
+    ids = np.take_along_axis(ranked, columns, axis=1)
+    return display, np.where(place <= number, ids, filler)

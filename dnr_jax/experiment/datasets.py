@@ -1,4 +1,4 @@
-"""From `config.data` to prepared arrays: real files where a path is given, simulated ones if not."""
+"""From `config.data` to prepared arrays: real files if a path is given, else simulated ones."""
 
 from __future__ import annotations
 
@@ -48,6 +48,10 @@ def prepare(config: Config) -> Prepared:
     prepared = DATASETS[config["data"]["name"]].prepare(config, cache)
     sizes = ", ".join(f"{len(s.request_id)} {name}" for name, s in prepared.splits.items())
     _LOG.info("data %s: requests %s", prepared.fingerprint, sizes)
+    if "retriever" in prepared.report:
+        quality = prepared.report["retriever"]["test"]
+        numbers = ", ".join(f"{n} {v:.3f}" for n, v in quality.items() if isinstance(v, float))
+        _LOG.info("retriever %s on test: %s", config["retriever"]["name"], numbers)
     for warning in prepared.report.get("warnings", []):
         _LOG.warning("data: %s", warning)
     return prepared

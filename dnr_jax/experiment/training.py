@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import mean_ndcg, score_split
-from dnr_jax.experiment.players import Players, Score
+from dnr_jax.experiment.players import NO_NOISE, Players, Score
 from dnr_jax.experiment.rows import Row
 from dnr_jax.io import checkpoints
 from dnr_jax.io.run_folder import RunFolder
@@ -133,16 +133,19 @@ def _saver(
         now = time.monotonic()
         run.append_timings({"row": row.key, "epoch": epoch, "seconds": now - began})
         began = now
-        bar.set_postfix_str(f"valid N@K {record['valid'].mean():.4f}")
+        bar.set_postfix_str(f"validation N@K {record['valid'].mean():.4f}")
         bar.update()
 
     return save
 
 
 def _records(row: Row, seeds: list[int], epoch: int, record: Record) -> list[dict[str, Any]]:
+    """Turn an epoch's record into a line per seed, without terms that the row does not have."""
+    idle = {"denoise"} if row.config["noise"]["name"] == NO_NOISE else set()
+    names = {"valid": f"validation N@{row.config['eval']['k']}"}
     return [
         {"row": row.key, "label": row.label, "seed": seed, "epoch": epoch}
-        | {name: float(values[i]) for name, values in record.items()}
+        | {names.get(n, n): float(v[i]) for n, v in record.items() if n not in idle}
         for i, seed in enumerate(seeds)
     ]
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dnr_jax import ops
+from dnr_jax.nn.dropout import Drop, check_rate, identity, make_dropout
 from dnr_jax.types import Array, Memory, Params, Request, Reranker
 
 
@@ -20,9 +21,9 @@ class Scorer(Protocol):
     `decode` may return anything where `where` is False: `wrap` masks the logits.
     """
 
-    def encode(self, request: Request, *, train: bool) -> Memory: ...
+    def encode(self, request: Request, *, drop: Drop) -> Memory: ...
 
-    def decode(self, memory: Memory, scores: Array, where: Array, *, train: bool) -> Array: ...
+    def decode(self, memory: Memory, scores: Array, where: Array, *, drop: Drop) -> Array: ...
 
 
 def require_key(key: Array | None, *, train: bool) -> None:
@@ -40,16 +41,24 @@ def hide_padding(request: Request) -> Request:
     )
 
 
-def wrap(module: nn.Module) -> Reranker:
+def wrap(module: nn.Module, *, dropout: float) -> Reranker:
     """Make a `Reranker` of a module with the two methods of `Scorer`.
 
     `init` is jitted (eagerly it takes seconds). Scores of masked candidates are read as 0 and their
     logits are `ops.MASKED_LOGIT`; `decode` is differentiable in the scores.
+
+    Args:
+      module: a `Scorer`.
+      dropout: rate in [0, 1) of the `drop` that the module receives in training.
+
+    Raises:
+      ValueError: `dropout` is outside its range.
     """
+    check_rate(dropout)
 
     def whole(scorer: Scorer, request: Request, scores: Array) -> Array:
-        memory = scorer.encode(hide_padding(request), train=False)
-        return scorer.decode(memory, scores, request.where, train=False)
+        memory = scorer.encode(hide_padding(request), drop=identity)
+        return scorer.decode(memory, scores, request.where, drop=identity)
 
     @jax.jit
     def init(key: Array, request: Request, scores: Array) -> Params:
@@ -58,12 +67,12 @@ def wrap(module: nn.Module) -> Reranker:
     def encode(
         params: Params, request: Request, *, key: Array | None = None, train: bool = False
     ) -> Memory:
-        require_key(key, train=train)
+        drop = _drop(dropout, key, train=train)
 
         def run(scorer: Scorer) -> Memory:
-            return scorer.encode(hide_padding(request), train=train)
+            return scorer.encode(hide_padding(request), drop=drop)
 
-        return module.apply({"params": params}, rngs=_rngs(key, train), method=run), request.where
+        return module.apply({"params": params}, method=run), request.where
 
     def decode(
         params: Params,
@@ -73,19 +82,20 @@ def wrap(module: nn.Module) -> Reranker:
         key: Array | None = None,
         train: bool = False,
     ) -> Array:
-        require_key(key, train=train)
+        drop = _drop(dropout, key, train=train)
         inner, where = memory
         chex.assert_equal_shape([scores, where])
         real = jnp.where(where, scores, 0.0).astype(jnp.float32)
 
         def run(scorer: Scorer) -> Array:
-            return scorer.decode(inner, real, where, train=train)
+            return scorer.decode(inner, real, where, drop=drop)
 
-        logits: Any = module.apply({"params": params}, rngs=_rngs(key, train), method=run)
+        logits: Any = module.apply({"params": params}, method=run)
         return ops.mask_logits(logits, where)
 
     return Reranker(init, encode, decode)
 
 
-def _rngs(key: Array | None, train: bool) -> dict[str, Array]:
-    return {"dropout": key} if train and key is not None else {}
+def _drop(rate: float, key: Array | None, *, train: bool) -> Drop:
+    require_key(key, train=train)
+    return make_dropout(rate, key) if train and key is not None else identity

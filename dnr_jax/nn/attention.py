@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dnr_jax.nn.dropout import Drop
 from dnr_jax.types import Array
 
 
@@ -57,25 +58,23 @@ class TransformerLayer(nn.Module):
     Attributes:
       heads: number of heads.
       feed_forward: hidden width of the FFN.
-      dropout: rate in [0, 1) on both residual branches and inside the FFN.
     """
 
     heads: int
     feed_forward: int
-    dropout: float
 
     @nn.compact
     def __call__(
-        self, queries: Array, keys: Array, where: Array, *, causal: bool, train: bool
+        self, queries: Array, keys: Array, where: Array, *, causal: bool, drop: Drop
     ) -> Array:
-        """Map `queries [B, Q, D]` by the real `keys [B, L, D]`; see `Attention`."""
-        attended = Attention(self.heads)(queries, keys, where, causal=causal)
-        x = nn.LayerNorm()(queries + self._drop(attended, train))
-        hidden = self._drop(nn.relu(nn.Dense(self.feed_forward)(x)), train)
-        return nn.LayerNorm()(x + self._drop(nn.Dense(x.shape[-1])(hidden), train))
+        """Map `queries [B, Q, D]` by the real `keys [B, L, D]`; see `Attention`.
 
-    def _drop(self, x: Array, train: bool) -> Array:
-        return nn.Dropout(self.dropout)(x, deterministic=not train)
+        `drop` stands on both residual branches and inside the FFN.
+        """
+        attended = Attention(self.heads)(queries, keys, where, causal=causal)
+        x = nn.LayerNorm()(queries + drop(attended))
+        hidden = drop(nn.relu(nn.Dense(self.feed_forward)(x)))
+        return nn.LayerNorm()(x + drop(nn.Dense(x.shape[-1])(hidden)))
 
 
 class Transformer(nn.Module):
@@ -83,29 +82,26 @@ class Transformer(nn.Module):
 
     Attributes:
       layers: number of layers, >= 1.
-      heads, feed_forward, dropout: see `TransformerLayer`.
+      heads, feed_forward: see `TransformerLayer`.
       causal: let position i see positions <= i only.
     """
 
     layers: int
     heads: int
     feed_forward: int
-    dropout: float
     causal: bool
 
     @nn.compact
-    def __call__(self, x: Array, where: Array, *, train: bool, last_only: bool = False) -> Array:
+    def __call__(self, x: Array, where: Array, *, drop: Drop, last_only: bool = False) -> Array:
         """Encode `x` `float32 [B, L, D]` under `where` `bool [B, L]`.
 
         `last_only=True` returns `[B, 1, D]`, the last position alone. It is what the full result
         holds there, at the price of one query in the last layer instead of L.
         """
         for number in range(self.layers):
-            layer = TransformerLayer(
-                self.heads, self.feed_forward, self.dropout, name=f"layer_{number}"
-            )
+            layer = TransformerLayer(self.heads, self.feed_forward, name=f"layer_{number}")
             if last_only and number == self.layers - 1:
                 # The last position sees every key, causal or not.
-                return layer(x[:, -1:], x, where, causal=False, train=train)
-            x = layer(x, x, where, causal=self.causal, train=train)
+                return layer(x[:, -1:], x, where, causal=False, drop=drop)
+            x = layer(x, x, where, causal=self.causal, drop=drop)
         return x

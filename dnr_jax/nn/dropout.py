@@ -7,6 +7,7 @@ of its compile time. Here a site costs a few integer operations that fuse with w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import count
 
@@ -27,7 +28,13 @@ def identity(x: Array) -> Array:
     return x
 
 
-def dropout(rate: float, key: Array) -> Drop:
+def check_rate(rate: float) -> None:
+    """Raise `ValueError` unless `rate` is in [0, 1)."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"dropout {rate} is outside [0, 1)")
+
+
+def make_dropout(rate: float, key: Array) -> Drop:
     """Make `drop(x)`: each element is 0 with probability `rate`, else divided by `1 - rate`.
 
     Every call of one `drop` has a mask of its own (calls are numbered while tracing), so make one
@@ -41,8 +48,7 @@ def dropout(rate: float, key: Array) -> Drop:
     Raises:
       ValueError: `rate` is outside its range.
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f"dropout {rate} is outside [0, 1)")
+    check_rate(rate)
     if rate == 0:
         return identity
     threshold = np.uint32(round((1 - rate) * (2**32 - 1)))
@@ -57,30 +63,29 @@ def dropout(rate: float, key: Array) -> Drop:
 
 
 def _two_words(key: Array) -> Array:
-    """Fold the words of a key (2 of threefry, 4 of rbg) into `uint32 [2]`."""
-    pairs = jax.random.key_data(key).reshape(-1, 2)
-    words = pairs[0]
-    for pair in pairs[1:]:
-        words = words ^ _second_round(_first_round(pair))  # rbg's pairs are equal: no bare xor
+    """Hash the words of a key (2 of threefry, 4 of rbg) into `uint32 [2]`.
+
+    Keys that were never split differ in a few low bits only; hashed, they differ in all.
+    """
+    words = jnp.zeros(2, jnp.uint32)
+    for pair in jax.random.key_data(key).reshape(-1, 2):
+        words = _lowbias32(words + pair + np.uint32(_STRIDE), np.uint32(0))
     return words
 
 
 def _hash(words: Array, call: int, shape: tuple[int, ...]) -> Array:
-    """Return `uint32 [*shape]`, uniform in its high bits.
+    """Return `uint32 [*shape]`, uniform: a hash of one counter that all calls of a key share.
 
-    It is lowbias32 (C. Wellons' hash-prospector) over one counter for all calls of a key, with a
-    word of the key as its start and one between the rounds, so that two keys do not merely permute
-    one mask. The last shift is left out, as it moves no high bit.
+    One word of the key is where the counter starts; the other enters between the hash's rounds, so
+    that the masks of two keys are not permutations of one another.
     """
-    start = words[0] + np.uint32(call * _STRIDE % 2**32)
-    counter = jax.lax.iota(jnp.uint32, int(np.prod(shape))).reshape(shape)
-    return _second_round(_first_round(counter + start) ^ words[1])
+    start = words[0] + words[1] + np.uint32(call * _STRIDE % 2**32)
+    counter = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    return _lowbias32(counter + start, words[1])
 
 
-def _first_round(x: Array) -> Array:
+def _lowbias32(x: Array, word: Array | np.uint32) -> Array:
+    """Scramble `x` by the constants of lowbias32 (C. Wellons, hash-prospector)."""
     x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
-    return x ^ (x >> 15)
-
-
-def _second_round(x: Array) -> Array:
-    return x * np.uint32(0x846CA68B)
+    x = (x ^ (x >> 15) ^ word) * np.uint32(0x846CA68B)
+    return x ^ (x >> 16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flax import linen as nn
 
+from dnr_jax.nn.dropout import Drop
 from dnr_jax.types import Array
 
 
@@ -13,18 +14,14 @@ class MLP(nn.Module):
     Attributes:
       hidden: width of each hidden layer, at least one.
       output: width of the result.
-      dropout: rate in [0, 1).
     """
 
     hidden: tuple[int, ...]
     output: int
-    dropout: float
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
+    def __call__(self, x: Array, *, drop: Drop) -> Array:
         """Map `float32 [..., F]` to `float32 [..., output]`."""
         for width in self.hidden:
-            x = nn.relu(nn.Dense(width)(x))
-            x = nn.Dropout(self.dropout)(x, deterministic=not train)
-            x = nn.LayerNorm()(x)
+            x = nn.LayerNorm()(drop(nn.relu(nn.Dense(width)(x))))
         return nn.Dense(self.output)(x)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dnr_jax.nn.attention import Transformer
+from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.embeddings import FeatureEmbedding
 from dnr_jax.nn.mlp import MLP
 from dnr_jax.types import Array, FeatureSpec, Request
@@ -22,23 +23,22 @@ class HistoryEncoder(nn.Module):
     has T rows, T being the history length that `init` saw.
 
     Attributes:
-      layers, heads, feed_forward, dropout: see `Transformer`.
+      layers, heads, feed_forward: see `Transformer`.
     """
 
     layers: int
     heads: int
     feed_forward: int
-    dropout: float
 
     @nn.compact
-    def __call__(self, events: Array, where: Array, *, train: bool) -> Array:
+    def __call__(self, events: Array, where: Array, *, drop: Drop) -> Array:
         """Map `events` `float32 [B, T, D]` to `float32 [B, D]`; 0 for an empty history."""
         initial = nn.initializers.normal(0.02)
         from_latest = self.param("positions", initial, events.shape[1:])
         tokens = events + from_latest[::-1][None]
-        tokens = nn.LayerNorm()(nn.Dropout(self.dropout)(tokens, deterministic=not train))
-        encoder = Transformer(self.layers, self.heads, self.feed_forward, self.dropout, causal=True)
-        last = encoder(tokens, where, train=train, last_only=True)[:, 0]
+        tokens = nn.LayerNorm()(drop(tokens))
+        encoder = Transformer(self.layers, self.heads, self.feed_forward, causal=True)
+        last = encoder(tokens, where, drop=drop, last_only=True)[:, 0]
         return jnp.where(where.any(axis=1, keepdims=True), last, 0.0)
 
 
@@ -52,7 +52,7 @@ class RequestEncoder(nn.Module):
       spec: column names and vocabulary sizes.
       width: D.
       layers: layers of the history encoder.
-      heads, feed_forward, dropout: see `Transformer`.
+      heads, feed_forward: see `Transformer`.
     """
 
     spec: FeatureSpec
@@ -60,22 +60,19 @@ class RequestEncoder(nn.Module):
     layers: int
     heads: int
     feed_forward: int
-    dropout: float
 
     @nn.compact
-    def __call__(self, request: Request, *, train: bool) -> tuple[Array, Array]:
+    def __call__(self, request: Request, *, drop: Drop) -> tuple[Array, Array]:
         """Return `(u [B, D], e [B, N, D])`."""
         parts = FeatureEmbedding(self.spec, self.width)(request)
         both = jnp.concatenate([parts.history_items, parts.items], axis=1)
         both = nn.LayerNorm()(nn.Dense(self.width)(nn.LayerNorm()(both)))
         history, items = jnp.split(both, [parts.history_items.shape[1]], axis=1)
-        latest = HistoryEncoder(self.layers, self.heads, self.feed_forward, self.dropout)(
-            history + parts.history_events, request.history_where, train=train
+        latest = HistoryEncoder(self.layers, self.heads, self.feed_forward)(
+            history + parts.history_events, request.history_where, drop=drop
         )
         known = [latest, parts.user] + ([parts.context] if self.spec.context else [])
-        state = MLP((self.width,), self.width, self.dropout)(
-            jnp.concatenate(known, axis=-1), train=train
-        )
+        state = MLP((self.width,), self.width)(jnp.concatenate(known, axis=-1), drop=drop)
         return nn.LayerNorm()(state), items
 
 
@@ -84,16 +81,14 @@ class Fusion(nn.Module):
 
     Attributes:
       width: D.
-      dropout: rate in [0, 1).
     """
 
     width: int
-    dropout: float
 
     @nn.compact
-    def __call__(self, user: Array, items: Array, *, train: bool) -> Array:
+    def __call__(self, user: Array, items: Array, *, drop: Drop) -> Array:
         """Map `user [B, D]` and `items [B, N, D]` to `h [B, N, D]`."""
         norm = nn.LayerNorm()
         mine = norm(nn.Dense(self.width, name="user")(user))[:, None]
         joined = mine + norm(nn.Dense(self.width, name="item")(items))
-        return MLP((self.width,), self.width, self.dropout)(joined, train=train)
+        return MLP((self.width,), self.width)(joined, drop=drop)

@@ -118,6 +118,7 @@ def _learned(
     if output not in OUTPUTS:
         raise ValueError(f"unknown generator output {output!r}: known are {sorted(OUTPUTS)}")
 
+    @jax.jit  # op by op it takes twice as long
     def init(key: Array, batch: Batch) -> Params:
         return network.init(key, batch.request, batch.labels, batch.labels)["params"]
 

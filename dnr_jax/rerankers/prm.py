@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from dnr_jax.nn.adapter import wrap
 from dnr_jax.nn.attention import Transformer
+from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.positions import POSITIONS, ListPositions
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
@@ -29,7 +30,6 @@ class PRM(nn.Module):
     layers: int
     heads: int
     feed_forward: int
-    dropout: float
     history_layers: int
     positions: str
     causal: bool
@@ -38,36 +38,34 @@ class PRM(nn.Module):
     def setup(self) -> None:
         """Make the blocks, in the order in which they run."""
         self.request_encoder = RequestEncoder(
-            self.spec, self.width, self.history_layers, self.heads, self.feed_forward, self.dropout
+            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
         )
-        self.fusion = Fusion(self.width, self.dropout)
+        self.fusion = Fusion(self.width)
         self.early_entry = EarlyEntry(self.scores)
         self.list_positions = ListPositions(self.positions)
-        self.list_encoder = Transformer(
-            self.layers, self.heads, self.feed_forward, self.dropout, self.causal
-        )
+        self.list_encoder = Transformer(self.layers, self.heads, self.feed_forward, self.causal)
         self.head = ScoredHead(self.scores, self.width)
 
     @property
     def _encoder_reads_scores(self) -> bool:
         return self.scores.early or self.positions == "rank"
 
-    def encode(self, request: Request, *, train: bool) -> Array:
+    def encode(self, request: Request, *, drop: Drop) -> Array:
         """Return H `[B, N, D]`, or the tokens h where the candidate encoder needs scores."""
-        user, items = self.request_encoder(request, train=train)
-        tokens = self.fusion(user, items, train=train)
+        user, items = self.request_encoder(request, drop=drop)
+        tokens = self.fusion(user, items, drop=drop)
         if self._encoder_reads_scores:
             return tokens
         tokens = self.list_positions(tokens, None, request.where)
-        return self.list_encoder(tokens, request.where, train=train)
+        return self.list_encoder(tokens, request.where, drop=drop)
 
-    def decode(self, memory: Array, scores: Array, where: Array, *, train: bool) -> Array:
+    def decode(self, memory: Array, scores: Array, where: Array, *, drop: Drop) -> Array:
         """Return the logits `[B, N]`."""
         if not self._encoder_reads_scores:
             return self.head(memory, scores)
         tokens = self.early_entry(memory, scores)
         tokens = self.list_positions(tokens, scores, where)
-        return self.head(self.list_encoder(tokens, where, train=train), scores)
+        return self.head(self.list_encoder(tokens, where, drop=drop), scores)
 
 
 def prm(
@@ -111,22 +109,8 @@ def prm(
             f"layers {layers}, history_layers {history_layers} and feed_forward {feed_forward} "
             "must all be at least 1"
         )
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout {dropout} is outside [0, 1)")
     if positions not in POSITIONS:
         raise ValueError(f"positions {positions!r} are unknown: choose one of {POSITIONS}")
     use = ScoreUse(score_entry, score_place)
-    return wrap(
-        PRM(
-            spec,
-            width,
-            layers,
-            heads,
-            feed_forward,
-            dropout,
-            history_layers,
-            positions,
-            causal,
-            use,
-        )
-    )
+    module = PRM(spec, width, layers, heads, feed_forward, history_layers, positions, causal, use)
+    return wrap(module, dropout=dropout)

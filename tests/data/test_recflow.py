@@ -12,7 +12,7 @@ from dnr_jax.data.recflow_features import HISTORY, ITEM
 from dnr_jax.data.recflow_simulator import simulate
 from dnr_jax.data.recflow_writer import Quirks
 
-SIZE = {"users": 60, "videos": 610, "days": 4, "requests_per_user_day": 2.0, "progress": False}
+SIZE = {"users": 60, "videos": 800, "days": 4, "requests_per_user_day": 2.0, "progress": False}
 
 
 @pytest.fixture(scope="module")

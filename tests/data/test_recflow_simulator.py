@@ -12,7 +12,7 @@ from dnr_jax.data import recflow_files, recflow_simulator, recflow_writer
 from dnr_jax.data.recflow_simulator import simulate
 from dnr_jax.data.recflow_writer import Quirks
 
-SIZE = {"users": 40, "videos": 610, "days": 3, "requests_per_user_day": 2.0, "progress": False}
+SIZE = {"users": 40, "videos": 700, "days": 3, "requests_per_user_day": 2.0, "progress": False}
 DAYS = ["2024-02-16", "2024-02-17", "2024-02-18"]
 
 
@@ -83,6 +83,26 @@ def test_stages_have_the_sizes_of_the_figure(rows):
     assert per["realshow"].is_between(1, 6).all()
     assert abs(per["realshow"].mean() - 4.05) < 0.3
     assert rows.group_by("request_id").len()["len"].max() <= 126
+
+
+def test_nobody_is_shown_a_video_twice(rows):
+    shown = rows.filter(pl.col("realshow") == 1).select("user_id", "video_id")
+    assert not shown.is_duplicated().any()
+
+
+def test_retrieval_leaves_out_what_was_shown_before(rows):
+    """No recorded row of any stage holds a video that its user was shown in an earlier request."""
+    shown = rows.filter(pl.col("realshow") == 1).select("user_id", "video_id", when="request_id")
+    again = rows.join(shown, on=["user_id", "video_id"]).filter(
+        pl.col("when") < pl.col("request_id")
+    )
+    assert len(again) == 0
+    assert shown.group_by("user_id").len()["len"].max() > 20  # enough to meet again by chance
+
+
+def test_what_was_not_shown_may_come_back(rows):
+    pairs = rows.filter(pl.col("rank_pos") == 1).select("user_id", "video_id")
+    assert pairs.is_duplicated().any()
 
 
 def test_ranks_agree_with_flags(rows):
@@ -208,6 +228,7 @@ def test_an_interrupted_simulation_leaves_nothing(tmp_path, monkeypatch):
         ({"view_rate": 1.0}, "between 0 and 1"),
         ({"counts": "huge"}, "figure"),
         ({"requests_per_user_day": 1e-6}, "day without requests"),
+        ({"videos": 610}, "may be shown .* fewer requests a user"),
     ],
 )
 def test_bad_arguments_name_what_is_needed(tmp_path, change, said):
