@@ -6,7 +6,7 @@ A config is plain data: nothing of dnr_jax is imported. Override a knob on the c
 
 from ml_collections import ConfigDict
 
-# The group's settings (DNR, arXiv 2509.18736): Adam with L2 inside, clip 5, StepLR x0.1 / 100 epochs.
+# The DNR group's settings (arXiv 2509.18736): Adam with L2 inside, clip 5, x0.1 every 100 epochs.
 ADAM = {
     "learning_rate": 1e-4,  # step size at the start
     "weight_decay": 1e-3,  # L2, added to the gradient before Adam's moments (not AdamW)
@@ -26,12 +26,13 @@ def get_config() -> ConfigDict:
             "seed": 0,  # of everything random: data, candidate order, retriever, first train seed
             "cache": "~/.cache/dnr_jax",  # prepared arrays, simulated files, compiled programs
             "candidates": {
-                "name": "",  # logged | exposed_plus_retrieved | exposed_plus_sampled | retrieved_pool
+                # logged | retrieved_pool | exposed_plus_sampled | exposed_plus_retrieved
+                "name": "",
                 "size": 50,  # N, candidates a request
                 "sampling": "uniform",  # exposed_plus_sampled only: uniform | popularity
             },
             "reranker": {
-                "name": "prm",  # a model of dnr_jax.rerankers.RERANKERS
+                "name": "prm",  # of dnr_jax.rerankers.RERANKERS; it reads the knobs that it names
                 "width": 128,  # of embeddings and hidden layers
                 "layers": 2,  # transformer blocks over the candidates
                 "history_layers": 2,  # transformer blocks over the history
@@ -39,7 +40,7 @@ def get_config() -> ConfigDict:
                 "feed_forward": 128,  # width inside a transformer block
                 "dropout": 0.1,
                 "positions": "none",  # none | rank (of the score) | index (of storage)
-                "causal": False,  # a candidate sees only those stored before it (the group's variant)
+                "causal": False,  # True: a candidate sees only those stored before it
                 "score_entry": "concatenate",  # none | concatenate | add | weight
                 "score_place": "late",  # late (small MLP) | late_linear (one slope) | early
             },
@@ -50,11 +51,11 @@ def get_config() -> ConfigDict:
                 "beta": 0.5,
                 "fit": False,  # True: fit alpha and beta to the training scores' own noise
             },
-            "generator": {
-                "name": "learned_direct",  # f_phi of phase 2: learned_direct (x') | learned_mix (eps of Eq. 4) | none
+            "generator": {  # the learned f_phi of phase 2
+                "name": "learned_direct",  # learned_direct (x') | learned_mix (eps of Eq. 4) | none
                 "width": 64,  # of its hidden layer
                 "embedding_width": 16,  # of its own item and user embeddings
-                "output": "sigmoid",  # how raw outputs come to [0, 1]: sigmoid | min_max (per request)
+                "output": "sigmoid",  # raw outputs to [0, 1]: sigmoid | min_max (per request)
             },
             "divergence": {
                 "name": "density",  # estimator of L_x, a name of dnr_jax.divergences.DIVERGENCES
@@ -76,7 +77,7 @@ def get_config() -> ConfigDict:
                 "seeds": 5,  # how many: seed, seed + 1, ...; one table over all of them
                 "generator_updates": 1,  # in phase 2, updates of the generator ...
                 "reranker_updates": 1,  # ... before every so many updates of the reranker
-                "patience": 20,  # stop after so many epochs without a better validation N@K; 0 = never
+                "patience": 20,  # stop after so many epochs without better validation; 0 = never
             },
             "eval": {
                 "k": 6,  # K, the length of the shown list

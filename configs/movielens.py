@@ -42,7 +42,7 @@ def get_config(preset: str = "") -> ConfigDict:
             "learning_rate": 1e-3,
             "decay": 0.01,  # L2 on the embeddings of a batch
             "patience": 4,  # epochs without a better validation AUC; 0 = never stop early
-            "cross_fit": 2,  # >= 2: training lists are scored by retrievers that have not seen them; 0: off
+            "cross_fit": 2,  # folds: training lists are scored by retrievers blind to them; 0 = off
             "score": "minmax",  # logit -> x: minmax (per request) | sigmoid | rank
         }
     )
@@ -55,8 +55,8 @@ def _small(config: ConfigDict) -> None:
     config.data.history = 20
     config.reranker.update(width=32, heads=2, layers=1, history_layers=1, feed_forward=64)
     config.generator.update(width=32, embedding_width=8)
-    config.optim.reranker.learning_rate = 1e-3
-    config.optim.generator.learning_rate = 1e-3
+    for player in ("reranker", "generator"):
+        config.optim[player].update(learning_rate=3e-3, weight_decay=1e-5)
     config.train.update(epochs=12, lambda_e=6, batch_size=128, seeds=3, patience=0)
 
 

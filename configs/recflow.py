@@ -25,7 +25,8 @@ def get_config(preset: str = "") -> ConfigDict:
             "name": "recflow",
             "path": "",  # folder of RecFlow's files; empty = simulate them once into the cache
             "history": 50,  # T, last effective views of the user
-            "score": "log_rank",  # rank_index -> x: log_rank | linear | dcg | exp | quantile | calibrated | tier
+            # rank_index -> x: log_rank | linear | dcg | exp | quantile | calibrated | tier
+            "score": "log_rank",
             "tau": 50.0,  # score "exp" only: its decay in ranks
             "jitter": True,  # rows without a rank draw one in their stage's range, or they tie
             "pool": "fill",  # fill (up to N from all stages) | strict (rerank-stage rows only)
@@ -55,8 +56,8 @@ def _small(config: ConfigDict) -> None:
     config.data.history = 20
     config.reranker.update(width=32, heads=2, layers=1, history_layers=1, feed_forward=64)
     config.generator.update(width=32, embedding_width=8)
-    config.optim.reranker.learning_rate = 2e-3
-    config.optim.generator.learning_rate = 1e-3
+    for player in ("reranker", "generator"):
+        config.optim[player].update(learning_rate=3e-3, weight_decay=1e-5)
     config.train.update(epochs=10, lambda_e=5, batch_size=128, seeds=3, patience=0)
 
 

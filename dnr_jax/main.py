@@ -33,6 +33,9 @@ _WORKDIR = flags.DEFINE_string(
 
 def _parse(argv: list[str]) -> list[str]:
     """Parse flags; a mistake in them ends in one line, not in a traceback."""
+    if "--help" in argv:
+        app.usage(shorthelp=True, writeto_stdout=True)
+        sys.exit(0)  # absl's own --help exits with 1
     try:
         rest = flags.FLAGS(argv)
         if _CONFIG.value is not None:

@@ -133,8 +133,8 @@ def _check(split: str, chunk: Split) -> None:
             row, place = bad[0]
             raise ValueError(
                 f"{split}: request {chunk.request_id[row]} has {name[:-1]} "
-                f"{values[row, place]:g} at candidate {place}; {name} must lie in [0, 1]. Check the column it comes from, "
-                "or scale it"
+                f"{values[row, place]:g} at candidate {place}; {name} must lie in [0, 1]. "
+                "Check the column it comes from, or scale it"
             )
 
 

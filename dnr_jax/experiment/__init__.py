@@ -13,7 +13,7 @@ from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import audit, render
 from dnr_jax.experiment import checks, datasets, players, scoring, training
 from dnr_jax.experiment.rows import Row, resolve
-from dnr_jax.io import run_folder
+from dnr_jax.io import json_files, run_folder
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,9 +57,23 @@ def _finish_row(
 
 
 def _audit(config: Mapping[str, Any], prepared: Prepared, folder: run_folder.RunFolder) -> None:
+    _refuse_changed_data(prepared, folder)
     findings = audit(prepared, k=config["eval"]["k"], protocol=config["candidates"]["name"])
-    folder.write_json(run_folder.AUDIT, {"data": prepared.report, "audit": findings})
+    content = {"fingerprint": prepared.fingerprint, "data": prepared.report, "audit": findings}
+    folder.write_json(run_folder.AUDIT, content)
     _LOG.info("%s", render(findings))
+
+
+def _refuse_changed_data(prepared: Prepared, folder: run_folder.RunFolder) -> None:
+    """Keep rows that were trained on different data out of one table."""
+    path = folder.path / run_folder.AUDIT
+    saved = json_files.read(path)["fingerprint"] if path.exists() else prepared.fingerprint
+    if saved != prepared.fingerprint:
+        raise ValueError(
+            f"run folder {folder.path} was made with data {saved}, now it is "
+            f"{prepared.fingerprint}: the input files or the code that reads them have changed; "
+            "choose another --workdir or delete this folder"
+        )
 
 
 def _cache_compiled_programs(cache: Path) -> None:

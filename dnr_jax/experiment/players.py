@@ -80,17 +80,15 @@ def _players(
 
 
 def _reranker(config: Mapping[str, Any], prepared: Prepared) -> tuple[Reranker, Score]:
-    knobs = dict(config["reranker"])
-    name = knobs.pop("name")
-    if name in TRIVIAL:
-        own = {"random": {"seed": config["seed"]}, "popularity": _popularity(prepared)}
-        knobs = own.get(name, {})
+    """Build a model from those knobs of `config.reranker` that it names, and its scorer."""
+    known = dict(config["reranker"]) | {
+        "seed": config["seed"],
+        "item_popularity": np.asarray(prepared.item_popularity),
+    }
+    name = known.pop("name")
+    knobs = {word: known[word] for word in rerankers.keywords(name)}
     reranker = rerankers.build(name, spec=prepared.spec, **knobs)
     return reranker, partial(apply, reranker)
-
-
-def _popularity(prepared: Prepared) -> dict[str, np.ndarray]:
-    return {"item_popularity": np.asarray(prepared.item_popularity)}
 
 
 def _noises(config: Mapping[str, Any], prepared: Prepared) -> tuple[Noise | None, Noise | None]:

@@ -44,8 +44,8 @@ def hide_padding(request: Request) -> Request:
 def wrap(module: nn.Module, *, dropout: float) -> Reranker:
     """Make a `Reranker` of a module with the two methods of `Scorer`.
 
-    `init` is jitted (eagerly it takes seconds). Scores of masked candidates are read as 0 and their
-    logits are `ops.MASKED_LOGIT`; `decode` is differentiable in the scores.
+    `init` is jitted, without optimising, as it runs once. Scores of masked candidates are read as 0
+    and their logits are `ops.MASKED_LOGIT`; `decode` is differentiable in the scores.
 
     Args:
       module: a `Scorer`.
@@ -60,9 +60,14 @@ def wrap(module: nn.Module, *, dropout: float) -> Reranker:
         memory = scorer.encode(hide_padding(request), drop=identity)
         return scorer.decode(memory, scores, request.where, drop=identity)
 
-    @jax.jit
-    def init(key: Array, request: Request, scores: Array) -> Params:
+    def draw(key: Array, request: Request, scores: Array) -> Params:
         return module.init(key, request, scores, method=whole)["params"]
+
+    quick_draw = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
+
+    def init(key: Array, request: Request, scores: Array) -> Params:
+        # A caller's own jit takes no compiler options from inside.
+        return (draw if isinstance(key, jax.core.Tracer) else quick_draw)(key, request, scores)
 
     def encode(
         params: Params, request: Request, *, key: Array | None = None, train: bool = False

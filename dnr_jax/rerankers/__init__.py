@@ -19,6 +19,17 @@ RERANKERS: dict[str, Callable[..., Reranker]] = {
 }
 
 
+def keywords(name: str) -> tuple[str, ...]:
+    """Name the keywords, all required, of reranker `name`.
+
+    Raises:
+      ValueError: the name is not in `RERANKERS`.
+    """
+    if name not in RERANKERS:
+        raise ValueError(f"reranker {name!r} is unknown: choose one of {sorted(RERANKERS)}")
+    return tuple(word for word in inspect.signature(RERANKERS[name]).parameters if word != "spec")
+
+
 def build(name: str, *, spec: FeatureSpec, **knobs: Any) -> Reranker:
     """Build the reranker `name` for data of `spec`.
 
@@ -26,9 +37,7 @@ def build(name: str, *, spec: FeatureSpec, **knobs: Any) -> Reranker:
       ValueError: the name is not in `RERANKERS`, `knobs` are not exactly the model's keywords, or
         a value is outside its range.
     """
-    if name not in RERANKERS:
-        raise ValueError(f"reranker {name!r} is unknown: choose one of {sorted(RERANKERS)}")
-    known = set(inspect.signature(RERANKERS[name]).parameters) - {"spec"}
+    known = set(keywords(name))
     if known != set(knobs):
         raise ValueError(
             f"reranker {name!r} takes the keywords {sorted(known)}: "

@@ -12,7 +12,7 @@ from dnr_jax import experiment, main
 from dnr_jax.experiment import training
 
 FINAL = ("results.json", "metrics.jsonl", "per_request.parquet", "audit.json")
-ROW = "score"
+ROW = "dnr_b"
 
 
 def same_results(folder, reference):
@@ -67,19 +67,28 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(
 def test_two_torn_checkpoints_are_an_error_that_names_the_folder(resumable, unfinished):
     for version in versions(unfinished):
         flip_bit(version)
-    with pytest.raises(ValueError, match=r"is torn.*delete .*checkpoints/score to train") as error:
+    with pytest.raises(ValueError, match=r"is torn.*delete .*checkpoints/dnr_b to train") as error:
         experiment.run(resumable, unfinished)
     assert str(unfinished) in str(error.value)
 
 
 def test_another_config_is_refused_before_any_work(tiny, resumable, unfinished, monkeypatch):
     monkeypatch.setattr(experiment.datasets, "prepare", None)  # work would fail
-    changed = tiny(table=resumable["table"], train={"epochs": 3, "lambda_e": 2})
+    changed = tiny(table=resumable["table"], reranker={"name": "linear"}, train={"epochs": 3})
     before = sorted((p, p.stat().st_mtime_ns) for p in unfinished.rglob("*") if p.name != ".lock")
     with pytest.raises(ValueError, match=r"config\.train\.epochs: saved 2, now 3"):
         experiment.run(changed, unfinished)
     after = sorted((p, p.stat().st_mtime_ns) for p in unfinished.rglob("*") if p.name != ".lock")
     assert after == before
+
+
+def test_other_data_is_refused_before_any_work(resumable, unfinished):
+    file = unfinished / "audit.json"
+    audit = json.loads(file.read_text())
+    file.write_text(json.dumps(audit | {"fingerprint": "0123456789abcdef"}))
+    with pytest.raises(ValueError, match="made with data 0123456789abcdef, now it is"):
+        experiment.run(resumable, unfinished)
+    assert json.loads(file.read_text())["fingerprint"] == "0123456789abcdef"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_which_can_go_on_later(

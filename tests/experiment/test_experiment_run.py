@@ -13,12 +13,12 @@ MODELS = {
     "popularity": "popularity",
     "retriever": "retriever",
     "reversed": "reversed",
-    "plain": "prm",
-    "score": "prm+score",
-    "dnr_b": "prm+dnr-b",
-    "dnr_g": "prm+dnr-g",
-    "dnr_r": "prm+dnr-r",
-    "dnr_b_conditional": "prm+dnr-b-conditional",
+    "plain": "linear",
+    "score": "linear+score",
+    "dnr_b": "linear+dnr-b",
+    "dnr_g": "linear+dnr-g",
+    "dnr_r": "linear+dnr-r",
+    "dnr_b_conditional": "linear+dnr-b-conditional",
 }
 TRIVIAL = ("random", "popularity", "retriever", "reversed")
 ACCURACY = ("h@6", "n@6", "m@6", "f1@6", "auc")
@@ -100,10 +100,11 @@ def test_metrics_are_recorded_by_row_seed_and_epoch(finished):
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     seen = [(r["row"], r["seed"], r["epoch"]) for r in records]
     learned = [name for name in MODELS if name not in TRIVIAL]
-    assert seen == [(name, seed, 1) for name in learned for seed in (0, 1)]
+    assert seen == [(name, seed, n) for name in learned for n in (1, 2) for seed in (0, 1)]
     for record in records:
         dnr = record["row"].startswith("dnr")
-        assert ("adversarial" in record) == ("regulariser" in record) == dnr
+        assert ("adversarial" in record) == (dnr and record["epoch"] == 2)
+        assert ("regulariser" in record) == (dnr and record["epoch"] == 2)
         assert (record.get("denoise", 0.0) > 0) == dnr
         assert record["direct"] > 0
 

@@ -8,6 +8,7 @@ import pytest
 from scipy import special
 
 from dnr_jax.nn.attention import Attention, Transformer
+from dnr_jax.nn.dropout import identity
 
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(3, 5, 8)), jnp.float32)
@@ -75,13 +76,13 @@ def test_weights_sum_to_one_over_real_keys():
 
 
 def make_transformer(layers, causal):
-    module = Transformer(layers, heads=2, feed_forward=8, dropout=0.5, causal=causal)
-    params = random_params(module, X, WHERE, train=False)
+    module = Transformer(layers, heads=2, feed_forward=8, causal=causal)
+    params = random_params(module, X, WHERE, drop=identity)
 
     @factories.quick_jit
     def run(x, where):
-        full = module.apply(params, x, where, train=False)
-        return full, module.apply(params, x, where, train=False, last_only=True)
+        full = module.apply(params, x, where, drop=identity)
+        return full, module.apply(params, x, where, drop=identity, last_only=True)
 
     return run
 
@@ -102,12 +103,12 @@ def test_masked_tokens_never_leak():
 
 
 def test_an_all_masked_row_is_finite_with_its_gradients():
-    module = Transformer(1, heads=2, feed_forward=8, dropout=0.0, causal=True)
+    module = Transformer(1, heads=2, feed_forward=8, causal=True)
     nothing = jnp.zeros_like(WHERE)
-    params = random_params(module, X, nothing, train=False)
+    params = random_params(module, X, nothing, drop=identity)
 
     def total(params):
-        return module.apply(params, X, nothing, train=False).sum()
+        return module.apply(params, X, nothing, drop=identity).sum()
 
     for leaf in jax.tree.leaves(factories.quick_jit(jax.value_and_grad(total))(params)):
         assert bool(jnp.isfinite(leaf).all())

@@ -4,27 +4,42 @@ import factories
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from dnr_jax.nn.embeddings import FeatureEmbedding
+from dnr_jax.nn.dropout import identity
+from dnr_jax.nn.embeddings import FeatureEmbedding, row_offsets
 from dnr_jax.nn.user_state import HistoryEncoder
 from dnr_jax.types import FeatureSpec
 
 SPEC = factories.make_spec()
 REQUEST = factories.make_batch().request
 MODULE = FeatureEmbedding(SPEC, width=4)
+OFFSETS = row_offsets(SPEC)
 PARAMS = factories.quick_jit(MODULE.init)(jax.random.key(0), REQUEST)
 RUN = factories.quick_jit(MODULE.apply)
 
 
+def block(table, name):
+    """Cut the rows of one vocabulary out of the table of all."""
+    return np.array(table)[OFFSETS[name] :][: SPEC.sizes[name]]
+
+
 def table(name):
-    rows = np.array(PARAMS["params"][f"table_{name}"])
+    rows = block(PARAMS["params"]["table"], name)
     rows[0] = 0
     return rows
 
 
-def test_there_is_one_table_per_vocabulary():
-    shapes = {name: leaf.shape for name, leaf in PARAMS["params"].items()}
-    assert shapes == {f"table_{name}": (size, 4) for name, size in factories.SIZES.items()}
+def test_every_vocabulary_has_its_rows_in_one_table():
+    taken = [OFFSETS[name] + row for name, size in SPEC.sizes.items() for row in range(size)]
+    assert sorted(taken) == list(range(sum(SPEC.sizes.values())))
+    assert PARAMS["params"]["table"].shape == (len(taken), 4)
+
+
+def test_every_row_starts_with_length_one_on_average():
+    wide = FeatureEmbedding(SPEC, width=256)
+    rows = factories.quick_jit(wide.init)(jax.random.key(0), REQUEST)["params"]["table"]
+    np.testing.assert_allclose(jnp.square(rows).sum(axis=1), 1.0, atol=0.4)
 
 
 def test_columns_are_summed_and_padding_is_zero():
@@ -49,9 +64,11 @@ def test_columns_are_summed_and_padding_is_zero():
 
 def test_padding_rows_get_no_gradient():
     total = jax.grad(lambda p: MODULE.apply(p, REQUEST).items.sum())
-    gradient = factories.quick_jit(total)(PARAMS)["params"]["table_item"]
-    assert bool((gradient[0] == 0).all())
-    assert bool((gradient[1:] != 0).any())
+    gradient = factories.quick_jit(total)(PARAMS)["params"]["table"]
+    for name in SPEC.sizes:
+        rows = block(gradient, name)
+        assert not rows[0].any()
+        assert rows[1:].any() == (name in SPEC.item), "other vocabularies are not touched"
 
 
 def test_a_request_without_context_or_own_event_columns():
@@ -65,26 +82,29 @@ def test_a_request_without_context_or_own_event_columns():
     module = FeatureEmbedding(spec, width=4)
     run = factories.quick_jit(module.init_with_output)
     parts, params = run(jax.random.key(0), request)
-    assert sorted(params["params"]) == ["table_item", "table_user"]
+    assert params["params"]["table"].shape == (SPEC.sizes["item"] + SPEC.sizes["user"], 4)
     assert parts.context.shape == (6, 4)
     assert not parts.context.any()
     assert not parts.history_events.any()
 
 
-def test_an_id_outside_its_vocabulary_is_seen():
-    broken = REQUEST.replace(candidates=REQUEST.candidates.at[0, 0, 0].set(4000))
-    assert bool(jnp.isnan(RUN(PARAMS, broken).items[0, 0]).all())
+@pytest.mark.parametrize("wrong", [-1, factories.SIZES["item"], 4000])
+def test_an_id_outside_its_vocabulary_is_seen_and_reads_no_neighbour(wrong):
+    broken = REQUEST.replace(candidates=REQUEST.candidates.at[0, 0, 0].set(wrong))
+    bad = jnp.isnan(RUN(PARAMS, broken).items)
+    assert bool(bad[0, 0].all())
+    assert int(bad.sum()) == 4
 
 
 def test_history_states():
-    module = HistoryEncoder(layers=2, heads=2, feed_forward=4, dropout=0.1)
+    module = HistoryEncoder(layers=2, heads=2, feed_forward=4)
     rng = np.random.default_rng(0)
     events = jnp.asarray(rng.normal(size=(2, 5, 4)), jnp.float32)
     where = jnp.asarray([[0, 0, 1, 1, 1], [0, 0, 0, 0, 0]], bool)
-    params = factories.quick_jit(lambda k: module.init(k, events, where, train=False))(
+    params = factories.quick_jit(lambda k: module.init(k, events, where, drop=identity))(
         jax.random.key(0)
     )
-    run = factories.quick_jit(lambda p, e, w: module.apply(p, e, w, train=False))
+    run = factories.quick_jit(lambda p, e, w: module.apply(p, e, w, drop=identity))
     state = run(params, events, where)
     assert not state[1].any(), "an empty history is the zero state"
     garbage = jnp.where(where[..., None], events, 1e3)

@@ -1,0 +1,157 @@
+"""The command line: its mistakes end in one line, and kill -9 changes no number."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import dnr_jax
+
+ROOT = Path(dnr_jax.__file__).parents[1]
+SMOKE = "configs/recflow.py:smoke"
+# Of the whole table only what is needed: each program more costs the suite seconds.
+SHORT = ("--config.table=retriever,dnr_b", "--config.train.epochs=6", "--config.train.lambda_e=2")
+PHASE_TWO = 3  # its first epoch
+FINAL = ("results.json", "metrics.jsonl", "per_request.parquet", "audit.json", "config.json")
+# Compiling with less effort: the same programs, made in a third of the time.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "dnr_jax.main", *map(str, arguments)]
+
+
+def start(*arguments, **options):
+    environment = os.environ | {"XLA_FLAGS": QUICK, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(
+        command(*arguments), cwd=ROOT, env=environment, **pipes, start_new_session=True, **options
+    )
+
+
+def finish(process):
+    text, _ = process.communicate(timeout=300)
+    return process.returncode, text
+
+
+def test_help_explains_and_exits_0():
+    code, text = finish(start("--help"))
+    assert code == 0
+    for word in ("--config configs/recflow.py:smoke", "--workdir", "goes on where it was"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "error: no --config was given"),
+        (["--config", SMOKE, "junk"], "error: what to do with ['junk']?"),
+        (["--config", "configs/recflow.py:smoky"], "no preset 'smoky': choose smoke"),
+        (["--config", "configs/nothing.py"], "No such file or directory: 'configs/nothing.py'"),
+        (["--config", SMOKE, "--wrokdir=x"], "Did you mean: workdir"),
+        (
+            ["--config", SMOKE, "--config.trian.epochs=3"],
+            'unknown config key: trian Did you mean "train"',
+        ),
+        (
+            ["--config", SMOKE, "--config.train.epoch=3"],
+            'unknown config key: epoch Did you mean "epochs"',
+        ),
+        (["--config", SMOKE, "--config.rows.dnr_b.set.noise.nme=beta"], 'Did you mean "name"'),
+        (["--config", SMOKE, "--config.data.simulate.user=9"], 'Did you mean "users"'),
+        (
+            ["--config", SMOKE, "--config.train.epochs=many"],
+            "error: flag --config.train.epochs=many",
+        ),
+    ],
+)
+def test_a_mistake_on_the_command_line_ends_in_one_line(arguments, expected):
+    code, text = finish(start(*arguments))
+    assert code == 1
+    assert expected in text
+    assert "Traceback" not in text
+    assert text.startswith(("error:", "unknown config key:"))
+    assert len(text.splitlines()) <= 2
+
+
+def test_a_missing_path_ends_in_one_line(tmp_path):
+    path = tmp_path / "no-such-folder"
+    code, text = finish(
+        start("--config", SMOKE, f"--config.data.path={path}", "--workdir", tmp_path / "run")
+    )
+    assert code == 1
+    assert text.startswith(f"error: config.data.path is '{path}'")
+    assert len(text.splitlines()) == 1
+
+
+def epochs_done(workdir):
+    file = workdir / "metrics.jsonl"
+    return len(re.findall("\n", file.read_text())) if file.exists() else 0
+
+
+def checkpoints(workdir):
+    return sorted(workdir.glob("checkpoints/*/last/[0-9]*/seal.json"))
+
+
+def kill_after(process, reached, delay):
+    """Kill -9 the run `delay` seconds after `reached()`; False if it ended before."""
+    while process.poll() is None and not reached():
+        time.sleep(0.01)
+    try:
+        process.wait(timeout=delay)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    """Arguments of the short run; its cache keeps data and compiled programs for the next one."""
+    return ["--config", SMOKE, *SHORT, f"--config.cache={tmp_path_factory.mktemp('cache')}"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(options, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    code, text = finish(start(*options, "--workdir", workdir))
+    assert code == 0, text
+    return workdir, text
+
+
+def test_a_run_prints_its_table(uninterrupted):
+    workdir, text = uninterrupted
+    for part in ("audit of protocol logged", "row 2 of 2: DNR-B", "N@6", "retriever order"):
+        assert part in text
+    assert json.loads((workdir / "results.json").read_text())["rows"]
+    assert len(list((workdir / "plots").glob("*.png"))) >= 4
+
+
+def test_kill_9_at_random_moments_changes_no_byte(options, uninterrupted, tmp_path):
+    seed = time.time_ns()
+    draw = random.Random(seed)
+    reference, workdir = uninterrupted[0], tmp_path / "killed"
+    arguments = [*options, "--workdir", workdir]
+
+    delay = draw.uniform(0, 2)
+    anywhere = kill_after(start(*arguments), lambda: checkpoints(workdir), delay)
+    first = epochs_done(workdir)
+    goal, later_delay = max(PHASE_TWO, first + 1), draw.uniform(0, 0.3)
+    later = kill_after(start(*arguments), lambda: epochs_done(workdir) >= goal, later_delay)
+    story = f"seed {seed}: killed {anywhere} {delay:.3f} s after the first checkpoint, at epoch "
+    story += (
+        f"{first}; again {later} at epoch {epochs_done(workdir)}, {later_delay:.3f} s after {goal}"
+    )
+    print(story)
+    assert anywhere, story
+    code, text = finish(start(*arguments))
+    assert code == 0, text
+    for name in FINAL:
+        assert (workdir / name).read_bytes() == (reference / name).read_bytes(), (name, story)
