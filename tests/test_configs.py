@@ -1,6 +1,7 @@
 """Every config and preset can work, explains each knob, and reaches the paper's ablations."""
 
 import importlib
+import itertools
 import re
 from pathlib import Path
 
@@ -74,7 +75,7 @@ KNOB = re.compile(r'\s+"(?P<name>\w+)": (?![\[{_]|dict|rows)(?P<value>.+),(?P<wh
 def test_every_knob_is_explained(path):
     """A knob has a comment on its line or on the one above, unless its name says it all."""
     lines = path.read_text().splitlines()
-    knobs = [(above, KNOB.match(line)) for above, line in zip(lines, lines[1:], strict=False)]
+    knobs = [(above, KNOB.match(line)) for above, line in itertools.pairwise(lines)]
     bare = [
         knob[0].strip()
         for above, knob in knobs
