@@ -3,7 +3,7 @@
   python -m dnr_jax.main --config configs/recflow.py                           simulated files
   python -m dnr_jax.main --config configs/recflow.py --config.data.path=DIR    your own download
 
-Presets: the default (a small model, 3 seeds), `smoke` (one seed, a tiny simulation, under a
+Presets: the default (a small model, 2 seeds), `smoke` (one seed, a tiny simulation, under a
 minute) and `paper` (the group's settings at full size; meant for the real data on a GPU or TPU).
 Measured times and metrics of each preset stand in docs/results.md.
 """
@@ -39,8 +39,8 @@ def get_config(preset: str = "") -> ConfigDict:
             "hash_buckets": 0,  # > 0: hash videos and authors instead of a dictionary
             "vector_size": 16,  # length of the category vectors that diversity is measured on
             "simulate": {  # used only while path is empty
-                "users": 600,
-                "videos": 20000,
+                "users": 400,
+                "videos": 12000,
                 "days": 7,
                 "requests_per_user_day": 1.6,
                 "seed": 0,
@@ -58,7 +58,7 @@ def _small(config: ConfigDict) -> None:
     config.generator.update(width=32, embedding_width=8)
     for player in ("reranker", "generator"):
         config.optim[player].update(learning_rate=3e-3, weight_decay=1e-5)
-    config.train.update(epochs=10, lambda_e=5, batch_size=128, seeds=3, patience=0)
+    config.train.update(epochs=8, lambda_e=4, batch_size=128, seeds=2, patience=0)
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -35,9 +35,9 @@ def run(config: Mapping[str, Any], workdir: Path) -> None:
     _cache_compiled_programs(Path(config["cache"]))
     with run_folder.open_run(workdir, config) as folder:
         prepared = datasets.prepare(config)
-        _audit(config, prepared, folder)
         checks.check_sizes(config, prepared)
         teams = players.build_all(rows, prepared)
+        _audit(config, prepared, folder)
         for number, (row, team) in enumerate(zip(rows, teams, strict=True), 1):
             _LOG.info("row %d of %d: %s", number, len(rows), row.label)
             _finish_row(row, team, prepared, folder)

@@ -27,12 +27,14 @@ def check(config: Mapping[str, Any], rows: list[Row]) -> None:
     _known(
         f"candidates.name (for {config['data']['name']})", config["candidates"]["name"], protocols
     )
-    for row in rows:
-        _known("reranker.name", row.config["reranker"]["name"], RERANKERS)
-        _known("noise.name", row.config["noise"]["name"], [*DRAWS, NO_NOISE])
-        _known("generator.name", row.config["generator"]["name"], [*LEARNED, NO_NOISE])
-        _known("divergence.name", row.config["divergence"]["name"], DIVERGENCES)
+    for names in (config, *(row.config for row in rows)):
+        _known("reranker.name", names["reranker"]["name"], RERANKERS)
+        _known("noise.name", names["noise"]["name"], [*DRAWS, NO_NOISE])
+        _known("generator.name", names["generator"]["name"], [*LEARNED, NO_NOISE])
+        _known("divergence.name", names["divergence"]["name"], DIVERGENCES)
     _check_ranges(config)
+    for player, settings in config["optim"].items():
+        _check_optimizer(player, settings)
 
 
 def check_sizes(config: Mapping[str, Any], prepared: Prepared) -> None:
@@ -68,6 +70,23 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
     for name, value in config["objective"].items():
         _at_least(f"objective.{name}", value, 0)
     _at_least("seed", config["seed"], 0)
+
+
+def _check_optimizer(player: str, settings: Mapping[str, float]) -> None:
+    allowed = {
+        "learning_rate": ("above 0", lambda v: v > 0),
+        "weight_decay": ("0 or more", lambda v: v >= 0),
+        "clip": ("above 0", lambda v: v > 0),
+        "b1": ("at least 0 and below 1", lambda v: 0 <= v < 1),
+        "b2": ("at least 0 and below 1", lambda v: 0 <= v < 1),
+        "eps": ("above 0", lambda v: v > 0),
+        "decay_factor": ("above 0", lambda v: v > 0),
+        "decay_every": ("1 or more", lambda v: v >= 1),
+    }
+    for name, value in settings.items():
+        words, holds = allowed[name]
+        if not holds(value):
+            raise ValueError(f"config.optim.{player}.{name} is {value}: it must be {words}")
 
 
 def _at_least(knob: str, value: float, least: int) -> None:

@@ -16,12 +16,11 @@ from dnr_jax.experiment.players import TRIVIAL, Players
 from dnr_jax.experiment.rows import Row
 from dnr_jax.experiment.training import seed_numbers
 from dnr_jax.io import json_files
-from dnr_jax.io.run_folder import RunFolder, write_per_request
+from dnr_jax.io.run_folder import ROWS, RunFolder, write_per_request
 from dnr_jax.training.phases import Progress
 from dnr_jax.types import Batch, Params
 
 EVALUATED = ("valid", "test")
-ROWS = "rows"
 UNCALIBRATED = ("ece", "brier")
 # Candidates that the plots of a row are drawn from: enough for smooth densities.
 ANALYSIS_SAMPLES = 20000

@@ -30,6 +30,7 @@ AUDIT = "audit.json"
 CHECKPOINTS = "checkpoints"
 PLOTS = "plots"
 ANALYSIS = "analysis"
+ROWS = "rows"
 LOCK = ".lock"
 _LOG = logging.getLogger(__name__)
 
@@ -154,13 +155,14 @@ def _take_lock(path: Path) -> int:
 def _settle_config(path: Path, config: Mapping[str, Any]) -> None:
     """Save the config of a new folder, or refuse one that differs from the saved."""
     new = json_files.plain(config)
-    if not (path / CONFIG).exists():
-        found = [n for n in (METRICS, RESULTS, CHECKPOINTS) if (path / n).exists()]
-        if found:
-            raise ValueError(
-                f"{path} holds {', '.join(found)} but no {CONFIG}: "
-                "choose another --workdir or delete this folder"
-            )
+    work = (AUDIT, METRICS, RESULTS, CHECKPOINTS, ROWS)
+    made = [name for name in work if (path / name).exists()]
+    if made and not (path / CONFIG).exists():
+        raise ValueError(
+            f"{path} holds {', '.join(made)} but no {CONFIG}: "
+            "choose another --workdir or delete this folder"
+        )
+    if not made:  # a new folder, or one whose first config was refused before any work
         json_files.write(path / CONFIG, new)
         return
     old, new = dict(_flatten(json_files.read(path / CONFIG))), dict(_flatten(new))

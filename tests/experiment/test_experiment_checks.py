@@ -147,3 +147,22 @@ def test_a_batch_larger_than_the_data_is_refused(logged, refused):
     _, config = logged
     text = refused(config, prepared=True)
     assert "config.train.batch_size is 64, but the training split has only 3 requests" in text
+
+
+def test_after_a_refusal_the_corrected_config_may_use_the_same_folder(tiny, refused):
+    refused(tiny(data={"path": "/no/such/folder"}), FileNotFoundError)
+    text = refused(tiny(candidates={"size": 5}))
+    assert "config.candidates.size is 5" in text
+    assert "another config" not in refused(tiny(data={"core": 1000}))
+
+
+def test_base_names_are_checked_even_if_every_row_overrides_them(tiny, refused):
+    assert "'betta'; did you mean 'beta'?" in refused(tiny(noise={"name": "betta"}))
+
+
+@pytest.mark.parametrize(
+    ("knob", "value"), [("b1", 1.0), ("b2", -0.1), ("learning_rate", 0.0), ("clip", 0.0)]
+)
+def test_optimiser_ranges(tiny, refused, knob, value):
+    text = refused(tiny(optim={"reranker": {knob: value}}))
+    assert f"config.optim.reranker.{knob} is {value}" in text

@@ -41,7 +41,8 @@ def test_same_config_resumes(tmp_path):
 
 
 def test_changed_config_is_refused_and_every_key_named(tmp_path):
-    run_folder.open_run(tmp_path, CONFIG).close()
+    with run_folder.open_run(tmp_path, CONFIG) as run:
+        run.append_metrics({"row": "score", "epoch": 1})
     changed = {"seed": 0, "data": {"name": "movielens", "path": ""}, "extra": 1}
     with pytest.raises(ValueError, match="another config") as error:
         run_folder.open_run(tmp_path, changed)
@@ -52,6 +53,12 @@ def test_changed_config_is_refused_and_every_key_named(tmp_path):
     assert "data.path" not in text
     assert "--workdir" in text
     run_folder.open_run(tmp_path, CONFIG).close()  # the refusal freed the lock
+
+
+def test_a_folder_without_any_work_takes_the_new_config(tmp_path):
+    run_folder.open_run(tmp_path, CONFIG).close()
+    with run_folder.open_run(tmp_path, CONFIG | {"seed": 7}) as run:
+        assert read(run.path / "config.json")["seed"] == 7
 
 
 def test_results_without_config_are_refused(tmp_path):
