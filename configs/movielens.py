@@ -57,7 +57,7 @@ def _small(config: ConfigDict) -> None:
     config.generator.update(width=32, embedding_width=8)
     for player in ("reranker", "generator"):
         config.optim[player].update(learning_rate=3e-3, weight_decay=1e-5)
-    config.train.update(epochs=12, lambda_e=6, batch_size=128, seeds=3, patience=0)
+    config.train.update(epochs=10, lambda_e=5, batch_size=128, seeds=3, patience=0)
 
 
 def _smoke(config: ConfigDict) -> None:
