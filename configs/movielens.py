@@ -52,12 +52,8 @@ def get_config(preset: str = "") -> ConfigDict:
 
 def _small(config: ConfigDict) -> None:
     """Size model and training for two CPU cores and a few minutes."""
-    config.data.history = 20
-    config.reranker.update(width=32, heads=2, layers=1, history_layers=1, feed_forward=64)
-    config.generator.update(width=32, embedding_width=8)
-    for player in ("reranker", "generator"):
-        config.optim[player].update(learning_rate=3e-3, weight_decay=1e-5)
-    config.train.update(epochs=10, lambda_e=5, batch_size=128, seeds=3, patience=0)
+    common.shrink(config)
+    config.train.update(epochs=10, lambda_e=5, seeds=3)
 
 
 def _smoke(config: ConfigDict) -> None:

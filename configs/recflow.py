@@ -53,12 +53,8 @@ def get_config(preset: str = "") -> ConfigDict:
 
 def _small(config: ConfigDict) -> None:
     """Size model and training for two CPU cores and a few minutes, installation included."""
-    config.data.history = 20
-    config.reranker.update(width=32, heads=2, layers=1, history_layers=1, feed_forward=64)
-    config.generator.update(width=32, embedding_width=8)
-    for player in ("reranker", "generator"):
-        config.optim[player].update(learning_rate=3e-3, weight_decay=1e-5)
-    config.train.update(epochs=8, lambda_e=4, batch_size=128, seeds=2, patience=0)
+    common.shrink(config)
+    config.train.update(epochs=8, lambda_e=4, seeds=2)
 
 
 def _smoke(config: ConfigDict) -> None:

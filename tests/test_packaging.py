@@ -74,3 +74,12 @@ def test_every_import_of_the_package_is_a_declared_dependency(project):
     known = {re.split(r"[><=\[]", d)[0] for d in project["project"]["dependencies"]}
     modules = {name.replace("-", "_") for name in known} | {"absl", "orbax"}
     assert set(imported()) - set(sys.stdlib_module_names) - {"dnr_jax"} <= modules
+
+
+def test_the_readme_s_example_of_a_new_reranker_applies_to_this_tree():
+    diff = block("linear") + "\n"
+    checked = subprocess.run(
+        ["git", "apply", "--check", "-"], input=diff, text=True, cwd=ROOT, capture_output=True
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert diff.count("\ndiff --git") == 2  # one new file, one table line, one test line

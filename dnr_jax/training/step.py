@@ -128,25 +128,23 @@ def make_step(game: Game, optimizer: optax.GradientTransformationExtraArgs, *, p
       `RERANKER_TERMS` and `GENERATOR_TERMS`, 0 for the idle player's.
     """
 
-    def reranker_turn(params: Params, batch: Batch, key: Array) -> tuple[Params, Terms]:
-        gradient, terms = jax.grad(reranker_terms, has_aux=True)(
-            params["reranker"], params["generator"], batch, key, game
-        )
-        terms |= {"reranker_gradient": optax.tree.norm(gradient)}
-        idle = jax.tree.map(jnp.zeros_like, params["generator"])
-        return {"reranker": gradient, "generator": idle}, _all_terms(terms)
+    def turn_of(player: str, idle: str, loss: Callable[..., tuple[Array, Terms]]) -> Callable:
+        def gradients(params: Params, batch: Batch, key: Array) -> tuple[Params, Terms]:
+            gradient, terms = jax.grad(loss, has_aux=True)(
+                params[player], params[idle], batch, key, game
+            )
+            terms |= {f"{player}_gradient": optax.tree.norm(gradient)}
+            zeros = jax.tree.map(jnp.zeros_like, params[idle])
+            return {player: gradient, idle: zeros}, _all_terms(terms)
 
-    def generator_turn(params: Params, batch: Batch, key: Array) -> tuple[Params, Terms]:
-        gradient, terms = jax.grad(generator_terms, has_aux=True)(
-            params["generator"], params["reranker"], batch, key, game
-        )
-        terms |= {"generator_gradient": optax.tree.norm(gradient)}
-        idle = jax.tree.map(jnp.zeros_like, params["reranker"])
-        return {"reranker": idle, "generator": gradient}, _all_terms(terms)
+        return gradients
+
+    turns = [turn_of("reranker", "generator", reranker_terms)]
+    if plays:
+        turns.append(turn_of("generator", "reranker", generator_terms))
 
     def step(state: TrainState, batch: Batch, turn: Array) -> tuple[TrainState, Terms]:
         key = jax.random.fold_in(state.key, state.step)
-        turns = [reranker_turn, generator_turn] if plays else [reranker_turn]
         gradients, terms = jax.lax.switch(turn, turns, state.params, batch, key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, turn=turn)
         params = optax.apply_updates(state.params, updates)

@@ -15,7 +15,7 @@ FINAL = ("results.json", "metrics.jsonl", "per_request.parquet", "audit.json")
 ROW = "dnr_b"
 
 
-def same_results(folder, reference):
+def assert_same_results(folder, reference):
     for name in FINAL:
         assert (folder / name).read_bytes() == (reference / name).read_bytes(), name
 
@@ -43,7 +43,7 @@ def flip_bit(version):
 
 def test_the_same_config_gives_the_same_bytes(resumable, uninterrupted, tmp_path):
     experiment.run(resumable, tmp_path / "again")
-    same_results(tmp_path / "again", uninterrupted)
+    assert_same_results(tmp_path / "again", uninterrupted)
 
 
 def test_a_finished_run_started_again_only_rewrites_its_results(resumable, uninterrupted, tmp_path):
@@ -51,7 +51,7 @@ def test_a_finished_run_started_again_only_rewrites_its_results(resumable, unint
     (folder / "results.json").unlink()
     before = [p.name for p in versions(folder)]
     experiment.run(resumable, folder)
-    same_results(folder, uninterrupted)
+    assert_same_results(folder, uninterrupted)
     assert [p.name for p in versions(folder)] == before
 
 
@@ -61,7 +61,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(
     flip_bit(versions(unfinished)[-1])
     experiment.run(resumable, unfinished)
     assert "torn" in caplog.text
-    same_results(unfinished, uninterrupted)
+    assert_same_results(unfinished, uninterrupted)
 
 
 def test_two_torn_checkpoints_are_an_error_that_names_the_folder(resumable, unfinished):
@@ -114,4 +114,4 @@ def test_a_loss_that_is_not_finite_stops_the_run_which_can_go_on_later(
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert {json.loads(line)["epoch"] for line in lines} == {1}
     experiment.run(resumable, folder)
-    same_results(folder, uninterrupted)
+    assert_same_results(folder, uninterrupted)

@@ -36,8 +36,10 @@ def test_new_folder_holds_config_and_environment(tmp_path):
 
 
 def test_same_config_resumes(tmp_path):
-    for _ in range(2):
-        run_folder.open_run(tmp_path, CONFIG).close()
+    for epoch in (1, 2):
+        with run_folder.open_run(tmp_path, CONFIG) as run:
+            run.append_metrics({"row": "score", "epoch": epoch})
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
 def test_changed_config_is_refused_and_every_key_named(tmp_path):
