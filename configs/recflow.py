@@ -54,7 +54,7 @@ def get_config(preset: str = "") -> ConfigDict:
 def _small(config: ConfigDict) -> None:
     """Size model and training for two CPU cores and a few minutes, installation included."""
     common.shrink(config)
-    config.train.update(epochs=8, lambda_e=4, seeds=2)
+    config.train.update(epochs=5, lambda_e=2, seeds=2, batch_size=32)
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -63,10 +63,10 @@ def _config_argument() -> str:
 
 
 def _main(_: list[str]) -> None:
+    _log_plainly()
     # Imported here: --help and a misspelt key answer at once, without loading JAX.
     from dnr_jax import experiment, reports
 
-    _log_plainly()
     workdir = Path(_WORKDIR.value or _default_workdir())
     try:
         experiment.run(_CONFIG.value.to_dict(), workdir)

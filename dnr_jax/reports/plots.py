@@ -123,28 +123,30 @@ def reliability(samples: Mapping[str, Samples]) -> Figure | None:
     """Draw observed positive rate against predicted probability, one panel a row."""
     if not samples:
         return None
-    figure, axes = _grid(len(samples), columns=4)
-    for axis, (label, sample) in zip(axes, samples.items(), strict=True):
-        mean, rate, share = reliability_bins(sample["probabilities"], sample["labels"])
-        axis.plot([0, 1], [0, 1], color="black", linestyle=":", label="perfect calibration")
-        axis.plot(mean, rate, color=COLOURS[0], label="model (dot area: share of candidates)")
-        axis.scatter(mean, rate, s=8 + 250 * share, color=COLOURS[0], alpha=0.6)
-        gap = 100 * float(np.sum(share * np.abs(mean - rate)))
-        _title(axis, label, f"mean gap {gap:.1f} %")
+    figure, axes = _grid(len(samples), columns=3)
+    bins = {n: reliability_bins(s["probabilities"], s["labels"]) for n, s in samples.items()}
+    # Positives are rare, and so are high probabilities: show the range that occurs.
+    top = 1.1 * max(float(max(mean.max(), rate.max())) for mean, rate in bins.values())
+    for axis, (label, (mean, rate)) in zip(axes, bins.items(), strict=True):
+        axis.plot([0, top], [0, top], color="black", linestyle=":", label="perfect calibration")
+        axis.plot(
+            mean, rate, "o-", color=COLOURS[0], label="model, a tenth of the candidates a dot"
+        )
+        _title(axis, label, f"mean gap {100 * float(np.mean(np.abs(mean - rate))):.2f} %")
         axis.set(xlabel="predicted probability", ylabel="share of positives")
-        axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+        axis.set(xlim=(0, top), ylim=(0, top))
     return _finish(figure, "Reliability")
 
 
 def reliability_bins(
     probabilities: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean probability, share of positives and share of candidates of each filled bin."""
-    slot = np.minimum((probabilities * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
-    columns = (np.ones(len(slot)), probabilities, labels)
-    count, mean, rate = (np.bincount(slot, c, minlength=RELIABILITY_BINS) for c in columns)
-    filled = count > 0
-    return mean[filled] / count[filled], rate[filled] / count[filled], count[filled] / len(slot)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean probability and share of positives of bins of equal size, by probability."""
+    order = np.argsort(probabilities, kind="stable")
+    parts = [part for part in np.array_split(order, RELIABILITY_BINS) if len(part)]
+    means = ((probabilities[part].mean(), labels[part].mean()) for part in parts)
+    mean, rate = np.array(list(means)).T
+    return mean, rate
 
 
 def _read_curves(folder: Path, labels: Mapping[str, str]) -> dict[str, Records]:

@@ -74,13 +74,13 @@ def test_generated_scores_only_of_rows_with_a_generator(folder):
     assert [p.get_label() for p in figure.axes[0].patches] == ["observed", *plots.PHASES.values()]
 
 
-def test_reliability_bins_by_hand():
-    probabilities = np.array([0.05, 0.07, 0.95, 1.0], np.float32)
-    labels = np.array([0, 1, 1, 1], np.float32)
-    mean, rate, share = plots.reliability_bins(probabilities, labels)
-    np.testing.assert_allclose(mean, [0.06, 0.975], rtol=1e-6)
-    np.testing.assert_allclose(rate, [0.5, 1.0])
-    np.testing.assert_allclose(share, [0.5, 0.5])
+def test_reliability_bins_hold_equal_shares_in_order_of_probability():
+    probabilities = np.random.default_rng(0).permutation(np.linspace(0, 1, 100))
+    mean, rate = plots.reliability_bins(probabilities, (probabilities > 0.25).astype(np.float32))
+    np.testing.assert_allclose(mean, np.sort(probabilities).reshape(10, 10).mean(1), rtol=1e-6)
+    np.testing.assert_allclose(rate, [0, 0, 0.5] + [1] * 7)
+    mean, rate = plots.reliability_bins(np.array([0.9, 0.1]), np.array([1.0, 0.0]))
+    np.testing.assert_allclose([mean, rate], [[0.1, 0.9], [0.0, 1.0]])
 
 
 def test_nothing_to_draw(tmp_path):
