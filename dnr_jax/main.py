@@ -1,7 +1,7 @@
 """Train and compare denoising rerankers: one config in, one result table out.
 
   python -m dnr_jax.main --config configs/recflow.py                the whole table, simulated
-  python -m dnr_jax.main --config configs/recflow.py:smoke          the same in under a minute
+  python -m dnr_jax.main --config configs/recflow.py:smoke          a short one, under a minute
   python -m dnr_jax.main --config configs/movielens.py --config.data.path=DIR   your download
   ... --config.table=score,dnr_b                                    some rows only
   ... --config.objective.lambda_adv=0.0                             an ablation

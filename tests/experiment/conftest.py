@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import movielens
+from configs import common, movielens
 from dnr_jax import experiment, reports
 from dnr_jax.rerankers import RERANKERS
 
@@ -62,6 +62,7 @@ def tiny(shared, quick):
         config = movielens.get_config("smoke").to_dict()
         small = {
             "cache": str(shared / "cache"),
+            "table": ",".join(common.DEFAULT_TABLE),
             "data": {"path": str(shared / "ratings"), "history": 4, "core": 5},
             "candidates": {"name": "exposed_plus_sampled", "size": 12},
             "retriever": {"width": 8, "epochs": 1},
