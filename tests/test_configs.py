@@ -44,7 +44,7 @@ def test_every_preset_passes_the_checks(module, preset):
     plain = config.to_dict()
     table = resolve(plain)
     checks.check(plain, table)
-    assert len(table) == (6 if preset == "smoke" else 10)
+    assert len(table) == (5 if preset == "smoke" else 10)
     assert 0 < plain["train"]["lambda_e"] < plain["train"]["epochs"]
 
 
