@@ -46,15 +46,24 @@ def prepare(config: Config) -> Prepared:
     """
     cache = Path(config["cache"]).expanduser()
     prepared = DATASETS[config["data"]["name"]].prepare(config, cache)
+    _describe(config, prepared)
+    return prepared
+
+
+def _describe(config: Config, prepared: Prepared) -> None:
+    """Tell the user what was found; the whole report goes to the run folder's audit."""
+    report = prepared.report
     sizes = ", ".join(f"{len(s.request_id)} {name}" for name, s in prepared.splits.items())
     _LOG.info("data %s: requests %s", prepared.fingerprint, sizes)
-    if "retriever" in prepared.report:
-        quality = prepared.report["retriever"]["test"]
+    if "retriever" in report:
+        quality = report["retriever"]["test"]
         numbers = ", ".join(f"{n} {v:.3f}" for n, v in quality.items() if isinstance(v, float))
         _LOG.info("retriever %s on test: %s", config["retriever"]["name"], numbers)
-    for warning in prepared.report.get("warnings", []):
+    if "rank_base" in report:
+        shares = ", ".join(f"{n} {v:.0%}" for n, v in report["rank_valid_fraction"].items())
+        _LOG.info("rank_index starts at %s; valid: %s", report["rank_base"]["rank_index"], shares)
+    for warning in report.get("warnings", []):
         _LOG.warning("data: %s", warning)
-    return prepared
 
 
 def _recflow(config: Config, cache: Path) -> Prepared:
