@@ -60,7 +60,8 @@ def _describe(config: Config, prepared: Prepared) -> None:
         numbers = ", ".join(f"{n} {v:.3f}" for n, v in quality.items() if isinstance(v, float))
         _LOG.info("retriever %s on test: %s", config["retriever"]["name"], numbers)
     if "rank_base" in report:
-        shares = ", ".join(f"{n} {v:.0%}" for n, v in report["rank_valid_fraction"].items())
+        found = report["rank_valid_fraction"].items()  # None for a flag that no row carries
+        shares = ", ".join(f"{flag} {share:.0%}" for flag, share in found if share is not None)
         _LOG.info("rank_index starts at %s; valid: %s", report["rank_base"]["rank_index"], shares)
     for warning in report.get("warnings", []):
         _LOG.warning("data: %s", warning)
