@@ -54,11 +54,14 @@ def build_all(rows: list[Row], prepared: Prepared) -> list[Players]:
       ValueError: a name is in no table, or a value is outside its range.
     """
     models: dict[str, tuple[Reranker, Score]] = {}
-    for row in rows:
-        knobs = json.dumps(row.config["reranker"], sort_keys=True)
-        models.setdefault(knobs, _reranker(row.config, prepared))
-    chosen = (models[json.dumps(row.config["reranker"], sort_keys=True)] for row in rows)
-    return [_players(row.config, prepared, *m) for row, m in zip(rows, chosen, strict=True)]
+
+    def model(config: Mapping[str, Any]) -> tuple[Reranker, Score]:
+        knobs = json.dumps(config["reranker"], sort_keys=True)
+        if knobs not in models:
+            models[knobs] = _reranker(config, prepared)
+        return models[knobs]
+
+    return [_players(row.config, prepared, *model(row.config)) for row in rows]
 
 
 def _players(
