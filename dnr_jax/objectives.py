@@ -19,27 +19,10 @@ candidates, so that a list's log-likelihood is -N times its mean.
 
 from __future__ import annotations
 
-import chex
-import jax
-import jax.numpy as jnp
-
-from dnr_jax import ops
+from dnr_jax.nn.losses import bce
 from dnr_jax.types import Array, Batch, Divergence
 
 Terms = dict[str, Array]
-
-
-def bce(logits: Array, labels: Array, weights: Array) -> Array:
-    """Compute the mean binary cross-entropy sum w (softplus(s) - z s) / sum w; 0 without weight.
-
-    Args:
-      logits: s, `float32 [B, N]`; may be anything, NaN included, where the weight is 0.
-      labels: z, `float32 [B, N]` in [0, 1].
-      weights: w, `float32 [B, N]` >= 0.
-    """
-    chex.assert_equal_shape([logits, labels, weights])
-    safe = jnp.where(weights > 0, logits, 0.0)
-    return ops.weighted_mean(jax.nn.softplus(safe) - labels * safe, weights)
 
 
 def direct_loss(logits: Array, labels: Array, weights: Array) -> Array:

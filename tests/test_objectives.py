@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import special
 
 from dnr_jax import divergences, objectives
+from dnr_jax.nn import losses
 
 N = 3  # candidates
 LEVELS = (0.1, 0.5, 0.8)  # score levels
@@ -136,7 +137,7 @@ def test_bce_value_and_gradient():
     s, z, w = np.float32([[2, -1, 40]]), np.float32([[1, 0, 0.5]]), np.float32([[1, 3, 2]])
     p = special.expit(s.astype(np.float64))
     each = -z * special.log_expit(s) - (1 - z) * special.log_expit(-s.astype(np.float64))
-    value, slope = quick_jit(jax.value_and_grad(objectives.bce))(s, z, w)
+    value, slope = quick_jit(jax.value_and_grad(losses.bce))(s, z, w)
     np.testing.assert_allclose(value, (w * each).sum() / 6, rtol=1e-6)
     np.testing.assert_allclose(slope, w * (p - z) / 6, rtol=1e-5)
 
@@ -145,15 +146,15 @@ def test_unweighted_entries_never_matter():
     w = jnp.float32([[1, 0, 0], [0, 0, 0]])
     s = jnp.float32([[0.3, jnp.nan, -1e9], [jnp.nan, 5, 1e30]])
     z = jnp.float32([[1, 0, jnp.nan], [0, 1, 1]])
-    value, slope = quick_jit(jax.value_and_grad(objectives.bce))(s, z, w)
+    value, slope = quick_jit(jax.value_and_grad(losses.bce))(s, z, w)
     np.testing.assert_allclose(value, np.log1p(np.exp(-0.3)), rtol=1e-6)
     assert (np.asarray(slope).ravel()[1:] == 0).all()
-    value, slope = quick_jit(jax.value_and_grad(objectives.bce))(s, z, jnp.zeros_like(w))
+    value, slope = quick_jit(jax.value_and_grad(losses.bce))(s, z, jnp.zeros_like(w))
     assert value == 0
     assert (slope == 0).all()
 
 
-BCE = quick_jit(objectives.bce)
+BCE = quick_jit(losses.bce)
 NUMBERS = st.lists(st.floats(-30, 30, width=32), min_size=4, max_size=4)
 
 
@@ -177,7 +178,7 @@ def test_totals_are_the_weighted_terms():
         x_noisy, z, w, jnp.float32(0.7), lambda_adv=0.5, lambda_x=2.0
     )
     assert set(terms) == {"adversarial", "regulariser"}
-    np.testing.assert_allclose(total, -0.5 * objectives.bce(x_noisy, z, w) + 1.4, rtol=1e-6)
+    np.testing.assert_allclose(total, -0.5 * losses.bce(x_noisy, z, w) + 1.4, rtol=1e-6)
 
 
 def test_regulariser_counts_judged_candidates_only():

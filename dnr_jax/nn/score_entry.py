@@ -120,3 +120,27 @@ class ScoredHead(nn.Module):
         if self.use.place == "late":
             hidden = nn.relu(nn.Dense(self.width, name="hidden")(hidden))
         return nn.Dense(1, name="output")(hidden)[..., 0]
+
+
+class ProductHead(nn.Module):
+    """Turn a state q and candidates e into logits `q . e`, with x where `use` says so.
+
+    For models whose score is an inner product. Without scores it has no parameters. "early" puts x
+    into e before the product; a late place adds `ScoredHead(q * e, x)` to the product.
+
+    Attributes:
+      use: entry and place.
+      width: hidden width of the non-linear head.
+    """
+
+    use: ScoreUse
+    width: int
+
+    @nn.compact
+    def __call__(self, state: Array, items: Array, scores: Array) -> Array:
+        """Map `state [B, D]`, `items [B, N, D]` and `scores [B, N]` to `float32 [B, N]`."""
+        matched = state[:, None] * EarlyEntry(self.use)(items, scores)
+        logits = matched.sum(axis=-1)
+        return (
+            logits + ScoredHead(self.use, self.width)(matched, scores) if self.use.late else logits
+        )
