@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from flax import linen as nn
 from dnr_jax.types import Array
 
 
-def _scan(step: Callable, start: Array, inputs: Array, where: Array, *, reverse: bool) -> Array:
+def _scan(step: Callable, start: Any, inputs: Array, where: Array, *, reverse: bool) -> Array:
     """Run `step(state, input) -> state` over axis 1 and return every state, `[B, T, H]`.
 
     `state` may be a tuple of arrays, whose first is the output; each is kept where `where` is
