@@ -6,16 +6,22 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from dnr_jax.rerankers.dlcm import dlcm
+from dnr_jax.rerankers.mir import mir
 from dnr_jax.rerankers.prm import prm
+from dnr_jax.rerankers.setrank import setrank
 from dnr_jax.rerankers.trivial import popularity, random, retriever, reversed_retriever
 from dnr_jax.types import FeatureSpec, Reranker
 
 RERANKERS: dict[str, Callable[..., Reranker]] = {
+    "dlcm": dlcm,
+    "mir": mir,
     "popularity": popularity,
     "prm": prm,
     "random": random,
     "retriever": retriever,
     "reversed": reversed_retriever,
+    "setrank": setrank,
 }
 
 

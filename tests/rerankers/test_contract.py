@@ -25,6 +25,16 @@ PRM = {
     "score_entry": "concatenate",
     "score_place": "late",
 }
+DLCM = {
+    "width": 8,
+    "heads": 2,
+    "feed_forward": 8,
+    "dropout": 0.2,
+    "history_layers": 1,
+    "score_entry": "none",
+    "score_place": "late",
+}
+SETRANK = DLCM | {"layers": 1, "attention": "imsab", "inducing": 3, "positions": "none"}
 POPULARITY = np.arange(factories.SIZES["item"], dtype=np.float32)
 
 
@@ -43,6 +53,14 @@ class Case(NamedTuple):
 
 
 CASES = {
+    "dlcm": Case("dlcm", DLCM),
+    "dlcm_early": Case(
+        "dlcm", DLCM | {"score_entry": "concatenate", "score_place": "early"}, reads_scores=True
+    ),
+    "mir": Case("mir", DLCM | {"score_entry": "concatenate"}, reads_scores=True),
+    "mir_early": Case(
+        "mir", DLCM | {"score_entry": "add", "score_place": "early"}, reads_scores=True
+    ),
     "popularity": Case("popularity", {"item_popularity": POPULARITY}),
     "random": Case("random", {"seed": 0}),
     "retriever": Case("retriever", {}, reads_scores=True),
@@ -58,6 +76,13 @@ CASES = {
         PRM | {"positions": "index", "causal": True, "score_entry": "none"},
         order_aware=True,
     ),
+    "setrank": Case("setrank", SETRANK | {"score_entry": "concatenate"}, reads_scores=True),
+    "setrank_msab_early": Case(
+        "setrank",
+        SETRANK | {"attention": "msab", "score_entry": "weight", "score_place": "early"},
+        reads_scores=True,
+    ),
+    "setrank_ordinal": Case("setrank", SETRANK | {"positions": "rank"}),
 }
 
 

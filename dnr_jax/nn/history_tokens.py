@@ -1,0 +1,73 @@
+"""Request -> user state, candidates and the history as a list: for models that read every event."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.embeddings import FeatureEmbedding
+from dnr_jax.nn.user_state import RequestEncoder
+from dnr_jax.types import Array, FeatureSpec, Request
+
+
+class HistoryRequestEncoder(nn.Module):
+    """`RequestEncoder` that returns the events as well, encoded by the weights of the candidates.
+
+    An event is `e_l + g_l`: e_l as for a candidate, g_l the sum of its other columns, in a table
+    of their own.
+
+    Attributes:
+      spec, width, layers, heads, feed_forward: see `RequestEncoder`.
+    """
+
+    spec: FeatureSpec
+    width: int
+    layers: int
+    heads: int
+    feed_forward: int
+
+    @nn.compact
+    def __call__(self, request: Request, *, drop: Drop) -> tuple[Array, Array, Array]:
+        """Return `(u [B, D], e [B, N, D], events [B, T, D])`."""
+        encoder = RequestEncoder(
+            self.spec, self.width, self.layers, self.heads, self.feed_forward, name="encoder"
+        )
+        user, both = encoder(_with_events(self.spec, request), drop=drop)
+        items, events = jnp.split(both, [request.where.shape[1]], axis=1)
+        own = tuple(name for name in self.spec.history if name not in self.spec.item)
+        if not own:
+            return user, items, events
+        columns = FeatureEmbedding(_history_spec(self.spec, own), self.width, name="columns")
+        return user, items, events + columns(_history_alone(self.spec, own, request)).history_events
+
+
+def _with_events(spec: FeatureSpec, request: Request) -> Request:
+    """Append the events to the candidates: `[B, N + T, Fi]`.
+
+    A column that history lacks is padding there, which embeds to 0.
+    """
+    blank = jnp.zeros(request.history_where.shape, request.candidates.dtype)
+    events = [
+        request.history[:, :, spec.history.index(name)] if name in spec.history else blank
+        for name in spec.item
+    ]
+    both = jnp.concatenate([request.candidates, jnp.stack(events, axis=-1)], axis=1)
+    return replace(request, candidates=both)
+
+
+def _history_spec(spec: FeatureSpec, names: tuple[str, ...]) -> FeatureSpec:
+    return FeatureSpec(user=(), context=(), history=names, item=(), sizes=spec.sizes)
+
+
+def _history_alone(spec: FeatureSpec, names: tuple[str, ...], request: Request) -> Request:
+    """Keep the history columns `names` and nothing else: the request of `_history_spec`."""
+    return replace(
+        request,
+        user=request.user[:, :0],
+        context=request.context[:, :0],
+        history=request.history[:, :, [spec.history.index(name) for name in names]],
+        candidates=request.candidates[:, :, :0],
+    )

@@ -1,0 +1,114 @@
+"""DLCM: a GRU reads the initial ranking, and its last state is the context of every candidate.
+
+Ai et al. 2018, arXiv 1804.05936. Steps are the fused user and item states h (with x if the entry is
+early) in place of hand-made features, the context is tanh(W s + b), and there is one head where the
+paper allows several in parallel.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dnr_jax import ops
+from dnr_jax.nn.adapter import trained_by, wrap
+from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.losses import attrank
+from dnr_jax.nn.recurrent import GRU
+from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.user_state import Fusion, RequestEncoder
+from dnr_jax.types import Array, FeatureSpec, Request, Reranker
+
+
+class DLCM(nn.Module):
+    """The module behind `dlcm`; see there for the attributes.
+
+    The order of the steps depends on the scores, so the GRU runs once per set of scores.
+    """
+
+    spec: FeatureSpec
+    width: int
+    heads: int
+    feed_forward: int
+    history_layers: int
+    scores: ScoreUse
+
+    def setup(self) -> None:
+        """Make the blocks, in the order in which they run."""
+        self.request_encoder = RequestEncoder(
+            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
+        )
+        self.fusion = Fusion(self.width)
+        self.early_entry = EarlyEntry(self.scores)
+        self.ranking = GRU(self.width)
+        self.context = nn.Dense(self.width)
+        self.head = ScoredHead(self.scores, self.width)
+
+    def encode(self, request: Request, *, drop: Drop) -> Array:
+        """Return the candidate states h `[B, N, D]`."""
+        user, items = self.request_encoder(request, drop=drop)
+        return self.fusion(user, items, drop=drop)
+
+    def decode(self, memory: Array, scores: Array, where: Array, *, drop: Drop) -> Array:
+        """Return the logits `[B, N]`, those of the head on `o_i tanh(W s_n + b)`."""
+        tokens = self.early_entry(memory, scores)
+        order = lowest_first(scores, where)
+        states = self.ranking(
+            jnp.take_along_axis(tokens, order[..., None], axis=1),
+            jnp.take_along_axis(where, order, axis=1),
+        )
+        # Padding stands last and leaves the state as it was.
+        context = drop(jnp.tanh(self.context(states[:, -1:])))
+        places = jnp.argsort(order, axis=1)
+        outputs = jnp.take_along_axis(states, places[..., None], axis=1)
+        return self.head(outputs * context, scores)
+
+
+def lowest_first(scores: Array, where: Array) -> Array:
+    """Sort the real candidates by rising score, padding last: indices `int32 [B, N]`."""
+    return jnp.argsort(-ops.ranks(scores, where), axis=-1, stable=True)
+
+
+def dlcm(
+    spec: FeatureSpec,
+    *,
+    width: int,
+    heads: int,
+    feed_forward: int,
+    dropout: float,
+    history_layers: int,
+    score_entry: str,
+    score_place: str,
+) -> Reranker:
+    """Build DLCM (Ai et al. 2018, arXiv 1804.05936).
+
+    The GRU is fed from the lowest to the highest score, so the best candidates are freshest in its
+    last state s_n. With o_i its state after candidate i, the logit is `w (o_i tanh(W s_n + b))`.
+    The model depends on the order of the scores even with `score_entry="none"`; tied scores are
+    read in storage order. Its own loss is AttRank on the plain logits, without the floor at 0 that
+    public ports put on them.
+
+    Args:
+      spec: column names and vocabulary sizes.
+      width: D, also of the GRU; a multiple of `heads`.
+      heads: attention heads of the history encoder.
+      feed_forward: hidden width of its FFN.
+      dropout: rate in [0, 1), also on the context.
+      history_layers: transformer blocks over the history, >= 1.
+      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry`. The paper's input
+        `[h_i, x_i]` is "concatenate" at place "early".
+      score_place: "late" (non-linear head), "late_linear" or "early".
+
+    Raises:
+      ValueError: a size, rate or name is outside its range.
+    """
+    if width < 1 or heads < 1 or width % heads:
+        raise ValueError(f"width {width} is not a multiple of heads {heads}: change one of them")
+    if min(history_layers, feed_forward) < 1:
+        raise ValueError(
+            f"history_layers {history_layers} and feed_forward {feed_forward} "
+            "must both be at least 1"
+        )
+    use = ScoreUse(score_entry, score_place)
+    module = DLCM(spec, width, heads, feed_forward, history_layers, use)
+    return trained_by(wrap(module, dropout=dropout), attrank)

@@ -1,0 +1,208 @@
+"""MIR: candidates and history attend to one another through a matrix of affinities.
+
+Xi et al. 2022, "Multi-Level Interaction Reranking with User Behavior History" (SIGIR). With
+candidates V (a set), events Q (a list), user state u and event age a_l:
+
+- `V = [h, MHA(h, h, h)]`, `Q = [e, BiLSTM(e)]`;
+- `C = tanh(Q W V^T (1 + D))`, `D_l = exp(-theta_u a_l)`, `theta_u = ReLU(MLP(u))`;
+- `v_i = sum_j softmax_j(tanh(V_i w_v + sum_l (Q_l w_q) C_lj)) V_j`;
+- `q_i = sum_l softmax_l(tanh(Q_l w_q + (V_i w_v) sum_j C_lj)) Q_l`;
+- a network of `[h, v, q]` gives the logit.
+
+The authors' code differs: w_v and w_q have a column per place in the list, so that the logits
+depend on the storage order (here: one column); affinities grow with age (here: they fall); q lacks
+the term Q_l w_q. The feature-level affinities need raw features: of ids they would be one more
+bilinear form, which W holds already. Ages are index distances, not times.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dnr_jax import ops
+from dnr_jax.nn.adapter import wrap
+from dnr_jax.nn.attention import Attention
+from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.history_tokens import HistoryRequestEncoder
+from dnr_jax.nn.mlp import MLP
+from dnr_jax.nn.recurrent import LSTM
+from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.user_state import Fusion
+from dnr_jax.types import Array, FeatureSpec, Request, Reranker
+
+
+class History(NamedTuple):
+    """What the candidates meet.
+
+    Attributes:
+      events: Q, `float32 [B, T, Fq]`.
+      decay: theta_u, `float32 [B]` >= 0.
+      where: `bool [B, T]`, left-padded.
+    """
+
+    events: Array
+    decay: Array
+    where: Array
+
+
+class HistoryList(nn.Module):
+    """Make `Q = [e, BiLSTM(e)]`, each direction with half the width of e.
+
+    Attributes:
+      width: D, even.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, events: Array, where: Array) -> Array:
+        """Map `events [B, T, D]` under `where [B, T]` to `float32 [B, T, 2 D]`."""
+        half = self.width // 2
+        forward = LSTM(half, name="forward")(events, where)
+        backward = LSTM(half, reverse=True, name="backward")(events, where)
+        return jnp.concatenate([events, forward, backward], axis=-1)
+
+
+class SetToList(nn.Module):
+    """Read candidates and history by their affinities C; the equations head this file."""
+
+    @nn.compact
+    def __call__(self, candidates: Array, history: History, where: Array) -> Array:
+        """Return `[v, q]`, `float32 [B, N, Fv + Fq]`; q is 0 for an empty history.
+
+        `candidates` is V, `float32 [B, N, Fv]` under `where` `bool [B, N]`.
+        """
+        size = candidates.shape[-1]
+        # Affinities of about 1 at first: the usual kernel is sqrt(Fv) larger and saturates C.
+        initial = nn.initializers.variance_scaling(1 / size, "fan_in", "normal")
+        bilinear = nn.Dense(size, use_bias=False, kernel_init=initial, name="bilinear")
+        raw = bilinear(history.events) @ jnp.swapaxes(candidates, 1, 2)
+        both = history.where[:, :, None] & where[:, None, :]
+        c = jnp.where(both, affinities(raw, history.decay), 0.0)
+        of_v = nn.Dense(1, use_bias=False, name="candidate")(candidates)  # [B, N, 1]
+        of_q = jnp.swapaxes(nn.Dense(1, use_bias=False, name="event")(history.events), 1, 2)
+        to_candidates = masked_softmax(jnp.tanh(of_v + of_q @ c), where)
+        to_events = masked_softmax(jnp.tanh(of_q + of_v * c.sum(axis=2)[:, None]), history.where)
+        return jnp.concatenate([to_candidates @ candidates, to_events @ history.events], axis=-1)
+
+
+def affinities(raw: Array, decay: Array) -> Array:
+    """Compute `tanh(C (1 + exp(-theta a_l)))` with a_l = T - l, the number of events after l.
+
+    Args:
+      raw: C, `float32 [B, T, N]`.
+      decay: theta, `float32 [B]`.
+    """
+    ages = jnp.arange(raw.shape[1], dtype=jnp.float32)[::-1]
+    return jnp.tanh(raw * (1 + jnp.exp(-decay[:, None, None] * ages[None, :, None])))
+
+
+def masked_softmax(logits: Array, where: Array) -> Array:
+    """Softmax of `logits [B, Q, L]` over the keys with `where [B, L]`; 0 for the others."""
+    seen = jnp.broadcast_to(where[:, None], logits.shape)
+    return jnp.where(seen, jnp.exp(ops.masked_log_softmax(logits, seen)), 0.0)
+
+
+class MIR(nn.Module):
+    """The module behind `mir`; see there for the attributes.
+
+    All but the head stands in `encode`, unless the entry is early: then what meets the candidates
+    stands in `decode` and runs once per set of scores.
+    """
+
+    spec: FeatureSpec
+    width: int
+    heads: int
+    feed_forward: int
+    history_layers: int
+    scores: ScoreUse
+
+    def setup(self) -> None:
+        """Make the blocks, in the order in which they run."""
+        self.request_encoder = HistoryRequestEncoder(
+            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
+        )
+        self.fusion = Fusion(self.width)
+        self.history_list = HistoryList(self.width)
+        self.decay = MLP((max(1, self.width // 4),), 1)
+        self.early_entry = EarlyEntry(self.scores)
+        self.candidate_set = Attention(self.heads)
+        self.interaction = SetToList()
+        self.network = MLP((4 * self.width, 3 * self.width // 2), 5 * self.width // 8)
+        self.head = ScoredHead(self.scores, self.width)
+
+    def encode(self, request: Request, *, drop: Drop) -> Array | tuple[Array, History]:
+        """Return the head's input `[B, N, .]`, or h and the history where the entry is early."""
+        user, items, events = self.request_encoder(request, drop=drop)
+        tokens = self.fusion(user, items, drop=drop)
+        history = History(
+            self.history_list(events, request.history_where),
+            nn.relu(self.decay(user, drop=drop)[..., 0]),
+            request.history_where,
+        )
+        if self.scores.early:
+            return tokens, history
+        return self._interact(tokens, history, request.where, drop=drop)
+
+    def decode(
+        self, memory: Array | tuple[Array, History], scores: Array, where: Array, *, drop: Drop
+    ) -> Array:
+        """Return the logits `[B, N]`."""
+        if isinstance(memory, tuple):
+            tokens, history = memory
+            memory = self._interact(self.early_entry(tokens, scores), history, where, drop=drop)
+        return self.head(memory, scores)
+
+    def _interact(self, tokens: Array, history: History, where: Array, *, drop: Drop) -> Array:
+        mixed = self.candidate_set(tokens, tokens, where, causal=False)
+        candidates = jnp.concatenate([tokens, mixed], axis=-1)
+        met = self.interaction(candidates, history, where)
+        return nn.relu(self.network(jnp.concatenate([tokens, met], axis=-1), drop=drop))
+
+
+def mir(
+    spec: FeatureSpec,
+    *,
+    width: int,
+    heads: int,
+    feed_forward: int,
+    dropout: float,
+    history_layers: int,
+    score_entry: str,
+    score_place: str,
+) -> Reranker:
+    """Build MIR (Xi et al. 2022, SIGIR) in a form that is equivariant over the candidates.
+
+    Sizes follow the width D as the paper's follow 128: each direction of the LSTM has D / 2 (64),
+    the network of the decay D / 4 (32), and the last network 4 D, 3 D / 2 and 5 D / 8 (500, 200 and
+    80 in the paper). Hidden layers have ReLU, dropout and LayerNorm. Trained by the binary
+    cross-entropy, the authors' default. An event is its item encoding plus its other columns.
+
+    Args:
+      spec: column names and vocabulary sizes.
+      width: D, even and a multiple of `heads`.
+      heads: attention heads over the candidates, and of the history encoder behind u.
+      feed_forward: hidden width of that encoder's FFN.
+      dropout: rate in [0, 1).
+      history_layers: transformer blocks of the history encoder, >= 1.
+      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry`.
+      score_place: "late" (non-linear head), "late_linear" or "early".
+
+    Raises:
+      ValueError: a size, rate or name is outside its range.
+    """
+    if width < 2 or heads < 1 or width % heads or width % 2:
+        raise ValueError(
+            f"width {width} is not even or not a multiple of heads {heads}: change one of them"
+        )
+    if min(history_layers, feed_forward) < 1:
+        raise ValueError(
+            f"history_layers {history_layers} and feed_forward {feed_forward} "
+            "must both be at least 1"
+        )
+    use = ScoreUse(score_entry, score_place)
+    module = MIR(spec, width, heads, feed_forward, history_layers, use)
+    return wrap(module, dropout=dropout)
