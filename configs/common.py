@@ -18,6 +18,9 @@ ADAM = {
     "decay_every": 100,  # ... after every so many epochs
 }
 
+# What a row sets to train on the observed scores alone.
+NO_NOISE = {"noise": {"name": "none"}, "generator": {"name": "none"}}
+
 # The rows that every run trains unless `table` says otherwise.
 DEFAULT_TABLE = (
     "random",
@@ -54,6 +57,8 @@ def get_config() -> ConfigDict:
                 "feed_forward": 128,  # width inside a transformer block
                 "dropout": 0.1,
                 "positions": "none",  # none | rank (of the score) | index (of storage)
+                "attention": "imsab",  # SetRank: msab (all pairs) | imsab (through learned points)
+                "inducing": 20,  # SetRank, imsab only: how many learned points
                 "causal": False,  # True: a candidate sees only those stored before it
                 "score_entry": "concatenate",  # none | concatenate | add | weight
                 "score_place": "late",  # late (small MLP) | late_linear (one slope) | early
@@ -86,6 +91,7 @@ def get_config() -> ConfigDict:
             "optim": {"reranker": dict(ADAM), "generator": dict(ADAM)},
             "train": {
                 "epochs": 200,
+                "loss": "own",  # own (of the paper) | bce; rows with noise always train by bce
                 "lambda_e": 60,  # epochs with the heuristic generator before the learned one
                 "batch_size": 512,
                 "seeds": 5,  # how many: seed, seed + 1, ...; one table over all of them
@@ -120,7 +126,6 @@ def rows() -> dict:
     A row's knobs win over the command line's; the row "dnr" sets none and is the config as it
     stands. `{reranker}` stands for the name in `config.reranker`.
     """
-    no_noise = {"noise": {"name": "none"}, "generator": {"name": "none"}}
     return {
         "random": _trivial("random", "random"),
         "popularity": _trivial("popularity", "popularity"),
@@ -129,12 +134,12 @@ def rows() -> dict:
         "plain": {
             "model": "{reranker}",
             "label": "{reranker} without scores",
-            "set": {"reranker": {"score_entry": "none"}, **no_noise},
+            "set": {"reranker": {"score_entry": "none"}, **NO_NOISE},
         },
         "score": {
             "model": "{reranker}+score",
             "label": "{reranker} with scores",
-            "set": no_noise,
+            "set": NO_NOISE,
         },
         "dnr": {"model": "{reranker}+dnr", "label": "DNR as configured", "set": {}},
         "dnr_b": _dnr("b", "DNR-B", noise={"name": "beta"}),
@@ -146,11 +151,29 @@ def rows() -> dict:
             noise={"name": "beta"},
             divergence={"conditional": True},
         ),
+        **_rival("sasrec", "SASRec"),
+        **_rival("gru4rec", "GRU4Rec"),
+        **_rival("dlcm", "DLCM"),
+        **_rival("setrank", "SetRank"),
+        **_rival("mir", "MIR"),
     }
 
 
 def _trivial(name: str, label: str) -> dict:
     return {"model": name, "label": label, "set": {"reranker": {"name": name}}}
+
+
+def _rival(name: str, label: str) -> dict:
+    """Make a model's two rows, `name` without scores and `name_score` with them."""
+    without = {"reranker": {"name": name, "score_entry": "none"}, **NO_NOISE}
+    return {
+        name: {"model": name, "label": f"{label} without scores", "set": without},
+        f"{name}_score": {
+            "model": f"{name}+score",
+            "label": f"{label} with scores",
+            "set": {"reranker": {"name": name}, **NO_NOISE},
+        },
+    }
 
 
 def _dnr(suffix: str, label: str, **knobs: dict) -> dict:

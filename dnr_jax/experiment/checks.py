@@ -13,6 +13,7 @@ from dnr_jax.experiment.rows import Row, unknown
 from dnr_jax.noise import DRAWS, NOISES
 from dnr_jax.rerankers import RERANKERS
 
+LOSSES = ("own", "bce")
 LEARNED = [name for name in NOISES if name not in DRAWS]
 
 
@@ -32,6 +33,7 @@ def check(config: Mapping[str, Any], rows: list[Row]) -> None:
         _known("noise.name", names["noise"]["name"], [*DRAWS, NO_NOISE])
         _known("generator.name", names["generator"]["name"], [*LEARNED, NO_NOISE])
         _known("divergence.name", names["divergence"]["name"], DIVERGENCES)
+    _known("train.loss", config["train"]["loss"], LOSSES)
     _check_ranges(config)
     for player, settings in config["optim"].items():
         _check_optimizer(player, settings)

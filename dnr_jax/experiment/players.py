@@ -16,7 +16,7 @@ from dnr_jax.experiment.rows import Row
 from dnr_jax.noise.beta import fit_beta
 from dnr_jax.noise.resampled import score_pools
 from dnr_jax.training.optimizers import OptimizerSettings, two_player_optimizer
-from dnr_jax.types import Array, Divergence, Noise, Params, Request, Reranker, apply
+from dnr_jax.types import Array, Divergence, Loss, Noise, Params, Request, Reranker, apply
 
 Score = Callable[[Params, Request, Array], Array]
 
@@ -33,6 +33,7 @@ class Players(NamedTuple):
       reranker: the model.
       score: its `(params, request, scores) -> logits` without dropout; rows of the same reranker
         share one object, and so one compiled program.
+      loss: what a row without denoising trains by; None = the binary cross-entropy.
       heuristic: noise of phase 1; None for rows without denoising.
       generator: noise of phase 2; None for rows that never learn one.
       divergence: the estimator of L_x.
@@ -41,6 +42,7 @@ class Players(NamedTuple):
 
     reranker: Reranker
     score: Score
+    loss: Loss | None
     heuristic: Noise | None
     generator: Noise | None
     divergence: Divergence
@@ -75,6 +77,7 @@ def _players(
     return Players(
         reranker,
         score,
+        reranker.loss if config["train"]["loss"] == "own" else None,
         heuristic,
         generator,
         divergences.build(name, conditional=conditional, **options),

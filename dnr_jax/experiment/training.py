@@ -96,7 +96,7 @@ def _phase(
 ) -> Phase:
     plays = updates["generator_updates"] > 0
     divergence = players.divergence if plays else None
-    game = Game(players.reranker, noise, divergence, **config["objective"])
+    game = Game(players.reranker, noise, divergence, players.loss, **config["objective"])
     step = make_step(game, players.optimizer, plays=plays)
     return Phase(make_epoch(step, seeds=seed_axis()), schedule(batches, **updates))
 

@@ -7,20 +7,24 @@ from collections.abc import Callable
 from typing import Any
 
 from dnr_jax.rerankers.dlcm import dlcm
+from dnr_jax.rerankers.gru4rec import gru4rec
 from dnr_jax.rerankers.mir import mir
 from dnr_jax.rerankers.prm import prm
+from dnr_jax.rerankers.sasrec import sasrec
 from dnr_jax.rerankers.setrank import setrank
 from dnr_jax.rerankers.trivial import popularity, random, retriever, reversed_retriever
 from dnr_jax.types import FeatureSpec, Reranker
 
 RERANKERS: dict[str, Callable[..., Reranker]] = {
     "dlcm": dlcm,
+    "gru4rec": gru4rec,
     "mir": mir,
     "popularity": popularity,
     "prm": prm,
     "random": random,
     "retriever": retriever,
     "reversed": reversed_retriever,
+    "sasrec": sasrec,
     "setrank": setrank,
 }
 

@@ -15,7 +15,7 @@ import optax
 from flax import struct
 
 from dnr_jax import objectives
-from dnr_jax.types import Array, Batch, Divergence, Noise, Params, Reranker
+from dnr_jax.types import Array, Batch, Divergence, Loss, Noise, Params, Reranker
 
 Terms = dict[str, Array]
 Step = Callable[["TrainState", Batch, Array], tuple["TrainState", Terms]]
@@ -50,12 +50,14 @@ class Game(NamedTuple):
       noise: the generator in force (heuristic in phase 1, learned in phase 2); None trains on
         L_direct alone.
       divergence: the estimator of L_x; None in phase 1.
+      loss: what replaces L_direct where there is no noise; None = L_direct.
       lambda_m, lambda_adv, lambda_x: weights of L_z, L_adv and L_x, >= 0.
     """
 
     reranker: Reranker
     noise: Noise | None
     divergence: Divergence | None
+    loss: Loss | None
     lambda_m: float
     lambda_adv: float
     lambda_x: float
@@ -81,6 +83,9 @@ def reranker_terms(
     theta: Params, phi: Params, batch: Batch, key: Array, game: Game
 ) -> tuple[Array, Terms]:
     """Compute L_theta and its terms; one encoder pass serves x and x'."""
+    if game.loss is not None and game.noise is None:
+        own = game.loss(theta, batch, key=key, train=True)
+        return own, {"direct": own}
     encode_key, direct_key, noise_key, denoise_key = jax.random.split(key, 4)
     decode = game.reranker.decode
     memory = game.reranker.encode(theta, batch.request, key=encode_key, train=True)

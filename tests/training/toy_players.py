@@ -63,7 +63,7 @@ def divergence(generated, observed, *, labels, where):
     return jnp.square(jnp.mean(generated - observed, where=where))
 
 
-GAME = Game(RERANKER, NOISE, divergence, lambda_m=0.5, lambda_adv=1.0, lambda_x=2.0)
+GAME = Game(RERANKER, NOISE, divergence, None, lambda_m=0.5, lambda_adv=1.0, lambda_x=2.0)
 
 
 def state(seed=0, data=None):
