@@ -53,3 +53,9 @@ def test_no_learned_phase_without_a_generator_or_epochs_for_it(teams, tiny):
     assert phases("score")[1] is None
     assert phases("dnr_b", generator={"name": "none"})[1] is None
     assert phases("dnr_b", train={"lambda_e": 2})[1] is None
+
+
+def test_a_rival_trains_by_its_own_loss_unless_told_otherwise(teams):
+    assert teams(reranker={"name": "dlcm"})["score"].loss is not None
+    assert teams(reranker={"name": "dlcm"}, train={"loss": "bce"})["score"].loss is None
+    assert teams()["score"].loss is None

@@ -105,3 +105,16 @@ def test_alternation_reaches_the_regulariser_s_target():
         state, terms = step(state, data, turn)
         gaps.append(float(terms["regulariser"]))
     assert gaps[-2] < 0.2 * gaps[0]
+
+
+@pytest.mark.parametrize("noise", [None, toy_players.NOISE], ids=["observed", "noise"])
+def test_a_loss_of_its_own_replaces_the_direct_loss_unless_there_is_noise(noise):
+    def own(params, batch, *, key=None, train=False):
+        assert train
+        return 3.0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params))
+
+    state, data = toy_players.state(), toy_players.batch()
+    game = toy_players.GAME._replace(noise=noise, loss=own)
+    _, terms = jax.jit(make_step(game, toy_players.OPTIMIZER, plays=False))(state, data, RERANKER)
+    expected = own(state.params["reranker"], data, train=True)
+    assert np.allclose(terms["direct"], expected) == (noise is None)
