@@ -153,6 +153,7 @@ def rows() -> dict:
         ),
         **_rival("sasrec", "SASRec"),
         **_rival("gru4rec", "GRU4Rec"),
+        **_rival("midnn", "MiDNN"),
         **_rival("dlcm", "DLCM"),
         **_rival("setrank", "SetRank"),
         **_rival("mir", "MIR"),

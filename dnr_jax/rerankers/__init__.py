@@ -8,6 +8,7 @@ from typing import Any
 
 from dnr_jax.rerankers.dlcm import dlcm
 from dnr_jax.rerankers.gru4rec import gru4rec
+from dnr_jax.rerankers.midnn import midnn
 from dnr_jax.rerankers.mir import mir
 from dnr_jax.rerankers.prm import prm
 from dnr_jax.rerankers.sasrec import sasrec
@@ -18,6 +19,7 @@ from dnr_jax.types import FeatureSpec, Reranker
 RERANKERS: dict[str, Callable[..., Reranker]] = {
     "dlcm": dlcm,
     "gru4rec": gru4rec,
+    "midnn": midnn,
     "mir": mir,
     "popularity": popularity,
     "prm": prm,

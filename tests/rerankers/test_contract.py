@@ -69,6 +69,7 @@ CASES = {
     "reversed": Case("reversed", {}, reads_scores=True),
     "gru4rec": Case("gru4rec", GRU4REC, reads_scores=True),
     "gru4rec_early": Case("gru4rec", GRU4REC | {"score_place": "early"}, reads_scores=True),
+    "midnn": Case("midnn", SASREC, reads_scores=True),
     "sasrec": Case("sasrec", SASREC | {"score_entry": "none"}),
     "prm": Case("prm", PRM, reads_scores=True),
     "prm_early_rank": Case(
