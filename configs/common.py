@@ -59,6 +59,9 @@ def get_config() -> ConfigDict:
                 "positions": "none",  # none | rank (of the score) | index (of storage)
                 "attention": "imsab",  # SetRank: msab (all pairs) | imsab (through learned points)
                 "inducing": 20,  # SetRank, imsab only: how many learned points
+                "window": 5,  # Caser: how many of the latest events it reads
+                "vertical": 4,  # Caser: filters that weigh the events of the window
+                "horizontal": 8,  # Caser: filters of each height that slide over them
                 "causal": False,  # True: a candidate sees only those stored before it
                 "score_entry": "concatenate",  # none | concatenate | add | weight
                 "score_place": "late",  # late (small MLP) | late_linear (one slope) | early
@@ -151,6 +154,7 @@ def rows() -> dict:
             noise={"name": "beta"},
             divergence={"conditional": True},
         ),
+        **_rival("caser", "Caser"),
         **_rival("sasrec", "SASRec"),
         **_rival("gru4rec", "GRU4Rec"),
         **_rival("midnn", "MiDNN"),

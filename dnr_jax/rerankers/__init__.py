@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from dnr_jax.rerankers.caser import caser
 from dnr_jax.rerankers.dlcm import dlcm
 from dnr_jax.rerankers.gru4rec import gru4rec
 from dnr_jax.rerankers.midnn import midnn
@@ -17,6 +18,7 @@ from dnr_jax.rerankers.trivial import popularity, random, retriever, reversed_re
 from dnr_jax.types import FeatureSpec, Reranker
 
 RERANKERS: dict[str, Callable[..., Reranker]] = {
+    "caser": caser,
     "dlcm": dlcm,
     "gru4rec": gru4rec,
     "midnn": midnn,

@@ -54,7 +54,10 @@ class Case(NamedTuple):
 
 GRU4REC = {"width": 8, "dropout": 0.2, "score_entry": "concatenate", "score_place": "late"}
 SASREC = GRU4REC | {"history_layers": 1, "heads": 2, "feed_forward": 8}
+CASER = GRU4REC | {"window": 4, "vertical": 2, "horizontal": 3}
 CASES = {
+    "caser": Case("caser", CASER, reads_scores=True),
+    "caser_none": Case("caser", CASER | {"score_entry": "none"}),
     "dlcm": Case("dlcm", DLCM),
     "dlcm_early": Case(
         "dlcm", DLCM | {"score_entry": "concatenate", "score_place": "early"}, reads_scores=True
