@@ -13,15 +13,7 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.dropout import Drop, check_rate, identity, make_dropout
-from dnr_jax.types import (
-    Array,
-    Batch,
-    Memory,
-    Params,
-    Request,
-    Reranker,
-    apply,
-)
+from dnr_jax.types import Array, Batch, Memory, Params, Request, Reranker, apply
 
 
 class Scorer(Protocol):
@@ -50,11 +42,7 @@ def hide_padding(request: Request) -> Request:
     )
 
 
-def wrap(
-    module: nn.Module,
-    *,
-    dropout: float,
-) -> Reranker:
+def wrap(module: nn.Module, *, dropout: float) -> Reranker:
     """Make a `Reranker` of a module with the two methods of `Scorer`.
 
     `init` is jitted, without optimising, as it runs once. Scores of masked candidates are read as 0

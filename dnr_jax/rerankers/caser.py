@@ -17,6 +17,7 @@ from dnr_jax.nn.adapter import wrap
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.embeddings import FeatureEmbedding
 from dnr_jax.nn.score_entry import ProductHead, ScoreUse
+from dnr_jax.nn.sizes import check_positive
 from dnr_jax.types import Array, FeatureSpec, Request, Reranker
 
 
@@ -111,11 +112,7 @@ def caser(
     Raises:
       ValueError: a size, rate or name is outside its range.
     """
-    if min(width, window, vertical, horizontal) < 1:
-        raise ValueError(
-            f"width {width}, window {window}, vertical {vertical} and horizontal {horizontal} "
-            "must all be at least 1"
-        )
+    check_positive(width=width, window=window, vertical=vertical, horizontal=horizontal)
     use = ScoreUse(score_entry, score_place)
     module = Caser(spec, width, window, vertical, horizontal, use)
     return wrap(module, dropout=dropout)

@@ -16,6 +16,7 @@ from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.losses import attrank
 from dnr_jax.nn.recurrent import GRU
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.sizes import check_heads, check_positive
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
 from dnr_jax.types import Array, FeatureSpec, Request, Reranker
 
@@ -102,13 +103,8 @@ def dlcm(
     Raises:
       ValueError: a size, rate or name is outside its range.
     """
-    if width < 1 or heads < 1 or width % heads:
-        raise ValueError(f"width {width} is not a multiple of heads {heads}: change one of them")
-    if min(history_layers, feed_forward) < 1:
-        raise ValueError(
-            f"history_layers {history_layers} and feed_forward {feed_forward} "
-            "must both be at least 1"
-        )
+    check_heads(width, heads)
+    check_positive(history_layers=history_layers, feed_forward=feed_forward)
     use = ScoreUse(score_entry, score_place)
     module = DLCM(spec, width, heads, feed_forward, history_layers, use)
     return trained_by(wrap(module, dropout=dropout), attrank)

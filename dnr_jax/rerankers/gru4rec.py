@@ -15,6 +15,7 @@ from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.embeddings import FeatureEmbedding
 from dnr_jax.nn.recurrent import GRU
 from dnr_jax.nn.score_entry import ProductHead, ScoreUse
+from dnr_jax.nn.sizes import check_positive
 from dnr_jax.types import Array, FeatureSpec, Request, Reranker
 
 
@@ -62,6 +63,5 @@ def gru4rec(
     Raises:
       ValueError: a size, rate or name is outside its range.
     """
-    if width < 1:
-        raise ValueError(f"width {width} must be at least 1")
+    check_positive(width=width)
     return wrap(GRU4Rec(spec, width, ScoreUse(score_entry, score_place)), dropout=dropout)

@@ -30,6 +30,7 @@ from dnr_jax.nn.history_tokens import HistoryRequestEncoder
 from dnr_jax.nn.mlp import MLP
 from dnr_jax.nn.recurrent import LSTM
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.sizes import check_positive
 from dnr_jax.nn.user_state import Fusion
 from dnr_jax.types import Array, FeatureSpec, Request, Reranker
 
@@ -198,11 +199,7 @@ def mir(
         raise ValueError(
             f"width {width} is not even or not a multiple of heads {heads}: change one of them"
         )
-    if min(history_layers, feed_forward) < 1:
-        raise ValueError(
-            f"history_layers {history_layers} and feed_forward {feed_forward} "
-            "must both be at least 1"
-        )
+    check_positive(history_layers=history_layers, feed_forward=feed_forward)
     use = ScoreUse(score_entry, score_place)
     module = MIR(spec, width, heads, feed_forward, history_layers, use)
     return wrap(module, dropout=dropout)

@@ -16,6 +16,7 @@ from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.losses import attrank
 from dnr_jax.nn.positions import ListPositions
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.sizes import check_heads, check_positive
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
 from dnr_jax.types import Array, FeatureSpec, Request, Reranker
 
@@ -147,13 +148,10 @@ def setrank(
     Raises:
       ValueError: a size, rate or name is outside its range.
     """
-    if width < 1 or heads < 1 or width % heads:
-        raise ValueError(f"width {width} is not a multiple of heads {heads}: change one of them")
-    if min(layers, history_layers, feed_forward, inducing) < 1:
-        raise ValueError(
-            f"layers {layers}, history_layers {history_layers}, feed_forward {feed_forward} and "
-            f"inducing {inducing} must all be at least 1"
-        )
+    check_heads(width, heads)
+    check_positive(
+        layers=layers, history_layers=history_layers, feed_forward=feed_forward, inducing=inducing
+    )
     if attention not in ATTENTIONS:
         raise ValueError(f"attention {attention!r} is unknown: choose one of {ATTENTIONS}")
     if positions not in POSITIONS:
