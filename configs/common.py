@@ -35,6 +35,14 @@ DEFAULT_TABLE = (
     "dnr_b_conditional",
 )
 
+# Every model with the retriever's scores, beside the scorers that learn nothing.
+RIVALS_TABLE = (
+    *("random", "popularity", "retriever", "reversed", "mmr"),
+    *("sasrec_score", "gru4rec_score", "caser_score", "midnn_score"),
+    *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score"),
+    *("dnr_b", "dnr_g", "dnr_r"),
+)
+
 
 def get_config() -> ConfigDict:
     """Return the paper's settings; a data set's config adds `data` and sizes of its own."""
@@ -62,6 +70,8 @@ def get_config() -> ConfigDict:
                 "window": 5,  # Caser: how many of the latest events it reads
                 "vertical": 4,  # Caser: filters that weigh the events of the window
                 "horizontal": 8,  # Caser: filters of each height that slide over them
+                "relevance": 0.7,  # MMR: weight of relevance against novelty, 0 to 1
+                "group_size": 8,  # GoalRank: sampled lists a request
                 "causal": False,  # True: a candidate sees only those stored before it
                 "score_entry": "concatenate",  # none | concatenate | add | weight
                 "score_place": "late",  # late (small MLP) | late_linear (one slope) | early
@@ -98,6 +108,9 @@ def get_config() -> ConfigDict:
                 "lambda_e": 60,  # epochs with the heuristic generator before the learned one
                 "batch_size": 512,
                 "seeds": 5,  # how many: seed, seed + 1, ...; one table over all of them
+                # Trials: every row trains once at each multiple of its learning rates and keeps the
+                # one with the best mean validation N@K over seeds.
+                "learning_rate_factors": (1.0,),
                 "generator_updates": 1,  # in phase 2, updates of the generator ...
                 "reranker_updates": 1,  # ... before every so many updates of the reranker
                 "patience": 20,  # stop after so many epochs without better validation; 0 = never
@@ -161,6 +174,8 @@ def rows() -> dict:
         **_rival("dlcm", "DLCM"),
         **_rival("setrank", "SetRank"),
         **_rival("mir", "MIR"),
+        **_rival("goalrank", "GoalRank"),
+        "mmr": _trivial("mmr", "MMR of the retriever's scores"),
     }
 
 

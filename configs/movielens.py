@@ -6,8 +6,10 @@ DIR holds ML-100K's `u.data`, or ML-1M's `ratings.dat`, `users.dat` and `movies.
 `sequences.txt.gz` of item sequences without ratings. Without a path a small catalogue in ML-1M's
 format is simulated. Choose the protocol by `--config.candidates.name`: retrieved_pool (default),
 exposed_plus_sampled, or exposed_plus_retrieved (the published one, whose scores leak; see the
-audit). Presets: the default (small, 3 seeds), `smoke` (under a minute) and `paper` (the group's
-settings at full size). Measured times and metrics stand in docs/results.md.
+audit), or several of them with commas between. Presets: the default (small, 3 seeds), `smoke`
+(under a minute), `rivals` (every model under every protocol, each with the same three trials of the
+learning rate) and `paper` (the group's settings at full size). Measured times and metrics stand in
+docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -16,10 +18,12 @@ from configs import common
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """Return the config of one preset: "" (default), "smoke" or "paper"."""
-    presets = {"": _small, "smoke": _smoke, "paper": lambda config: None}
+    """Return the config of one preset: "" (default), "smoke", "rivals" or "paper"."""
+    presets = {"": _small, "smoke": _smoke, "rivals": _rivals, "paper": lambda config: None}
     if preset not in presets:
-        raise ValueError(f"movielens.py has no preset {preset!r}: choose smoke, paper or none")
+        raise ValueError(
+            f"movielens.py has no preset {preset!r}: choose smoke, rivals, paper or none"
+        )
     config = common.get_config()
     config.candidates.name = "retrieved_pool"
     config.data = ConfigDict(
@@ -54,6 +58,14 @@ def _small(config: ConfigDict) -> None:
     """Size model and training for two CPU cores and a few minutes."""
     common.shrink(config)
     config.train.update(epochs=10, lambda_e=5, seeds=3)
+
+
+def _rivals(config: ConfigDict) -> None:
+    """Compare all models, tuned alike, under all protocols."""
+    _small(config)
+    config.candidates.name = "retrieved_pool,exposed_plus_sampled,exposed_plus_retrieved"
+    config.table = ",".join(common.RIVALS_TABLE)
+    config.train.learning_rate_factors = (0.3, 1.0, 3.0)
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -5,6 +5,7 @@
   python -m dnr_jax.main --config configs/movielens.py --config.data.path=DIR   your download
   ... --config.table=score,dnr_b                                    some rows only
   ... --config.objective.lambda_adv=0.0                             an ablation
+  ... --config.candidates.name=retrieved_pool,exposed_plus_sampled  protocol after protocol
 
 A run writes its config, environment, metrics, checkpoints, results, tables and plots to --workdir.
 Started again with the same --workdir it goes on where it was and ends with the same numbers.
@@ -54,7 +55,8 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _default_workdir() -> str:
     name, _, preset = _config_argument().partition(":")
-    parts = [Path(name).stem, preset, _CONFIG.value.candidates.name]
+    protocols = _CONFIG.value.candidates.name.replace(",", "+")
+    parts = [Path(name).stem, preset, protocols]
     return str(Path("runs") / "-".join(part for part in parts if part))
 
 
@@ -69,10 +71,13 @@ def _main(_: list[str]) -> None:
 
     workdir = Path(_WORKDIR.value or _default_workdir())
     try:
-        experiment.run(_CONFIG.value.to_dict(), workdir)
+        folders = experiment.run_all(_CONFIG.value.to_dict(), workdir)
     except (ValueError, FileNotFoundError, ArithmeticError) as error:
         sys.exit(f"error: {error}")
-    print(reports.write(workdir))
+    for folder in folders:
+        print(reports.write(folder))
+    if len(folders) > 1:
+        print(reports.write_overview(workdir, folders))
 
 
 def _log_plainly() -> None:

@@ -6,7 +6,7 @@ Every array of a `Request` or `Batch` has the leading axis B (or R, all requests
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -111,15 +111,40 @@ class Decode(Protocol):
     ) -> Array: ...
 
 
-class Loss(Protocol):
-    """What a reranker's own paper minimises: a float32 scalar of one batch.
+class Arrange(Protocol):
+    """Orders the candidates by building a list: `float32 [B, N]`, higher = shown earlier."""
 
-    `train=True` switches dropout on and needs a key, as in `Encode`.
+    def __call__(self, params: Params, memory: Memory, scores: Array) -> Array: ...
+
+
+class Loss(Protocol):
+    """What a stage of training minimises: a float32 scalar of one batch.
+
+    `train=True` switches dropout on; a loss that samples draws from `key`, or from a fixed key
+    where there is none.
     """
 
     def __call__(
         self, params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
     ) -> Array: ...
+
+
+class Stage(NamedTuple):
+    """One part of a training procedure; the parts run one after the other.
+
+    Attributes:
+      name: of its checkpoints and metrics.
+      loss: what it minimises; None = L_theta of DNR, or L_direct without noise.
+      groups: top-level groups of the parameters that it updates; () = all of them.
+      share: its length as a share of `config.train.epochs`, > 0.
+      begin: maps the parameters once before it starts (a snapshot of a teacher, say).
+    """
+
+    name: str
+    loss: Loss | None
+    groups: tuple[str, ...] = ()
+    share: float = 1.0
+    begin: Callable[[Params], Params] | None = None
 
 
 class Reranker(NamedTuple):
@@ -131,13 +156,17 @@ class Reranker(NamedTuple):
 
     Attributes:
       init, encode, decode: the likelihood. These three are all that DNR needs.
-      loss: what its own paper trains it by; None = the binary cross-entropy of the logits.
+      arrange: the order in which a model that builds lists shows them; None = by the logits.
+      stages: its own paper's training; () = the binary cross-entropy of the logits.
+      needs_slate: its stages read the displayed order, `Batch.slate`.
     """
 
     init: Init
     encode: Encode
     decode: Decode
-    loss: Loss | None = None
+    arrange: Arrange | None = None
+    stages: tuple[Stage, ...] = ()
+    needs_slate: bool = False
 
 
 class NoiseInit(Protocol):
@@ -201,3 +230,13 @@ def apply(
     keys = (None, None) if key is None else jax.random.split(key)
     memory = reranker.encode(params, request, key=keys[0], train=train)
     return reranker.decode(params, memory, scores, key=keys[1], train=train)
+
+
+def rank(reranker: Reranker, params: Params, request: Request, scores: Array) -> Array:
+    """Order the candidates as deployed: `float32 [B, N]`, higher = shown earlier.
+
+    These are the logits, unless the model arranges lists of its own.
+    """
+    if reranker.arrange is None:
+        return apply(reranker, params, request, scores)
+    return reranker.arrange(params, reranker.encode(params, request), scores)

@@ -18,6 +18,32 @@ from dnr_jax.io import json_files, run_folder
 _LOG = logging.getLogger(__name__)
 
 
+def run_all(config: Mapping[str, Any], workdir: Path) -> list[Path]:
+    """Run the table of a config under each protocol that `config.candidates.name` lists.
+
+    One protocol fills `workdir` itself, several a folder each in it, named like the protocol. All
+    are checked before the first is run, and one that has been run before is not run again.
+
+    Returns:
+      The run folders, in the order given.
+
+    Raises:
+      ValueError, FileNotFoundError, NonFiniteError: see `run`.
+    """
+    names = [name.strip() for name in config["candidates"]["name"].split(",")]
+    if len(set(names)) < len(names):
+        raise ValueError(f"config.candidates.name lists a protocol twice: {','.join(names)}")
+    parts = [{**config, "candidates": {**config["candidates"], "name": name}} for name in names]
+    for part in parts:
+        checks.check(part, resolve(part))
+    folders = [workdir / name if len(names) > 1 else workdir for name in names]
+    for number, (part, folder) in enumerate(zip(parts, folders, strict=True), 1):
+        if len(names) > 1:
+            _LOG.info("protocol %d of %d: %s", number, len(names), names[number - 1])
+        run(part, folder)
+    return folders
+
+
 def run(config: Mapping[str, Any], workdir: Path) -> None:
     """Train and evaluate every row of a config; go on where an interrupted run left off.
 

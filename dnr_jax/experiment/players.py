@@ -16,14 +16,24 @@ from dnr_jax.experiment.rows import Row
 from dnr_jax.noise.beta import fit_beta
 from dnr_jax.noise.resampled import score_pools
 from dnr_jax.training.optimizers import OptimizerSettings, two_player_optimizer
-from dnr_jax.types import Array, Divergence, Loss, Noise, Params, Request, Reranker, apply
+from dnr_jax.types import Array, Divergence, Noise, Params, Request, Reranker, Stage, apply, rank
 
 Score = Callable[[Params, Request, Array], Array]
 
 NO_NOISE = "none"
-TRIVIAL = ("random", "popularity", "retriever", "reversed")
+TRIVIAL = ("random", "popularity", "retriever", "reversed", "mmr")
 # Observed scores kept of each label for resampling: enough for quantiles to 0.002.
 POOL_LIMIT = 65536
+# How a model is trained as a scorer: by the losses of DNR, or by L_direct alone without noise.
+PLAIN = (Stage("train", None),)
+
+
+class Model(NamedTuple):
+    """A reranker and its two scorers: by logits, and in the order as deployed."""
+
+    reranker: Reranker
+    apply: Score
+    rank: Score
 
 
 class Players(NamedTuple):
@@ -31,22 +41,24 @@ class Players(NamedTuple):
 
     Attributes:
       reranker: the model.
-      score: its `(params, request, scores) -> logits` without dropout; rows of the same reranker
-        share one object, and so one compiled program.
-      loss: what a row without denoising trains by; None = the binary cross-entropy.
+      score: its `(params, request, scores) -> logits` without dropout, or the order of the lists
+        that it builds; rows of the same reranker share one object, and so one compiled program.
+      arranges: whether `score` is such an order, which is no probability.
+      stages: what it is trained by, one after the other.
       heuristic: noise of phase 1; None for rows without denoising.
       generator: noise of phase 2; None for rows that never learn one.
       divergence: the estimator of L_x.
-      optimizer: both players' optimisers.
+      optimizer: makes both players' optimisers of the keyword `groups`.
     """
 
     reranker: Reranker
     score: Score
-    loss: Loss | None
+    arranges: bool
+    stages: tuple[Stage, ...]
     heuristic: Noise | None
     generator: Noise | None
     divergence: Divergence
-    optimizer: optax.GradientTransformationExtraArgs
+    optimizer: Callable[..., optax.GradientTransformationExtraArgs]
 
 
 def build_all(rows: list[Row], prepared: Prepared) -> list[Players]:
@@ -55,46 +67,68 @@ def build_all(rows: list[Row], prepared: Prepared) -> list[Players]:
     Raises:
       ValueError: a name is in no table, or a value is outside its range.
     """
-    models: dict[str, tuple[Reranker, Score]] = {}
+    models: dict[str, Model] = {}
 
-    def model(config: Mapping[str, Any]) -> tuple[Reranker, Score]:
+    def model(config: Mapping[str, Any]) -> Model:
         knobs = json.dumps(config["reranker"], sort_keys=True)
         if knobs not in models:
-            models[knobs] = _reranker(config, prepared)
+            models[knobs] = _model(config, prepared)
         return models[knobs]
 
-    return [_players(row.config, prepared, *model(row.config)) for row in rows]
+    return [_players(row.config, prepared, model(row.config)) for row in rows]
 
 
-def _players(
-    config: Mapping[str, Any], prepared: Prepared, reranker: Reranker, score: Score
-) -> Players:
+def _players(config: Mapping[str, Any], prepared: Prepared, model: Model) -> Players:
     knobs = dict(config["divergence"])
     name, conditional = knobs.pop("name"), knobs.pop("conditional")
     options = {key: knobs[key] for key in divergences.keywords(name)}
     batches = -(-len(prepared.splits["train"].request_id) // config["train"]["batch_size"])
     heuristic, generator = _noises(config, prepared)
+    # DNR and the equal-loss comparison train and rank by the logits: there a model is a scorer.
+    own = config["train"]["loss"] == "own" and heuristic is None
+    own = own or config["reranker"]["name"] in TRIVIAL
+    stages = (model.reranker.stages or PLAIN) if own else PLAIN
+    arranges = own and model.reranker.arrange is not None
+    if own:
+        _check_slates(config, model.reranker, prepared)
     return Players(
-        reranker,
-        score,
-        reranker.loss if config["train"]["loss"] == "own" else None,
+        model.reranker,
+        model.rank if arranges else model.apply,
+        arranges,
+        stages,
         heuristic,
         generator,
         divergences.build(name, conditional=conditional, **options),
-        two_player_optimizer(*(_optimizer(config, p, batches) for p in ("reranker", "generator"))),
+        partial(
+            two_player_optimizer,
+            *(_optimizer(config, p, batches) for p in ("reranker", "generator")),
+        ),
     )
 
 
-def _reranker(config: Mapping[str, Any], prepared: Prepared) -> tuple[Reranker, Score]:
-    """Build a model from those knobs of `config.reranker` that it names, and its scorer."""
+def _model(config: Mapping[str, Any], prepared: Prepared) -> Model:
+    """Build a model from those knobs of `config.reranker` that it names, and its two scorers."""
     known = dict(config["reranker"]) | {
         "seed": config["seed"],
+        "slate_size": config["eval"]["k"],
         "item_popularity": np.asarray(prepared.item_popularity),
+        "item_vectors": np.asarray(prepared.item_vectors),
     }
     name = known.pop("name")
     knobs = {word: known[word] for word in rerankers.keywords(name)}
     reranker = rerankers.build(name, spec=prepared.spec, **knobs)
-    return reranker, partial(apply, reranker)
+    return Model(reranker, partial(apply, reranker), partial(rank, reranker))
+
+
+def _check_slates(config: Mapping[str, Any], reranker: Reranker, prepared: Prepared) -> None:
+    """Refuse a model that learns from the displayed order where the data has none."""
+    name, slates = config["reranker"]["name"], prepared.splits["train"].batch.slate
+    if reranker.needs_slate and not np.any(np.asarray(slates) >= 0):
+        raise ValueError(
+            f"reranker {name!r} learns from the order in which items were shown, but no training "
+            "request has one (every slate is -1): leave it out of config.table, give data with "
+            "displayed positions, or train it as a scorer with --config.train.loss=bce"
+        )
 
 
 def _noises(config: Mapping[str, Any], prepared: Prepared) -> tuple[Noise | None, Noise | None]:

@@ -14,7 +14,7 @@ from dnr_jax.data.store import Prepared, Split
 from dnr_jax.evaluation import Evaluation, evaluate, score_split
 from dnr_jax.experiment.players import TRIVIAL, Players
 from dnr_jax.experiment.rows import Row
-from dnr_jax.experiment.training import seed_numbers
+from dnr_jax.experiment.training import best_trial, seed_numbers
 from dnr_jax.io import json_files
 from dnr_jax.io.run_folder import ROWS, RunFolder, write_per_request
 from dnr_jax.training.phases import Progress
@@ -43,7 +43,9 @@ def score_row(
       prepared: the data.
       run: the folder.
     """
-    began = time.monotonic()
+    began, rate = time.monotonic(), 1.0
+    if progress is not None:
+        progress, rate = best_trial(progress, row.config)
     records: list[dict[str, Any]] = []
     columns: list[dict[str, np.ndarray]] = []
     for number, seed in enumerate(_seeds(row)):
@@ -52,10 +54,11 @@ def score_row(
             split = prepared.splits[name]
             logits = _score(players, best, split, row.config)
             found = _evaluate(logits, split, prepared, row.config)
-            records.append(_record(row, name, seed, found, progress, number))
+            extra = _extra(players, found, progress, number, best, rate)
+            records.append(_record(row, name, seed, found) | extra)
             if name == "test":
                 columns.append(_columns(row, seed, split, found))
-            if name == "test" and number == 0 and progress is not None:
+            if name == "test" and number == 0 and progress is not None and not players.arranges:
                 samples = _analysis(players, progress, logits, split, row.config)
                 run.write_analysis(row.key, **samples)
     _write(row, run, records, columns)
@@ -99,24 +102,36 @@ def _evaluate(
     )
 
 
-def _record(
-    row: Row, split: str, seed: int, found: Evaluation, progress: Progress | None, number: int
-) -> dict[str, Any]:
-    if progress is None:  # an order is no probability: calibration says nothing about it
-        extra: dict[str, Any] = {"metrics": found.metrics | dict.fromkeys(UNCALIBRATED, np.nan)}
-    else:
-        extra = {"best_epoch": int(progress.best_epoch[number]), "metrics": found.metrics}
+def _record(row: Row, split: str, seed: int, found: Evaluation) -> dict[str, Any]:
     return {
         "row": row.key,
         "model": row.model,
         "label": row.label,
-        "trivial": progress is None,
         "protocol": row.config["candidates"]["name"],
         "split": split,
         "seed": seed,
         "requests": found.requests,
         "excluded": found.excluded,
-    } | extra
+    }
+
+
+def _extra(
+    players: Players,
+    found: Evaluation,
+    progress: Progress | None,
+    number: int,
+    params: Params,
+    rate: float,
+) -> dict[str, Any]:
+    """Tell how a row was trained; an order is no probability and has no calibration."""
+    ordered = progress is None or players.arranges
+    metrics = found.metrics | (dict.fromkeys(UNCALIBRATED, np.nan) if ordered else {})
+    record: dict[str, Any] = {"trivial": progress is None, "metrics": metrics}
+    if progress is None:
+        return record
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    best = int(progress.best_epoch[number])
+    return record | {"best_epoch": best, "parameters": size, "learning_rate_factor": rate}
 
 
 def _columns(row: Row, seed: int, split: Split, found: Evaluation) -> dict[str, np.ndarray]:

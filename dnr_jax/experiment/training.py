@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
+from dnr_jax import ops
+from dnr_jax.data import loader
 from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import mean_ndcg, score_split
 from dnr_jax.experiment.players import NO_NOISE, Players, Score
@@ -20,30 +25,102 @@ from dnr_jax.io.run_folder import RunFolder
 from dnr_jax.training.epoch import make_epoch, schedule, seed_axis, stack_states
 from dnr_jax.training.phases import Phase, Plan, Progress, Record, finished, fit, start
 from dnr_jax.training.step import Game, TrainState, init_state, make_step
-from dnr_jax.types import Array, Batch, Noise, Params
+from dnr_jax.types import Array, Batch, Loss, Noise, Params, Stage
 
 
 def train(row: Row, players: Players, prepared: Prepared, run: RunFolder) -> Progress:
-    """Train the row's players to the end of its plan, checkpointing after every epoch.
+    """Train the row's players through all stages, checkpointing after every epoch.
 
-    A row that was trained before comes back from its checkpoint without training.
+    Every stage has checkpoints and an optimiser of its own, and starts from the best parameters of
+    the one before. A row that was trained before comes back from its checkpoints without training.
+
+    Returns:
+      The progress of the last stage.
 
     Raises:
       ValueError: the batch does not fit the training split, or a checkpoint is torn beyond repair.
       NonFiniteError: a loss or gradient is not finite; the last good checkpoint is kept.
     """
-    config = row.config
-    seeds = seed_numbers(config)
     data = jax.device_put(_plain(prepared.splits["train"].batch))
-    plan = make_plan(config, players, count=data.scores.shape[0], seeds=seeds)
-    folder = run.checkpoints(row.key)
-    progress = _restore(folder, start(_initial_states(players, data, config, seeds), len(seeds)))
-    run.rewind_metrics(row.key, int(progress.epoch))
+    lengths = [stage_epochs(row.config, stage) for stage in players.stages]
+    progress: Progress | None = None
+    with tqdm(total=sum(lengths), desc=row.label, unit="epoch", leave=False) as bar:
+        for number, stage in enumerate(players.stages):
+            place = _Place(row, stage, number, number == len(lengths) - 1, sum(lengths[:number]))
+            progress = _train_stage(place, players, progress, data, prepared, run, bar)
+    assert progress is not None
+    return progress
+
+
+class _Place(NamedTuple):
+    """Where training stands: the row, its stage and the epochs planned for the stages before."""
+
+    row: Row
+    stage: Stage
+    number: int
+    last: bool
+    offset: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.label}: {self.stage.name}"
+
+
+def _train_stage(
+    place: _Place,
+    players: Players,
+    before: Progress | None,
+    data: Batch,
+    prepared: Prepared,
+    run: RunFolder,
+    bar: tqdm,
+) -> Progress:
+    config, entries = place.row.config, entries_of(place.row.config)
+    seeds = [entry.seed for entry in entries]
+    plan = make_plan(config, players, place.stage, count=data.scores.shape[0], seeds=seeds)
+    states = _initial_states(place, players, before, data, entries)
+    folder = run.checkpoints(place.row.key)
+    folder = folder if place.last else folder / place.stage.name
+    progress = _restore(folder, start(states, len(entries)))
+    bar.set_description(place.row.label if place.last else place.name)
+    bar.update(place.offset + int(progress.epoch) - bar.n)
     if finished(progress, plan):
         return progress
-    with tqdm(total=plan.epochs, initial=int(progress.epoch), desc=row.label, unit="epoch") as bar:
-        save = _saver(row, run, seeds, bar)
-        return fit(progress, data, plan, validator(players.score, prepared, config), save)
+    run.rewind_metrics(place.row.key, place.offset + int(progress.epoch))
+    validate = (
+        validator(players.score, prepared, config)
+        if place.last
+        else _loss_validator(place.stage, prepared, config)
+    )
+    save = _saver(place, run, folder, entries, bar)
+    return fit(progress, data, plan, validate, save)
+
+
+class Entry(NamedTuple):
+    """One of the trainings that a row runs side by side: a seed at a factor on the rates."""
+
+    seed: int
+    rate: float
+
+
+def entries_of(config: dict[str, Any]) -> list[Entry]:
+    """List a row's trainings, factor by factor: all seeds of the first, of the second, ..."""
+    factors = config["train"]["learning_rate_factors"]
+    return [Entry(seed, rate) for rate in factors for seed in seed_numbers(config)]
+
+
+def best_trial(progress: Progress, config: dict[str, Any]) -> tuple[Progress, float]:
+    """Choose the factor with the best mean validation over seeds; return its part and the factor.
+
+    The first of equally good ones wins.
+    """
+    factors, seeds = config["train"]["learning_rate_factors"], config["train"]["seeds"]
+    means = np.asarray(progress.best_value).reshape(len(factors), seeds).mean(axis=1)
+    number = int(np.argmax(means))
+    mine = slice(number * seeds, (number + 1) * seeds)
+    arrays = replace(progress, epoch=jnp.broadcast_to(progress.epoch, len(factors) * seeds))
+    chosen = jax.tree.map(lambda leaf: leaf[mine], arrays)
+    return replace(chosen, epoch=progress.epoch), float(factors[number])
 
 
 def seed_numbers(config: dict[str, Any]) -> list[int]:
@@ -51,21 +128,29 @@ def seed_numbers(config: dict[str, Any]) -> list[int]:
     return [config["seed"] + i for i in range(config["train"]["seeds"])]
 
 
-def make_plan(config: dict[str, Any], players: Players, *, count: int, seeds: list[int]) -> Plan:
-    """Lay out both phases for a training split of `count` requests."""
+def stage_epochs(config: dict[str, Any], stage: Stage) -> int:
+    """Return the planned epochs of a stage: its share of `config.train.epochs`, at least one."""
+    return max(1, round(stage.share * config["train"]["epochs"]))
+
+
+def make_plan(
+    config: dict[str, Any], players: Players, stage: Stage, *, count: int, seeds: list[int]
+) -> Plan:
+    """Lay out both phases of a stage for a training split of `count` requests.
+
+    Only a stage without a loss of its own has a learned phase.
+    """
     settings, size = config["train"], config["train"]["batch_size"]
     batches = -(-count // size)
     learned = None
+    phase = partial(_phase, players, stage, config, batches)
     if players.generator is not None and settings["lambda_e"] < settings["epochs"]:
         updates = {name: settings[name] for name in ("generator_updates", "reranker_updates")}
-        learned = _phase(players, config, players.generator, batches, **updates)
-    heuristic = _phase(
-        players, config, players.heuristic, batches, generator_updates=0, reranker_updates=1
-    )
+        learned = phase(players.generator, **updates)
     return Plan(
-        (heuristic, learned),
+        (phase(players.heuristic, generator_updates=0, reranker_updates=1), learned),
         settings["lambda_e"],
-        settings["epochs"],
+        stage_epochs(config, stage),
         settings["patience"],
         size,
         seeds,
@@ -91,23 +176,60 @@ def _validate(score: Score, batch_size: int, k: int, params: Params, batch: Batc
     return jax.lax.map(one, params)
 
 
+def _loss_validator(
+    stage: Stage, prepared: Prepared, config: dict[str, Any]
+) -> Callable[[Params], Array]:
+    """Make the map from stacked parameters to minus the stage's loss on the validation split."""
+    valid = jax.device_put(_plain(prepared.splits["valid"].batch))
+    rows = loader.order(len(valid.scores), min(config["eval"]["batch_size"], len(valid.scores)))
+    return partial(_minus_loss, stage.loss, rows=rows, batch=valid)
+
+
+@partial(jax.jit, static_argnums=0)
+def _minus_loss(loss: Loss, params: Params, rows: Array, batch: Batch) -> Array:
+    sizes = (rows != loader.PADDING_ROW).sum(axis=1)
+
+    def one(seed: Params) -> Array:
+        losses = jax.lax.map(lambda taken: loss(seed, loader.take(batch, taken)), rows)
+        return -ops.weighted_mean(losses, sizes)
+
+    return jax.lax.map(one, params)
+
+
 def _phase(
-    players: Players, config: dict[str, Any], noise: Noise | None, batches: int, **updates: int
+    players: Players,
+    stage: Stage,
+    config: dict[str, Any],
+    batches: int,
+    noise: Noise | None,
+    **updates: int,
 ) -> Phase:
     plays = updates["generator_updates"] > 0
     divergence = players.divergence if plays else None
-    game = Game(players.reranker, noise, divergence, players.loss, **config["objective"])
-    step = make_step(game, players.optimizer, plays=plays)
+    game = Game(players.reranker, noise, divergence, stage.loss, **config["objective"])
+    step = make_step(game, players.optimizer(groups=stage.groups), plays=plays)
     return Phase(make_epoch(step, seeds=seed_axis()), schedule(batches, **updates))
 
 
 def _initial_states(
-    players: Players, data: Batch, config: dict[str, Any], seeds: list[int]
+    place: _Place,
+    players: Players,
+    before: Progress | None,
+    data: Batch,
+    entries: list[Entry],
 ) -> TrainState:
-    """Stack the first states of all seeds; a seed's state does not depend on the others."""
+    """Stack the first states of all entries; an entry's state does not depend on the others."""
     example = jax.tree.map(lambda array: array[:1], data)
-    parts = (players.reranker, players.generator, players.optimizer, example)
-    return stack_states([init_state(jax.random.key(seed), *parts) for seed in seeds])
+    optimizer = players.optimizer(groups=place.stage.groups)
+    parts = (players.reranker, players.generator, optimizer, example)
+    fresh = {seed: init_state(jax.random.key(seed), *parts) for seed, _ in entries}
+    states = stack_states([replace(fresh[e.seed], rate=jnp.float32(e.rate)) for e in entries])
+    if before is None:
+        return states
+    begin = place.stage.begin or (lambda params: params)
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, place.number))(states.key)
+    learned = jax.tree.map(jnp.copy, begin(before.best_params))
+    return replace(states, params=states.params | {"reranker": learned}, key=keys)
 
 
 def _restore(folder: Any, fresh: Progress) -> Progress:
@@ -116,37 +238,46 @@ def _restore(folder: Any, fresh: Progress) -> Progress:
 
 
 def _saver(
-    row: Row, run: RunFolder, seeds: list[int], bar: tqdm
+    place: _Place, run: RunFolder, folder: Path, entries: list[Entry], bar: tqdm
 ) -> Callable[[Progress, Record], None]:
     """Make the end-of-epoch callback: metrics first, then the checkpoint that vouches for them."""
-    folder, began = run.checkpoints(row.key), time.monotonic()
+    began, key = time.monotonic(), place.row.key
 
     def save(progress: Progress, record: Record) -> None:
         nonlocal began
         epoch = int(progress.epoch)
-        run.append_metrics(*_records(row, seeds, epoch, record))
+        run.append_metrics(*_records(place, entries, epoch, record))
         improved = bool(np.any(np.asarray(progress.best_epoch) == epoch))
-        metadata = {"row": row.key, "epoch": epoch, "valid": record["valid"].tolist()}
+        metadata = {"row": key, "epoch": epoch, "valid": record["valid"].tolist()}
         if improved:
             checkpoints.save(folder, "best", progress.best_params, metadata)
         checkpoints.save(folder, "last", progress, metadata)
         now = time.monotonic()
-        run.append_timings({"row": row.key, "epoch": epoch, "seconds": now - began})
+        seconds = {"epoch": place.offset + epoch, "seconds": now - began}
+        run.append_timings({"row": key} | seconds)
         began = now
-        bar.set_postfix_str(f"validation N@K {record['valid'].mean():.4f}")
+        if place.last:
+            bar.set_postfix_str(f"validation N@K {record['valid'].mean():.4f}")
         bar.update()
 
     return save
 
 
-def _records(row: Row, seeds: list[int], epoch: int, record: Record) -> list[dict[str, Any]]:
-    """Turn an epoch's record into a line per seed, without terms that the row does not have."""
-    idle = {"denoise"} if row.config["noise"]["name"] == NO_NOISE else set()
-    names = {"valid": f"validation N@{row.config['eval']['k']}"}
+def _records(
+    place: _Place, entries: list[Entry], epoch: int, record: Record
+) -> list[dict[str, Any]]:
+    """Turn an epoch's record into a line per entry, without terms that the row does not have."""
+    config = place.row.config
+    idle = {"denoise"} if config["noise"]["name"] == NO_NOISE else set()
+    names = {"valid": f"validation N@{config['eval']['k']}"}
+    extra = {}
+    if not place.last:
+        names["valid"], extra = "validation minus loss", {"stage": place.stage.name}
     return [
-        {"row": row.key, "label": row.label, "seed": seed, "epoch": epoch}
+        {"row": place.row.key, "label": place.row.label, **extra, "seed": entry.seed}
+        | {"learning_rate_factor": entry.rate, "epoch": place.offset + epoch}
         | {names.get(n, n): float(v[i]) for n, v in record.items() if n not in idle}
-        for i, seed in enumerate(seeds)
+        for i, entry in enumerate(entries)
     ]
 
 

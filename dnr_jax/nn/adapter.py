@@ -13,7 +13,18 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.dropout import Drop, check_rate, identity, make_dropout
-from dnr_jax.types import Array, Batch, Memory, Params, Request, Reranker, apply
+from dnr_jax.types import (
+    Arrange,
+    Array,
+    Batch,
+    Loss,
+    Memory,
+    Params,
+    Request,
+    Reranker,
+    Stage,
+    apply,
+)
 
 
 class Scorer(Protocol):
@@ -42,7 +53,12 @@ def hide_padding(request: Request) -> Request:
     )
 
 
-def wrap(module: nn.Module, *, dropout: float) -> Reranker:
+def wrap(
+    module: nn.Module,
+    *,
+    dropout: float,
+    visit: Callable[[Any, Request, Array], Any] | None = None,
+) -> Reranker:
     """Make a `Reranker` of a module with the two methods of `Scorer`.
 
     `init` is jitted, without optimising, as it runs once. Scores of masked candidates are read as 0
@@ -51,6 +67,8 @@ def wrap(module: nn.Module, *, dropout: float) -> Reranker:
     Args:
       module: a `Scorer`.
       dropout: rate in [0, 1) of the `drop` that the module receives in training.
+      visit: `visit(module, request, scores)` touches every submodule, so that `init` makes its
+        parameters; None = `encode` and `decode` touch them all.
 
     Raises:
       ValueError: `dropout` is outside its range.
@@ -58,6 +76,8 @@ def wrap(module: nn.Module, *, dropout: float) -> Reranker:
     check_rate(dropout)
 
     def whole(scorer: Scorer, request: Request, scores: Array) -> Array:
+        if visit is not None:
+            return visit(scorer, hide_padding(request), scores)
         memory = scorer.encode(hide_padding(request), drop=identity)
         return scorer.decode(memory, scores, request.where, drop=identity)
 
@@ -100,8 +120,49 @@ def wrap(module: nn.Module, *, dropout: float) -> Reranker:
     return Reranker(init, encode, decode)
 
 
-def trained_by(reranker: Reranker, loss: Callable[[Array, Array, Array], Array]) -> Reranker:
-    """Give `reranker` a loss of its own: `loss(logits, labels, weights)` of the observed scores."""
+def arranging(module: nn.Module, method: Callable[[Any, Memory, Array, Array], Array]) -> Arrange:
+    """Make `Reranker.arrange` of `method(module, memory, scores, where) -> [B, N]`."""
+
+    def arrange(params: Params, memory: Memory, scores: Array) -> Array:
+        inner, where = memory
+
+        def run(scorer: Any) -> Array:
+            return method(scorer, inner, _real(scores, where), where)
+
+        order: Any = module.apply({"params": params}, method=run)
+        return ops.mask_logits(order, where)
+
+    return arrange
+
+
+def module_loss(module: nn.Module, method: Callable[..., Array], *, dropout: float) -> Loss:
+    """Make a `Loss` of `method(module, batch, *, drop, key) -> scalar`.
+
+    The batch comes with padding hidden, as in `wrap`. `key` is a typed key for what the loss
+    samples; use `ops.per_request_keys(key, batch.request.index)`, so that no draw depends on the
+    batch.
+    """
+
+    def loss(
+        params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
+    ) -> Array:
+        require_key(key, train=train)
+        drop_key, draw_key = jax.random.split(jax.random.key(0) if key is None else key)
+        drop = _drop(dropout, drop_key, train=train)
+        request = hide_padding(batch.request)
+        hidden = replace(batch, request=request, scores=_real(batch.scores, request.where))
+
+        def run(scorer: Any) -> Array:
+            return method(scorer, hidden, drop=drop, key=draw_key)
+
+        result: Any = module.apply({"params": params}, method=run)
+        return result
+
+    return loss
+
+
+def logit_loss(reranker: Reranker, loss: Callable[[Array, Array, Array], Array]) -> Loss:
+    """Make a `Loss` of `loss(logits, labels, weights)`, the logits those of the observed scores."""
 
     def own(
         params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
@@ -109,7 +170,12 @@ def trained_by(reranker: Reranker, loss: Callable[[Array, Array, Array], Array])
         logits = apply(reranker, params, batch.request, batch.scores, key=key, train=train)
         return loss(logits, batch.labels, batch.weights)
 
-    return reranker._replace(loss=own)
+    return own
+
+
+def trained_by(reranker: Reranker, loss: Callable[[Array, Array, Array], Array]) -> Reranker:
+    """Give `reranker` one stage of training, by `loss(logits, labels, weights)`."""
+    return reranker._replace(stages=(Stage("train", logit_loss(reranker, loss)),))
 
 
 def _real(scores: Array, where: Array) -> Array:

@@ -31,3 +31,20 @@ def write(workdir: str | os.PathLike[str]) -> str:
     for name, text in texts.items():
         durable.write_bytes(folder / name, text.encode())
     return tables.to_text(run)
+
+
+def write_overview(workdir: str | os.PathLike[str], folders: list[Path]) -> str:
+    """Write `overview.md`: every model's main metric under every protocol, one finished run each.
+
+    Returns:
+      The table as text for a terminal.
+
+    Raises:
+      FileNotFoundError: a run has not finished.
+      ValueError: the files of a run do not fit together.
+    """
+    runs = [results.read(folder) for folder in folders]
+    links = "\n".join(f"- [{run.protocol}]({run.folder.name}/results.md)" for run in runs)
+    text = f"# Overview\n\n{tables.overview_markdown(runs)}\n\nThe whole tables:\n\n{links}\n"
+    durable.write_bytes(Path(workdir).absolute() / "overview.md", text.encode())
+    return tables.overview_text(runs)

@@ -30,6 +30,7 @@ DASHES = ("-", "--", ":", "-.")
 GREY = "#BBBBBB"
 CLASSES = {"negatives (z = 0)": False, "positives (z = 1)": True}
 PHASES = {"generated_phase1": "heuristic generator", "generated_phase2": "learned generator"}
+RATE = "learning_rate_factor"
 Records = list[dict[str, Any]]
 Samples = dict[str, np.ndarray]
 
@@ -69,7 +70,7 @@ def training(curves: Mapping[str, Records]) -> Figure | None:
     """
     records = [record for group in curves.values() for record in group]
     terms = {n for record in records for n, v in record.items() if isinstance(v, int | float)}
-    order = sorted(terms - {"seed", "epoch"}, key=lambda n: (not n.startswith("valid"), n))
+    order = sorted(terms - {"seed", "epoch", RATE}, key=lambda n: (not n.startswith("valid"), n))
     if not order:
         return None
     figure, axes = _grid(len(order), columns=3)
@@ -152,8 +153,23 @@ def reliability_bins(
 def _read_curves(folder: Path, labels: Mapping[str, str]) -> dict[str, Records]:
     path = folder / run_folder.METRICS
     records = json_files.read_lines(path) if path.exists() else []
-    curves = {label: [r for r in records if r["row"] == row] for row, label in labels.items()}
+    rates = _chosen_rates(folder)
+    # Stages before the last have losses of other things, and trials not chosen no place in a table.
+    curves = {
+        label: [
+            r
+            for r in records
+            if r["row"] == row and "stage" not in r and r.get(RATE, 1.0) == rates.get(row, 1.0)
+        ]
+        for row, label in labels.items()
+    }
     return {label: group for label, group in curves.items() if group}
+
+
+def _chosen_rates(folder: Path) -> dict[str, float]:
+    path = folder / run_folder.RESULTS
+    rows = json_files.read(path)["rows"] if path.exists() else []
+    return {row["row"]: row.get(RATE, 1.0) for row in rows}
 
 
 def _read_samples(folder: Path, labels: Mapping[str, str]) -> dict[str, Samples]:

@@ -41,6 +41,9 @@ class Line(NamedTuple):
       seeds: its seeds, ascending.
       mean: average over seeds by metric name; seeds without a value do not count.
       spread: sample standard deviation over seeds (divisor S - 1); NaN for fewer than two.
+      parameters: numbers that one seed of it learns; None for a scorer that learns nothing.
+      training_seconds: wall time of training, all seeds and trials; None where there was none.
+      scoring_seconds: wall time of scoring and evaluating, all seeds.
     """
 
     row: str
@@ -50,6 +53,9 @@ class Line(NamedTuple):
     seeds: list[int]
     mean: dict[str, float]
     spread: dict[str, float]
+    parameters: int | None
+    training_seconds: float | None
+    scoring_seconds: float | None
 
 
 class Run(NamedTuple):
@@ -99,7 +105,8 @@ def read(folder: Path) -> Run:
       ValueError: `results.json` lacks keys, or mixes protocols or numbers of requests.
     """
     rows = _rows(folder)
-    lines = [_line(group) for group in _by_model(rows)]
+    seconds = {n: _seconds(folder, n) for n in ("seconds", "scoring_seconds")}
+    lines = [_line(group, seconds) for group in _by_model(rows)]
     k = _cutoff(rows[0]["metrics"], folder)
     values = per_request(folder, f"n@{k}", [line.model for line in lines])
     return Run(
@@ -173,7 +180,17 @@ def _by_model(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return list(groups.values())
 
 
-def _line(group: list[dict[str, Any]]) -> Line:
+def _seconds(folder: Path, name: str) -> dict[str, float]:
+    """Sum a wall time by row; an epoch that a kill made to be run twice counts twice."""
+    path = folder / run_folder.TIMINGS
+    totals: dict[str, float] = {}
+    for record in json_files.read_lines(path) if path.exists() else []:
+        if name in record:
+            totals[record["row"]] = totals.get(record["row"], 0.0) + record[name]
+    return totals
+
+
+def _line(group: list[dict[str, Any]], seconds: dict[str, dict[str, float]]) -> Line:
     names = {name: None for row in group for name in row["metrics"]}
     values = {n: _finite([row["metrics"].get(n) for row in group]) for n in names}
     return Line(
@@ -184,6 +201,9 @@ def _line(group: list[dict[str, Any]]) -> Line:
         seeds=sorted(row["seed"] for row in group),
         mean={n: float(np.mean(v)) if len(v) else np.nan for n, v in values.items()},
         spread={n: float(np.std(v, ddof=1)) if len(v) > 1 else np.nan for n, v in values.items()},
+        parameters=group[0].get("parameters"),
+        training_seconds=seconds["seconds"].get(group[0]["row"]),
+        scoring_seconds=seconds["scoring_seconds"].get(group[0]["row"]),
     )
 
 

@@ -67,14 +67,50 @@ def beyond_accuracy(run: Run) -> Table:
     return _table(run, "Beyond accuracy", columns)
 
 
+def cost(run: Run) -> Table:
+    """Build the third table: what each row costs to hold, to train and to score with."""
+
+    def cells(line: Line) -> list[str]:
+        numbers = (line.parameters, line.training_seconds, line.scoring_seconds)
+        return [ABSENT if n is None else f"{n:,.0f}" for n in numbers]
+
+    header = ["model", "parameters", "training s, all seeds", "scoring s, all seeds"]
+    return Table("Cost", header, [[line.label, *cells(line)] for line in run.lines])
+
+
+def overview(runs: list[Run]) -> Table:
+    """Build the table of several protocols: the main metric of each model, in percent."""
+    labels = list({line.label: None for run in runs for line in run.lines})
+    columns = [{line.label: line for line in run.lines} for run in runs]
+
+    def cell(run: Run, lines: dict[str, Line], label: str) -> str:
+        column = Column("", run.main_metric, 100, 2)
+        return _number(lines[label], column) if label in lines else ABSENT
+
+    pairs = list(zip(runs, columns, strict=True))
+    body = [[label, *(cell(run, lines, label) for run, lines in pairs)] for label in labels]
+    title = f"{runs[0].main_metric.upper()} by protocol, mean ± standard deviation over seeds"
+    return Table(title, ["model", *(run.protocol for run in runs)], body)
+
+
+def overview_text(runs: list[Run]) -> str:
+    """Render `overview` for a terminal."""
+    return _aligned(overview(runs)) + "\n"
+
+
+def overview_markdown(runs: list[Run]) -> str:
+    """Render `overview` as Markdown."""
+    return _markdown(overview(runs))
+
+
 def notes(run: Run) -> list[str]:
     """Say in plain sentences what the numbers are, what they show, and where they are from."""
-    return [*_meaning(run), *_verdict(run), *_origin(run)]
+    return [*_meaning(run), *_trials(run), *_verdict(run), *_origin(run)]
 
 
 def to_text(run: Run) -> str:
-    """Render both tables and the notes for a terminal."""
-    parts = [_aligned(table) for table in (accuracy(run), beyond_accuracy(run))]
+    """Render the tables and the notes for a terminal."""
+    parts = [_aligned(table) for table in (accuracy(run), beyond_accuracy(run), cost(run))]
     parts.append(
         "\n".join(textwrap.fill(n, TEXT_WIDTH, subsequent_indent="  ") for n in notes(run))
     )
@@ -82,20 +118,22 @@ def to_text(run: Run) -> str:
 
 
 def to_markdown(run: Run) -> str:
-    """Render both tables and the notes as Markdown."""
-    parts = [_markdown(table) for table in (accuracy(run), beyond_accuracy(run))]
+    """Render the tables and the notes as Markdown."""
+    parts = [_markdown(table) for table in (accuracy(run), beyond_accuracy(run), cost(run))]
     parts.append("\n".join(f"- {note}" for note in notes(run)))
     return "\n\n".join(parts) + "\n"
 
 
 def to_latex(run: Run) -> str:
-    """Render both tables as LaTeX floats for the package booktabs; the notes are the caption."""
+    """Render the tables as LaTeX floats for the package booktabs; the notes are the caption."""
     caption = latex_escape(" ".join(notes(run)))
     first = _latex(accuracy(run), caption)
     return (
         first
         + "\n"
         + _latex(beyond_accuracy(run), latex_escape(f"Beyond accuracy; {run.protocol}."))
+        + "\n"
+        + _latex(cost(run), latex_escape(f"Cost; {run.protocol}."))
     )
 
 
@@ -177,8 +215,22 @@ def _meaning(run: Run) -> list[str]:
         "Accuracy in percent; rho is the rank correlation with the true relevance (simulators only)"
         f". Mean ± sample standard deviation over seeds {', '.join(map(str, seeds))}; "
         "one value where a row has one seed.",
+        "Cost: parameters of one seed; wall time of training and of scoring the validation and "
+        "test splits, compilation and metrics included, all seeds (and trials) together.",
         f'"{VERSUS}": difference in {metric} points. {significance.STAR_MEANING} '
         f"= not told apart (p >= {LEVEL} in that test).",
+    ]
+
+
+def _trials(run: Run) -> list[str]:
+    """Say how many validation trials every learned row had; they are the same for all."""
+    factors = run.config["train"]["learning_rate_factors"]
+    if len(factors) < 2:
+        return ["No row was tuned: all learned rows use the learning rate of the config."]
+    listed = ", ".join(f"{factor:g}" for factor in factors)
+    return [
+        f"Every learned row had the same {len(factors)} trials, its learning rates times {listed}, "
+        "and shows the one with the best mean validation value over seeds."
     ]
 
 

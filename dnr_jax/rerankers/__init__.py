@@ -8,9 +8,11 @@ from typing import Any
 
 from dnr_jax.rerankers.caser import caser
 from dnr_jax.rerankers.dlcm import dlcm
+from dnr_jax.rerankers.goalrank import goalrank
 from dnr_jax.rerankers.gru4rec import gru4rec
 from dnr_jax.rerankers.midnn import midnn
 from dnr_jax.rerankers.mir import mir
+from dnr_jax.rerankers.mmr import mmr
 from dnr_jax.rerankers.prm import prm
 from dnr_jax.rerankers.sasrec import sasrec
 from dnr_jax.rerankers.setrank import setrank
@@ -20,9 +22,11 @@ from dnr_jax.types import FeatureSpec, Reranker
 RERANKERS: dict[str, Callable[..., Reranker]] = {
     "caser": caser,
     "dlcm": dlcm,
+    "goalrank": goalrank,
     "gru4rec": gru4rec,
     "midnn": midnn,
     "mir": mir,
+    "mmr": mmr,
     "popularity": popularity,
     "prm": prm,
     "random": random,

@@ -12,7 +12,7 @@ from dnr_jax.nn.adapter import require_key
 from dnr_jax.types import Array, FeatureSpec, Memory, Params, Request, Reranker
 
 
-def _fixed(
+def fixed(
     encode_request: Callable[[Request], Array], combine: Callable[[Array, Array], Array]
 ) -> Reranker:
     """Make a reranker without parameters: `combine(encode_request(request), scores)`, masked."""
@@ -47,12 +47,12 @@ def _nothing(request: Request) -> Array:
 
 def retriever(spec: FeatureSpec) -> Reranker:
     """Keep the first stage's order: `logit = x`."""
-    return _fixed(_nothing, lambda _, scores: scores)
+    return fixed(_nothing, lambda _, scores: scores)
 
 
 def reversed_retriever(spec: FeatureSpec) -> Reranker:
     """Reverse the first stage's order, `logit = -x`: it wins where the candidate set leaks."""
-    return _fixed(_nothing, lambda _, scores: -scores)
+    return fixed(_nothing, lambda _, scores: -scores)
 
 
 def random(spec: FeatureSpec, *, seed: int) -> Reranker:
@@ -70,7 +70,7 @@ def random(spec: FeatureSpec, *, seed: int) -> Reranker:
         root = jax.random.key(seed)
         return ops.per_request(draw, root, request.index, request.candidates[..., 0])
 
-    return _fixed(encode, lambda values, _: values)
+    return fixed(encode, lambda values, _: values)
 
 
 def popularity(spec: FeatureSpec, *, item_popularity: Array) -> Reranker:
@@ -94,4 +94,4 @@ def popularity(spec: FeatureSpec, *, item_popularity: Array) -> Reranker:
     def encode(request: Request) -> Array:
         return jnp.take(table, request.candidates[..., 0], axis=0)
 
-    return _fixed(encode, lambda values, _: values)
+    return fixed(encode, lambda values, _: values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from dnr_jax.types import Array
 # The value of `turn`, and the place of the player's branch in the step's switch.
 RERANKER, GENERATOR = 0, 1
 PLAYERS = {"reranker": RERANKER, "generator": GENERATOR}
+FROZEN = "frozen"
 
 
 class OptimizerSettings(NamedTuple):
@@ -74,21 +76,34 @@ def on_turn(
 
 
 def two_player_optimizer(
-    reranker: OptimizerSettings, generator: OptimizerSettings
+    reranker: OptimizerSettings, generator: OptimizerSettings, *, groups: tuple[str, ...] = ()
 ) -> optax.GradientTransformationExtraArgs:
     """Join both players' optimisers over `params = {"reranker": ..., "generator": ...}`.
 
     `update` needs the keyword `turn` (int32, `RERANKER` or `GENERATOR`). `init` raises
-    `ValueError` when `params` has a group that is no player.
+    `ValueError` when `params` has a group that is no player, or the reranker lacks one of `groups`.
+
+    Args:
+      reranker: settings of the reranker's Adam.
+      generator: settings of the generator's Adam.
+      groups: the reranker's parameter groups to update, the others stay as they are; () = all.
     """
     settings = {"reranker": reranker, "generator": generator}
     transforms = {name: on_turn(adam_with_l2(settings[name]), PLAYERS[name]) for name in PLAYERS}
-    return optax.multi_transform(transforms, _labels)
+    # Zero gradients alone would not freeze a group: the L2 inside Adam would still move it.
+    transforms[FROZEN] = optax.with_extra_args_support(optax.set_to_zero())
+    return optax.multi_transform(transforms, partial(_labels, groups=groups))
 
 
-def _labels(params: Any) -> dict[str, str]:
-    """Label every top-level group with its own name, after checking that it is a player's."""
+def _labels(params: Any, *, groups: tuple[str, ...]) -> dict[str, Any]:
+    """Label the parameters with their player, or as frozen, after checking that all are known."""
     unknown = sorted(set(params) - set(PLAYERS))
     if unknown:
         raise ValueError(f"parameter group(s) {unknown} belong to no player of {sorted(PLAYERS)}")
-    return {name: name for name in params}
+    labels: dict[str, Any] = {name: name for name in params}
+    if not groups:
+        return labels
+    reranker = params["reranker"]
+    if not set(groups) <= set(reranker):
+        raise ValueError(f"groups {groups} are to be trained, the model has {sorted(reranker)}")
+    return labels | {"reranker": {n: "reranker" if n in groups else FROZEN for n in reranker}}

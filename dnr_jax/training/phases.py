@@ -26,7 +26,7 @@ class Progress:
     Attributes:
       states: the players after the last finished epoch.
       best_params: reranker parameters of the best epoch so far.
-      best_value: `float32 [S]`, their validation N@K; -1 before the first epoch.
+      best_value: `float32 [S]`, what `validate` said of them; -inf before the first epoch.
       best_epoch: `int32 [S]`, epochs finished at the best; 0 before the first.
       epoch: `int32`, epochs finished.
     """
@@ -76,7 +76,7 @@ def start(states: TrainState, seeds: int) -> Progress:
     return Progress(
         states=states,
         best_params=jax.tree.map(jnp.copy, states.params["reranker"]),
-        best_value=jnp.full(seeds, -1.0),
+        best_value=jnp.full(seeds, -jnp.inf),
         best_epoch=jnp.zeros(seeds, jnp.int32),
         epoch=jnp.zeros((), jnp.int32),
     )
@@ -91,7 +91,8 @@ def fit(
       progress: from `start` or a checkpoint; its states are donated.
       data: the training split on the device.
       plan: phases, length and batch size.
-      validate: maps stacked reranker parameters to N@K on the validation split, `float32 [S]`.
+      validate: maps stacked reranker parameters to what is maximised on the validation split,
+        `float32 [S]`.
       on_epoch: called after every epoch with the progress and the epoch's record (`float32 [S]`
         a name): the place to checkpoint and log.
 

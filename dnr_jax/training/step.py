@@ -34,12 +34,14 @@ class TrainState:
       params: `{"reranker": ..., "generator": ...}`.
       opt_state: state of `two_player_optimizer`.
       key: typed key; a step draws from `fold_in(key, step)`.
+      rate: `float32`, factor on both players' learning rates; trials of one row differ in it.
     """
 
     step: Array
     params: Params
     opt_state: Any
     key: Array
+    rate: Array
 
 
 class Game(NamedTuple):
@@ -50,7 +52,7 @@ class Game(NamedTuple):
       noise: the generator in force (heuristic in phase 1, learned in phase 2); None trains on
         L_direct alone.
       divergence: the estimator of L_x; None in phase 1.
-      loss: what replaces L_direct where there is no noise; None = L_direct.
+      loss: what replaces L_theta in a stage of a reranker's own training; None = L_theta.
       lambda_m, lambda_adv, lambda_x: weights of L_z, L_adv and L_x, >= 0.
     """
 
@@ -76,14 +78,15 @@ def init_state(
         "reranker": reranker.init(reranker_key, example.request, example.scores),
         "generator": {} if generator is None else generator.init(generator_key, example),
     }
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), run_key)
+    step, rate = jnp.zeros((), jnp.int32), jnp.ones(())
+    return TrainState(step, params, optimizer.init(params), run_key, rate)
 
 
 def reranker_terms(
     theta: Params, phi: Params, batch: Batch, key: Array, game: Game
 ) -> tuple[Array, Terms]:
     """Compute L_theta and its terms; one encoder pass serves x and x'."""
-    if game.loss is not None and game.noise is None:
+    if game.loss is not None:
         own = game.loss(theta, batch, key=key, train=True)
         return own, {"direct": own}
     encode_key, direct_key, noise_key, denoise_key = jax.random.split(key, 4)
@@ -152,8 +155,10 @@ def make_step(game: Game, optimizer: optax.GradientTransformationExtraArgs, *, p
         key = jax.random.fold_in(state.key, state.step)
         gradients, terms = jax.lax.switch(turn, turns, state.params, batch, key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, turn=turn)
+        # Adam's update is linear in its learning rate, so a factor on one is a factor on the other.
+        updates = jax.tree.map(lambda update: state.rate * update, updates)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state, state.key), terms
+        return TrainState(state.step + 1, params, opt_state, state.key, state.rate), terms
 
     return step
 

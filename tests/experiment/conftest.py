@@ -98,6 +98,12 @@ def run_linear(config, folder):
 
 
 @pytest.fixture(scope="session")
+def run_table():
+    """Hand out `run_linear`."""
+    return run_linear
+
+
+@pytest.fixture(scope="session")
 def finished(tiny, shared):
     """The run folder of a whole table, one epoch of each phase, finished and reported."""
     folder = run_linear(tiny(reranker={"name": "linear"}), shared / "finished")

@@ -46,7 +46,8 @@ def test_rows_of_one_reranker_share_one_program(teams):
 def test_no_learned_phase_without_a_generator_or_epochs_for_it(teams, tiny):
     def phases(key, **changes):
         config = next(r.config for r in resolve(tiny(**changes)) if r.key == key)
-        return make_plan(config, teams(**changes)[key], count=120, seeds=[0]).phases
+        team = teams(**changes)[key]
+        return make_plan(config, team, team.stages[0], count=120, seeds=[0]).phases
 
     assert phases("dnr_b")[1] is not None
     assert phases("dnr_b")[1].plan.turns.tolist() == [GENERATOR, RERANKER] * 4
@@ -56,6 +57,7 @@ def test_no_learned_phase_without_a_generator_or_epochs_for_it(teams, tiny):
 
 
 def test_a_rival_trains_by_its_own_loss_unless_told_otherwise(teams):
-    assert teams(reranker={"name": "dlcm"})["score"].loss is not None
-    assert teams(reranker={"name": "dlcm"}, train={"loss": "bce"})["score"].loss is None
-    assert teams()["score"].loss is None
+    assert teams(reranker={"name": "dlcm"})["score"].stages[0].loss is not None
+    assert teams(reranker={"name": "dlcm"})["dnr_b"].stages[0].loss is None
+    assert teams(reranker={"name": "dlcm"}, train={"loss": "bce"})["score"].stages[0].loss is None
+    assert teams()["score"].stages[0].loss is None

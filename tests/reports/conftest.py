@@ -19,6 +19,7 @@ LABELS = {
     "prm": "PRM without scores",
     "prm+dnr-b": "DNR-B, conditional L_x & 50% more",
 }
+CONFIG = {"seed": 0, "eval": {"k": 6}, "train": {"learning_rate_factors": [1.0]}}
 ENVIRONMENT = {
     "command": "python -m dnr_jax.main --config configs/recflow.py",
     "commit": {"name": "0123456789abcdef", "dirty": True},
@@ -113,7 +114,7 @@ def make_run(tmp_path):
 
     def make(protocol="logged"):
         folder = tmp_path / protocol
-        with run_folder.open_run(folder, {"seed": 0, "eval": {"k": 6}}) as run:
+        with run_folder.open_run(folder, CONFIG) as run:
             run.write_json(run_folder.ENVIRONMENT, ENVIRONMENT)
             run.write_json(run_folder.RESULTS, {"rows": result_rows(protocol)})
             run.write_per_request(per_request_columns())

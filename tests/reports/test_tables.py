@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from dnr_jax import reports
+from dnr_jax.io import run_folder
 from dnr_jax.reports import results, tables
 
 BEST = "DNR-B, conditional L_x & 50% more"
@@ -178,9 +179,9 @@ def test_latex_table(make_run):
     assert r"DNR-B, conditional L\_x \& 50\% more & 36.00 $\pm$ 1.32 & 72.00 $\pm$ 2.65" in text
     assert r"$-$22.00 \\" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {line.count(" & ") for line in rows} == {7, 1}
+    assert {line.count(" & ") for line in rows} == {7, 1, 3}
     assert (
-        text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{table}") == 2
+        text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{table}") == 3
     )
 
 
@@ -190,6 +191,41 @@ def test_markdown_table(make_run):
     assert rows[0].startswith("| model | H@6 | N@6 | M@6 | F1@6 | AUC | rho true | vs best other |")
     assert {line.count("|") for line in rows[:6]} == {9}
     assert r"| +22.00\* |" in text
+
+
+def test_cost_sums_what_each_row_took(make_run):
+    folder = make_run()
+    edit_rows(folder, lambda r: r.update({} if r["trivial"] else {"parameters": 12345}))
+    with run_folder.open_run(folder, json.loads((folder / "config.json").read_text())) as run:
+        run.append_timings(*({"row": "prm", "epoch": n, "seconds": 20.4} for n in (1, 2)))
+        run.append_timings({"row": "prm", "scoring_seconds": 3.2})
+    rows = body(tables.cost(results.read(folder)))
+    assert list(rows["PRM without scores"].values()) == ["12,345", "41", "3"]
+    assert list(rows["random"].values()) == ["n/a"] * 3
+
+
+def test_trials_are_told(make_run):
+    folder = make_run()
+    assert "No row was tuned" in tables.to_text(results.read(folder))
+    config = {"seed": 0, "eval": {"k": 6}, "train": {"learning_rate_factors": [0.3, 1.0]}}
+    (folder / "config.json").write_text(json.dumps(config))
+    text = " ".join(tables.to_text(results.read(folder)).split())
+    assert "the same 2 trials, its learning rates times 0.3, 1," in text
+
+
+def test_overview_sets_protocols_side_by_side(make_run):
+    folders = [make_run(name) for name in ("retrieved_pool", "logged")]
+    edit_rows(folders[1], lambda r: r["metrics"].update({"n@6": 0.5}))
+    text = reports.write_overview(folders[0].parent, folders)
+    rows = body(tables.overview([results.read(f) for f in folders]))
+    assert rows["PRM without scores"] == {
+        "retrieved_pool": "44.00 ± 4.00",
+        "logged": "50.00 ± 0.00",
+    }
+    assert rows["random"]["retrieved_pool"] == "20.00"
+    written = (folders[0].parent / "overview.md").read_text()
+    assert "[logged](logged/results.md)" in written
+    assert "44.00 ± 4.00" in text
 
 
 def test_csv_is_unrounded(make_run):

@@ -55,6 +55,9 @@ class Case(NamedTuple):
 GRU4REC = {"width": 8, "dropout": 0.2, "score_entry": "concatenate", "score_place": "late"}
 SASREC = GRU4REC | {"history_layers": 1, "heads": 2, "feed_forward": 8}
 CASER = GRU4REC | {"window": 4, "vertical": 2, "horizontal": 3}
+GOALRANK = DLCM | {"layers": 1, "slate_size": 3, "group_size": 4, "score_entry": "concatenate"}
+VECTORS = np.random.default_rng(0).normal(size=(factories.SIZES["item"], 4)).astype(np.float32)
+MMR = {"item_vectors": VECTORS, "relevance": 0.5, "slate_size": 3}
 CASES = {
     "caser": Case("caser", CASER, reads_scores=True),
     "caser_none": Case("caser", CASER | {"score_entry": "none"}),
@@ -70,8 +73,14 @@ CASES = {
     "random": Case("random", {"seed": 0}),
     "retriever": Case("retriever", {}, reads_scores=True),
     "reversed": Case("reversed", {}, reads_scores=True),
+    "goalrank": Case("goalrank", GOALRANK, reads_scores=True),
+    "goalrank_early": Case(
+        "goalrank", GOALRANK | {"score_entry": "add", "score_place": "early"}, reads_scores=True
+    ),
+    "goalrank_none": Case("goalrank", GOALRANK | {"score_entry": "none"}),
     "gru4rec": Case("gru4rec", GRU4REC, reads_scores=True),
     "gru4rec_early": Case("gru4rec", GRU4REC | {"score_place": "early"}, reads_scores=True),
+    "mmr": Case("mmr", MMR, reads_scores=True),
     "midnn": Case("midnn", SASREC, reads_scores=True),
     "sasrec": Case("sasrec", SASREC | {"score_entry": "none"}),
     "prm": Case("prm", PRM, reads_scores=True),
@@ -107,6 +116,8 @@ class Model:
         self.apply = partial(types.apply, self.reranker)
         self.score = factories.quick_jit(self._score)
         self.gradients = factories.quick_jit(jax.grad(self._loss, argnums=(0, 1), has_aux=True))
+        self.lessons = factories.quick_jit(self._lessons)
+        self.rank = factories.quick_jit(partial(types.rank, self.reranker))
 
     def _init(self, key: jax.Array) -> Any:
         return self.reranker.init(key, self.batch.request, self.batch.scores)
@@ -119,6 +130,13 @@ class Model:
         logits = self.apply(params, batch.request, scores, key=key, train=True)
         losses = jax.nn.softplus(logits) - batch.labels * logits
         return ops.weighted_mean(losses, batch.weights), logits
+
+    def _lessons(self, params: Any, batch: Batch, key: jax.Array) -> list[Any]:
+        """Value and gradient of every stage's loss."""
+        return [
+            jax.value_and_grad(stage.loss)(params, batch, key=key, train=True)
+            for stage in self.reranker.stages
+        ]
 
     def logits(self, batch: Batch) -> jax.Array:
         return self.score(self.params, batch.request, batch.scores)
@@ -203,30 +221,71 @@ def test_jit_equals_eager(model):
 
 
 def test_gradients_reach_every_parameter(model):
-    batch = model.batch
-    (params, scores), logits = model.gradients(model.params, batch.scores, batch, jax.random.key(1))
+    batch, key = model.batch, jax.random.key(1)
+    (params, scores), logits = model.gradients(model.params, batch.scores, batch, key)
+    lessons = [gradient for _, gradient in model.lessons(model.params, batch, key)]
     for path, gradient in jax.tree_util.tree_leaves_with_path(params):
         assert bool(jnp.isfinite(gradient).all()), path
-        assert bool((gradient != 0).any()), path
+    moved = jax.tree.map(lambda *leaves: sum(jnp.abs(x).max() for x in leaves), params, *lessons)
+    for path, size in jax.tree_util.tree_leaves_with_path(moved):
+        assert size > 0, path
     assert bool(jnp.isfinite(logits).all())
     assert bool((jnp.where(batch.request.where, 0, scores) == 0).all())
     assert bool((scores != 0).any()) == model.case.reads_scores
 
 
-def test_own_loss_is_a_finite_scalar_that_teaches(model):
-    loss = model.reranker.loss
-    if loss is None:
-        return
-    with pytest.raises(ValueError, match="needs a key"):
-        loss(model.params, model.batch, train=True)
-    teach = factories.quick_jit(jax.value_and_grad(partial(loss, train=True)))
-    for batch in (model.batch, irregular(model.batch)):
-        value, gradient = teach(model.params, batch, key=jax.random.key(1))
+@pytest.mark.parametrize("odd", [False, True], ids=["regular", "irregular"])
+def test_stages_teach_their_groups(model, odd):
+    batch = irregular(model.batch) if odd else model.batch
+    found = model.lessons(model.params, batch, jax.random.key(1))
+    for stage, (value, gradient) in zip(model.reranker.stages, found, strict=True):
         assert value.shape == ()
         assert value.dtype == jnp.float32
-        leaves = [value, *jax.tree.leaves(gradient)]
-        assert all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
-        assert all(bool((leaf != 0).any()) for leaf in jax.tree.leaves(gradient["request_encoder"]))
+        leaves = jax.tree.leaves([value, gradient])
+        assert all(bool(jnp.isfinite(leaf).all()) for leaf in leaves), stage.name
+        assert set(stage.groups) <= set(model.params), stage.name
+        for group in stage.groups:
+            assert any(bool((leaf != 0).any()) for leaf in jax.tree.leaves(gradient[group])), group
+
+
+def test_stage_losses_need_a_key_in_training_only(model):
+    for stage in model.reranker.stages:
+        assert jax.eval_shape(stage.loss, model.params, model.batch).shape == ()
+        with pytest.raises(ValueError, match="needs a key"):
+            stage.loss(model.params, model.batch, train=True)
+
+
+def test_arranged_lists_stand_before_the_other_candidates(model):
+    batch = model.batch
+    where = np.asarray(batch.request.where)
+    order = np.asarray(model.rank(model.params, batch.request, batch.scores))
+    assert order.shape == where.shape
+    assert np.all(order[~where] == ops.MASKED_LOGIT)
+    if model.reranker.arrange is None:
+        np.testing.assert_allclose(order, model.logits(batch), rtol=1e-4, atol=1e-5)
+        return
+    size = model.case.knobs["slate_size"]
+    for row, real in zip(order, where, strict=True):
+        count = min(size, real.sum())
+        best = np.sort(row[real])[::-1]
+        np.testing.assert_array_equal(best[:count], 2.0 + size - np.arange(count))
+        assert np.all((best[count:] >= 0) & (best[count:] <= 1))
+
+
+def test_arranged_order_moves_with_the_candidates(model):
+    batch = model.batch
+    if model.reranker.arrange is None or model.case.order_aware:
+        return
+    order = np.random.default_rng(1).permutation(batch.scores.shape[1])
+    request = batch.request.replace(
+        candidates=batch.request.candidates[:, order], where=batch.request.where[:, order]
+    )
+    np.testing.assert_allclose(
+        model.rank(model.params, request, batch.scores[:, order]),
+        np.asarray(model.rank(model.params, batch.request, batch.scores))[:, order],
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_irregular_requests_stay_finite(model):

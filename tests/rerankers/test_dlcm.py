@@ -122,7 +122,7 @@ def test_the_states_before_the_best_candidate_do_not_know_it():
 
 
 def test_its_loss_is_the_cross_entropy_with_the_mean_of_the_positives():
-    loss = factories.quick_jit(make().loss)(parameters(), BATCH)
+    loss = factories.quick_jit(make().stages[0].loss)(parameters(), BATCH)
     logits = np.asarray(score(BATCH.request, BATCH.scores), np.float64)
     expected = []
     for row, real, z in zip(logits, BATCH.request.where, BATCH.labels, strict=True):

@@ -25,7 +25,7 @@ def test_both_players_get_gradients(name):
         output="sigmoid",
     )
     divergence = divergences.build("energy", conditional=False)
-    game = Game(model.reranker, learned, divergence, model.reranker.loss, 0.5, 1.0, 1.0)
+    game = Game(model.reranker, learned, divergence, None, 0.5, 1.0, 1.0)
     phi = learned.init(jax.random.key(1), batch)
 
     @factories.quick_jit

@@ -131,7 +131,7 @@ def test_it_learns_on_short_lists_and_ranks_long_ones():
 
     def step(state, key):
         params, moments = state
-        loss, slope = jax.value_and_grad(model.loss)(params, short, key=key, train=True)
+        loss, slope = jax.value_and_grad(model.stages[0].loss)(params, short, key=key, train=True)
         updates, moments = optimizer.update(slope, moments)
         return (optax.apply_updates(params, updates), moments), loss
 

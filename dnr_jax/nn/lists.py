@@ -1,0 +1,101 @@
+"""Ordered lists out of a candidate set: sampling, likelihood, selection, and how they are scored.
+
+A list is `int32 [..., K]`, indices into the N candidates in display order; -1 = no item, only at
+the end of a list that ran out of candidates (a logged slate may have holes elsewhere).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from dnr_jax import ops
+from dnr_jax.types import Array
+
+# Above every sigmoid, so that the items of a list stand before all others.
+_LIST_FLOOR = 2.0
+
+
+def take_items(values: Array, lists: Array) -> Array:
+    """Gather the candidates of lists.
+
+    Args:
+      values: `[B, N, ...]`.
+      lists: `int32 [B, ..., K]`.
+
+    Returns:
+      `[B, ..., K, ...]`; the first candidate's values where there is no item.
+    """
+    return jax.vmap(lambda row, chosen: row[jnp.maximum(chosen, 0)])(values, lists)
+
+
+def score_list(lists: Array, logits: Array, where: Array) -> Array:
+    """Score candidates so that sorting shows the list first, then the others by their logits.
+
+    Position k of K gets `2 + K - k + 1`, every other real candidate `sigmoid(g) < 1`.
+
+    Args:
+      lists: `int32 [B, K]`.
+      logits: g, `float32 [B, N]`.
+      where: `bool [B, N]`.
+
+    Returns:
+      `float32 [B, N]`, `ops.MASKED_LOGIT` where `where` is False.
+    """
+    size = lists.shape[-1]
+    heights = _LIST_FLOOR + size - jnp.arange(size, dtype=jnp.float32)
+    chosen = lists[..., None] == jnp.arange(logits.shape[-1])  # [B, K, N]; -1 matches none
+    listed = (chosen * heights[None, :, None]).max(axis=-2)
+    return ops.mask_logits(jnp.where(listed > 0, listed, jax.nn.sigmoid(logits)), where)
+
+
+def top_list(logits: Array, where: Array, size: int) -> Array:
+    """Return the best `size` real candidates in order, `int32 [..., size]`, ties by position."""
+    size_here = min(size, logits.shape[-1])
+    best, chosen = jax.lax.top_k(jnp.where(where, logits, -jnp.inf), size_here)
+    lists = jnp.where(jnp.isfinite(best), chosen, -1).astype(jnp.int32)
+    padding = [(0, 0)] * (lists.ndim - 1) + [(0, size - size_here)]
+    return jnp.pad(lists, padding, constant_values=-1)
+
+
+def sample_lists(keys: Array, logits: Array, where: Array, *, size: int, count: int) -> Array:
+    """Draw Plackett-Luce lists without repeats by Gumbel top-k: `int32 [B, count, size]`.
+
+    Args:
+      keys: typed keys `[B]`, one a request.
+      logits: `float32 [B, N]`.
+      where: `bool [B, N]`.
+      size: K.
+      count: lists a request.
+    """
+
+    def draw(key: Array, row: Array, real: Array) -> Array:
+        noise = jax.random.gumbel(key, (count, row.shape[-1]))
+        return top_list(row + noise, jnp.broadcast_to(real, noise.shape), size)
+
+    return jax.vmap(draw)(keys, jax.lax.stop_gradient(logits), where)
+
+
+def list_log_probability(logits: Array, where: Array, lists: Array) -> Array:
+    """Compute log pi(l) = sum_k log softmax(s)_{l_k} over the candidates not yet chosen.
+
+    Args:
+      logits: s, `float32 [B, N]`.
+      where: `bool [B, N]`.
+      lists: `int32 [B, L, K]`; an empty place contributes 0.
+
+    Returns:
+      `float32 [B, L]`.
+    """
+    left = where[:, None, None, :] & ~chosen_before(lists, logits.shape[-1])
+    log_probabilities = ops.masked_log_softmax(
+        jnp.broadcast_to(logits[:, None, None, :], left.shape), left
+    )
+    picked = jnp.take_along_axis(log_probabilities, jnp.maximum(lists, 0)[..., None], axis=-1)
+    return jnp.where(lists >= 0, picked[..., 0], 0.0).sum(axis=-1)
+
+
+def chosen_before(lists: Array, candidates: int) -> Array:
+    """Tell which candidates stand earlier in the list: `bool [..., K, N]` for `[..., K]`."""
+    chosen = (lists[..., None] == jnp.arange(candidates)).astype(jnp.int32)
+    return (jnp.cumsum(chosen, axis=-2) - chosen) > 0

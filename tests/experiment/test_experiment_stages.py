@@ -1,0 +1,136 @@
+"""Training in stages, trials of the learning rate, and several protocols in one run."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from dnr_jax import experiment
+from dnr_jax.experiment import datasets, training
+from dnr_jax.experiment.players import build_all
+from dnr_jax.experiment.rows import resolve
+from dnr_jax.io import checkpoints, run_folder
+
+GOALRANK = {"name": "goalrank", "width": 8, "layers": 1, "history_layers": 1, "group_size": 2}
+
+
+def leaves(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.fixture(scope="module")
+def staged(tiny, shared):
+    """Train one model of two stages; return its config, folder, players and progress."""
+    config = tiny(reranker=GOALRANK, table="score")
+    row, prepared = resolve(config)[0], datasets.prepare(config)
+    players = build_all([row], prepared)[0]
+    with run_folder.open_run(shared / "staged", config) as run:
+        progress = training.train(row, players, prepared, run)
+        again = training.train(row, players, prepared, run)
+    return row, shared / "staged", players, (progress, again), prepared
+
+
+def test_each_stage_starts_where_the_one_before_was_best_and_moves_its_groups_alone(staged):
+    _, folder, players, (progress, _), _ = staged
+    first, _ = checkpoints.restore(
+        folder / "checkpoints" / "score" / "evaluator", "best", progress.best_params
+    )
+    last = progress.states.params["reranker"]
+    for name in last:
+        same = all(map(np.array_equal, leaves(first[name]), leaves(last[name])))
+        assert same == (name not in players.stages[1].groups), name
+
+
+def test_a_finished_row_comes_back_without_training(staged):
+    _, _, _, (progress, again), _ = staged
+    for one, other in zip(leaves(progress.best_params), leaves(again.best_params), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_metrics_count_epochs_through_the_stages(staged):
+    _, folder, _, _, _ = staged
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(r.get("stage"), r["epoch"]) for r in records if r["seed"] == 0] == [
+        ("evaluator", 1),
+        (None, 2),
+        (None, 3),
+    ]
+    assert records[0]["validation minus loss"] < 0
+
+
+def test_a_stage_that_was_cut_goes_on_to_the_same_parameters(staged, shared):
+    row, folder, players, (progress, _), prepared = staged
+    with run_folder.open_run(shared / "cut", row.config) as run:
+        save = checkpoints.save
+
+        def dies(where, name, state, metadata):
+            if where.name == "score" and metadata["epoch"] == 2:
+                raise KeyboardInterrupt
+            save(where, name, state, metadata)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkpoints, "save", dies)
+            with pytest.raises(KeyboardInterrupt):
+                training.train(row, players, prepared, run)
+        found = training.train(row, players, prepared, run)
+    for one, other in zip(leaves(progress.best_params), leaves(found.best_params), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (shared / "cut" / "metrics.jsonl").read_bytes() == (
+        folder / "metrics.jsonl"
+    ).read_bytes()
+
+
+def test_a_model_that_needs_the_shown_order_refuses_data_without_one(staged):
+    row, _, _, _, prepared = staged
+    train = prepared.splits["train"]
+    bare = train._replace(batch=train.batch.replace(slate=np.full_like(train.batch.slate, -1)))
+    blind = prepared._replace(splits=dict(prepared.splits) | {"train": bare})
+    with pytest.raises(ValueError, match=r"'goalrank' learns from the order.*no training request"):
+        build_all([row], blind)
+    scorer = row._replace(config=row.config | {"train": row.config["train"] | {"loss": "bce"}})
+    assert not build_all([scorer], blind)[0].arranges
+
+
+def test_trials_equal_runs_of_their_own_and_validation_chooses(tiny, shared, run_table):
+    base = {"reranker": {"name": "linear"}, "table": "score"}
+    both = run_table(tiny(**base, train={"learning_rate_factors": (0.01, 1.0)}), shared / "both")
+    values = {}
+    for factor in (0.01, 1.0):
+        config = tiny(**base, train={"learning_rate_factors": (factor,)})
+        folder = run_table(config, shared / f"alone-{factor}")
+        rows = json.loads((folder / "results.json").read_text())["rows"]
+        valid = np.mean([r["metrics"]["n@6"] for r in rows if r["split"] == "valid"])
+        values[factor] = (valid, rows)
+    assert values[0.01][0] != values[1.0][0]
+    best = max(values, key=lambda factor: values[factor][0])
+    found = json.loads((both / "results.json").read_text())["rows"]
+    assert found == values[best][1]
+    assert {row["learning_rate_factor"] for row in found} == {best}
+    config = tiny(**base, train={"learning_rate_factors": (0.01, 1.0)})
+    assert [e.rate for e in training.entries_of(config)] == [0.01, 0.01, 1.0, 1.0]
+
+
+def test_several_protocols_make_a_run_folder_each(tiny, shared):
+    config = tiny(
+        table="random,retriever",
+        candidates={"name": "exposed_plus_sampled,retrieved_pool"},
+    )
+    folders = experiment.run_all(config, shared / "several")
+    assert [f.name for f in folders] == ["exposed_plus_sampled", "retrieved_pool"]
+    for folder in folders:
+        rows = json.loads((folder / "results.json").read_text())["rows"]
+        assert {row["protocol"] for row in rows} == {folder.name}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("retrieved_pool,retrieved_pool", "lists a protocol twice"),
+        ("retrieved_pool,logged", "candidates.name .*no choice 'logged'"),
+    ],
+)
+def test_protocols_are_all_checked_before_the_first_runs(tiny, shared, name, message):
+    with pytest.raises(ValueError, match=message):
+        experiment.run_all(tiny(candidates={"name": name}), shared / "never")
+    assert not (shared / "never").exists()
