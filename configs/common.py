@@ -4,6 +4,8 @@ A config is plain data: nothing of dnr_jax is imported. Override a knob on the c
 `--config.SECTION.KNOB=VALUE`; a misspelt name stops the run and names the nearest known one.
 """
 
+from collections.abc import Sequence
+
 from ml_collections import ConfigDict
 
 # The DNR group's settings (arXiv 2509.18736): Adam with L2 inside, clip 5, x0.1 every 100 epochs.
@@ -39,8 +41,14 @@ DEFAULT_TABLE = (
 RIVALS_TABLE = (
     *("random", "popularity", "retriever", "reversed", "mmr"),
     *("sasrec_score", "gru4rec_score", "caser_score", "midnn_score"),
-    *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score"),
+    *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
     *("dnr_b", "dnr_g", "dnr_r"),
+)
+
+# The paper's ablation; `ablate` adds the rows over the weights.
+ABLATION_TABLE = (
+    *("retriever", "plain", "score", "score_add", "score_weight", "heuristic_g", "heuristic_b"),
+    *("dnr_b_no_adv", "dnr_b_no_reg", "dnr_g", "dnr_b"),
 )
 
 
@@ -71,6 +79,8 @@ def get_config() -> ConfigDict:
                 "vertical": 4,  # Caser: filters that weigh the events of the window
                 "horizontal": 8,  # Caser: filters of each height that slide over them
                 "relevance": 0.7,  # MMR: weight of relevance against novelty, 0 to 1
+                "utility_threshold": 3.0,  # NAR4Rec: positives that make a shown list a good one
+                "contrast": 0.1,  # NAR4Rec: weight of the loss that keeps candidates apart
                 "group_size": 8,  # GoalRank: sampled lists a request
                 "causal": False,  # True: a candidate sees only those stored before it
                 "score_entry": "concatenate",  # none | concatenate | add | weight
@@ -136,6 +146,31 @@ def shrink(config: ConfigDict) -> None:
     config.train.update(batch_size=128, patience=0)
 
 
+def ablate(config: ConfigDict) -> None:
+    """Set the table to the paper's ablation, and DNR-B over lambda_c, lambda_m and lambda_e."""
+    quarters = sorted({round(config.train.epochs * share) for share in (0, 0.25, 0.5, 0.75)})
+    swept = {
+        **_sweep("noise", "lambda_c", (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)),
+        **_sweep("objective", "lambda_m", (0.1, 0.25, 0.5, 0.75, 1.0)),
+        **_sweep("train", "lambda_e", quarters),
+    }
+    config.rows.update(swept)
+    config.table = ",".join((*ABLATION_TABLE, *swept))
+
+
+def _sweep(section: str, knob: str, values: Sequence[float]) -> dict:
+    """Make a row of DNR-B for each value of a knob; the reports draw them as one figure."""
+    return {
+        f"{knob}_{number}": {
+            "model": "{reranker}+dnr-b-" + f"{knob}-{value:g}",
+            "label": f"DNR-B, {knob} = {value:g}",
+            "set": {section: {knob: value}},
+            "sweep": {"knob": knob, "value": float(value)},
+        }
+        for number, value in enumerate(values)
+    }
+
+
 def rows() -> dict:
     """Return the table: each row names its model, its label and the knobs it sets.
 
@@ -167,6 +202,12 @@ def rows() -> dict:
             noise={"name": "beta"},
             divergence={"conditional": True},
         ),
+        "score_add": _score("add", "added"),
+        "score_weight": _score("weight", "as weights"),
+        "heuristic_b": _heuristic("b", "Beta", "beta"),
+        "heuristic_g": _heuristic("g", "Gaussian", "gaussian"),
+        "dnr_b_no_adv": _dnr("b-no-adv", "DNR-B without L_adv", objective={"lambda_adv": 0.0}),
+        "dnr_b_no_reg": _dnr("b-no-reg", "DNR-B without L_x", objective={"lambda_x": 0.0}),
         **_rival("caser", "Caser"),
         **_rival("sasrec", "SASRec"),
         **_rival("gru4rec", "GRU4Rec"),
@@ -175,12 +216,30 @@ def rows() -> dict:
         **_rival("setrank", "SetRank"),
         **_rival("mir", "MIR"),
         **_rival("goalrank", "GoalRank"),
+        **_rival("nar4rec", "NAR4Rec"),
         "mmr": _trivial("mmr", "MMR of the retriever's scores"),
     }
 
 
 def _trivial(name: str, label: str) -> dict:
     return {"model": name, "label": label, "set": {"reranker": {"name": name}}}
+
+
+def _score(entry: str, words: str) -> dict:
+    return {
+        "model": "{reranker}+score-" + entry,
+        "label": "{reranker} with scores " + words,
+        "set": {"reranker": {"score_entry": entry}, **NO_NOISE},
+    }
+
+
+def _heuristic(suffix: str, words: str, noise: str) -> dict:
+    knobs = {"noise": {"name": noise}, "generator": {"name": "none"}}
+    return {
+        "model": "{reranker}+heuristic-" + suffix,
+        "label": f"{words} noise, no generator",
+        "set": knobs,
+    }
 
 
 def _rival(name: str, label: str) -> dict:

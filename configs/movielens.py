@@ -8,8 +8,8 @@ format is simulated. Choose the protocol by `--config.candidates.name`: retrieve
 exposed_plus_sampled, or exposed_plus_retrieved (the published one, whose scores leak; see the
 audit), or several of them with commas between. Presets: the default (small, 3 seeds), `smoke`
 (under a minute), `rivals` (every model under every protocol, each with the same three trials of the
-learning rate) and `paper` (the group's settings at full size). Measured times and metrics stand in
-docs/results.md.
+learning rate), `ablation` (DNR with parts left out, and over its weights) and `paper` (the group's
+settings at full size). Measured times and metrics stand in docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -18,12 +18,17 @@ from configs import common
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """Return the config of one preset: "" (default), "smoke", "rivals" or "paper"."""
-    presets = {"": _small, "smoke": _smoke, "rivals": _rivals, "paper": lambda config: None}
+    """Return the config of one preset, one of those above; "" is the default."""
+    presets = {
+        "": _small,
+        "smoke": _smoke,
+        "rivals": _rivals,
+        "ablation": _ablation,
+        "paper": lambda config: None,  # the knobs as they stand
+    }
     if preset not in presets:
-        raise ValueError(
-            f"movielens.py has no preset {preset!r}: choose smoke, rivals, paper or none"
-        )
+        known = ", ".join(name or "none" for name in presets)
+        raise ValueError(f"movielens.py has no preset {preset!r}: choose one of {known}")
     config = common.get_config()
     config.candidates.name = "retrieved_pool"
     config.data = ConfigDict(
@@ -66,6 +71,13 @@ def _rivals(config: ConfigDict) -> None:
     config.candidates.name = "retrieved_pool,exposed_plus_sampled,exposed_plus_retrieved"
     config.table = ",".join(common.RIVALS_TABLE)
     config.train.learning_rate_factors = (0.3, 1.0, 3.0)
+
+
+def _ablation(config: ConfigDict) -> None:
+    """Leave out parts of DNR one at a time, and vary its weights."""
+    _small(config)
+    config.train.seeds = 3
+    common.ablate(config)
 
 
 def _smoke(config: ConfigDict) -> None:

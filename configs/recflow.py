@@ -4,8 +4,9 @@
   python -m dnr_jax.main --config configs/recflow.py --config.data.path=DIR    your own download
 
 Presets: the default (a small model, 2 seeds), `smoke` (one seed, a tiny simulation, under a
-minute) and `paper` (the group's settings at full size; meant for the real data on a GPU or TPU).
-Measured times and metrics of each preset stand in docs/results.md.
+minute), `rivals` (every model, each with the same three trials of the learning rate), `ablation`
+(DNR with parts left out, and over its weights) and `paper` (the group's settings at full size;
+meant for the real data on a GPU or TPU). Measured times and metrics stand in docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -14,10 +15,17 @@ from configs import common
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """Return the config of one preset: "" (default), "smoke" or "paper"."""
-    presets = {"": _small, "smoke": _smoke, "paper": lambda config: None}
+    """Return the config of one preset, one of those above; "" is the default."""
+    presets = {
+        "": _small,
+        "smoke": _smoke,
+        "rivals": _rivals,
+        "ablation": _ablation,
+        "paper": lambda config: None,  # the knobs as they stand
+    }
     if preset not in presets:
-        raise ValueError(f"recflow.py has no preset {preset!r}: choose smoke, paper or none")
+        known = ", ".join(name or "none" for name in presets)
+        raise ValueError(f"recflow.py has no preset {preset!r}: choose one of {known}")
     config = common.get_config()
     config.candidates.name = "logged"
     config.data = ConfigDict(
@@ -55,6 +63,20 @@ def _small(config: ConfigDict) -> None:
     """Size model and training for two CPU cores and a few minutes, installation included."""
     common.shrink(config)
     config.train.update(epochs=5, lambda_e=2, seeds=2, batch_size=32)
+
+
+def _rivals(config: ConfigDict) -> None:
+    """Compare all models, tuned alike."""
+    _small(config)
+    config.table = ",".join(common.RIVALS_TABLE)
+    config.train.update(seeds=3, learning_rate_factors=(0.3, 1.0, 3.0))
+
+
+def _ablation(config: ConfigDict) -> None:
+    """Leave out parts of DNR one at a time, and vary its weights."""
+    _small(config)
+    config.train.seeds = 3
+    common.ablate(config)
 
 
 def _smoke(config: ConfigDict) -> None:

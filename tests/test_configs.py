@@ -50,7 +50,7 @@ def test_every_preset_passes_the_checks(module, preset):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_an_unknown_preset_names_the_known_ones(module):
-    with pytest.raises(ValueError, match="no preset 'smokey': choose smoke, paper"):
+    with pytest.raises(ValueError, match="no preset 'smokey': choose one of none, smoke"):
         importlib.import_module(f"configs.{module}").get_config("smokey")
 
 

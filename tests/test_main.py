@@ -53,7 +53,7 @@ def test_help_explains_and_exits_0():
     [
         ([], "error: no --config was given"),
         (["--config", SMOKE, "junk"], "error: what to do with ['junk']?"),
-        (["--config", "configs/recflow.py:smoky"], "no preset 'smoky': choose smoke"),
+        (["--config", "configs/recflow.py:smoky"], "no preset 'smoky': choose one of none, smoke"),
         (["--config", "configs/nothing.py"], "No such file or directory: 'configs/nothing.py'"),
         (["--config", SMOKE, "--wrokdir=x"], "Did you mean: workdir"),
         (

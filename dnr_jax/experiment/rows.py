@@ -16,12 +16,14 @@ class Row(NamedTuple):
       model: what `results.json` calls it.
       label: what a reader sees.
       config: the whole config as nested plain dicts, the row's knobs applied.
+      sweep: `{"knob": name, "value": number}` of a row that is one point of a figure, else None.
     """
 
     key: str
     model: str
     label: str
     config: dict[str, Any]
+    sweep: dict[str, Any] | None = None
 
 
 def resolve(config: Mapping[str, Any]) -> list[Row]:
@@ -49,7 +51,7 @@ def _row(config: Mapping[str, Any], key: str) -> Row:
     merged = _merge(base, row["set"], f"rows.{key}.set")
     reranker = config["reranker"]["name"]
     label = row["label"].format(reranker=reranker.upper())
-    return Row(key, row["model"].format(reranker=reranker), label, merged)
+    return Row(key, row["model"].format(reranker=reranker), label, merged, row.get("sweep"))
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any], place: str) -> dict[str, Any]:

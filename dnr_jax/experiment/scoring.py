@@ -112,7 +112,7 @@ def _record(row: Row, split: str, seed: int, found: Evaluation) -> dict[str, Any
         "seed": seed,
         "requests": found.requests,
         "excluded": found.excluded,
-    }
+    } | ({"sweep": row.sweep} if row.sweep else {})
 
 
 def _extra(

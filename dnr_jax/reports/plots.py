@@ -51,6 +51,7 @@ def write(folder: Path, labels: Mapping[str, str]) -> list[Path]:
         "score_noise": score_noise(samples),
         "generated_scores": generated_scores(samples),
         "reliability": reliability(samples),
+        "sensitivity": sensitivity(_read_sweeps(folder)),
     }
     (folder / run_folder.PLOTS).mkdir(exist_ok=True)
     paths = []
@@ -139,6 +140,24 @@ def reliability(samples: Mapping[str, Samples]) -> Figure | None:
     return _finish(figure, "Reliability")
 
 
+def sensitivity(sweeps: Mapping[str, Mapping[float, list[float]]]) -> Figure | None:
+    """Draw the main metric over a knob: mean and standard deviation over seeds, one panel a knob.
+
+    Args:
+      sweeps: the values of all seeds, in percent, by knob and its value.
+    """
+    if not sweeps:
+        return None
+    figure, axes = _grid(len(sweeps), columns=3)
+    for axis, (knob, points) in zip(axes, sweeps.items(), strict=True):
+        places = sorted(points)
+        mean = [float(np.mean(points[p])) for p in places]
+        spread = [float(np.std(points[p], ddof=1)) if len(points[p]) > 1 else 0.0 for p in places]
+        axis.errorbar(places, mean, spread, fmt="o-", capsize=3, color=COLOURS[0], label="test")
+        axis.set(xlabel=knob, ylabel="N@K, percent")
+    return _finish(figure, "Sensitivity (bars: one standard deviation over seeds)")
+
+
 def reliability_bins(
     probabilities: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -164,6 +183,18 @@ def _read_curves(folder: Path, labels: Mapping[str, str]) -> dict[str, Records]:
         for row, label in labels.items()
     }
     return {label: group for label, group in curves.items() if group}
+
+
+def _read_sweeps(folder: Path) -> dict[str, dict[float, list[float]]]:
+    """Collect the test N@K of all rows that are points of a figure, by knob and value."""
+    path = folder / run_folder.RESULTS
+    sweeps: dict[str, dict[float, list[float]]] = {}
+    for row in json_files.read(path)["rows"] if path.exists() else []:
+        if "sweep" in row and row["split"] == "test":
+            points = sweeps.setdefault(row["sweep"]["knob"], {})
+            metric = next(n for n in row["metrics"] if n.startswith("n@") and n[2:].isdigit())
+            points.setdefault(row["sweep"]["value"], []).append(100 * row["metrics"][metric])
+    return sweeps
 
 
 def _chosen_rates(folder: Path) -> dict[str, float]:

@@ -13,6 +13,7 @@ from dnr_jax.rerankers.gru4rec import gru4rec
 from dnr_jax.rerankers.midnn import midnn
 from dnr_jax.rerankers.mir import mir
 from dnr_jax.rerankers.mmr import mmr
+from dnr_jax.rerankers.nar4rec import nar4rec
 from dnr_jax.rerankers.prm import prm
 from dnr_jax.rerankers.sasrec import sasrec
 from dnr_jax.rerankers.setrank import setrank
@@ -27,6 +28,7 @@ RERANKERS: dict[str, Callable[..., Reranker]] = {
     "midnn": midnn,
     "mir": mir,
     "mmr": mmr,
+    "nar4rec": nar4rec,
     "popularity": popularity,
     "prm": prm,
     "random": random,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import common
+from configs import common, movielens
 from dnr_jax.experiment.rows import resolve
 
 
@@ -62,3 +62,16 @@ def test_table_selects_and_orders(config):
 def test_a_misspelt_name_is_named_with_its_neighbour(config, change, message):
     with pytest.raises(ValueError, match=message):
         resolve(config | change)
+
+
+def test_the_ablation_varies_one_knob_a_row():
+    config = movielens.get_config("ablation").to_dict()
+    rows = {row.key: row for row in resolve(config)}
+    assert rows["dnr_b_no_adv"].config["objective"]["lambda_adv"] == 0
+    assert rows["heuristic_g"].config["generator"]["name"] == "none"
+    swept = [row for row in rows.values() if row.sweep]
+    assert {row.sweep["knob"] for row in swept} == {"lambda_c", "lambda_m", "lambda_e"}
+    for row in swept:
+        (section,) = config["rows"][row.key]["set"]
+        assert row.config[section][row.sweep["knob"]] == row.sweep["value"]
+        assert len({r.model for r in rows.values()}) == len(rows)

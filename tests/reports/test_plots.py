@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -98,3 +100,35 @@ def test_sample_without_positives(folder):
 def test_rows_stay_distinct_after_the_colours_run_out():
     styles = [tuple(plots._style(n).values()) for n in range(20)]
     assert len(set(styles)) == 20
+
+
+def test_sensitivity_is_the_mean_over_seeds_at_each_value():
+    sweeps = {"lambda_m": {0.5: [20.0, 22.0], 0.1: [18.0]}, "lambda_e": {0.0: [19.0], 5.0: [20.0]}}
+    figure = plots.sensitivity(sweeps)
+    assert [a.get_xlabel() for a in figure.axes] == ["lambda_m", "lambda_e"]
+    line = figure.axes[0].lines[0]
+    assert line.get_xdata().tolist() == [0.1, 0.5]
+    assert line.get_ydata().tolist() == [18.0, 21.0]
+    assert plots.sensitivity({}) is None
+
+
+def test_sweeps_are_read_from_the_rows_that_are_points(folder):
+    path = folder / "results.json"
+    content = json.loads(path.read_text())
+    for row in content["rows"]:
+        if row["model"] == "prm":
+            row["sweep"] = {"knob": "lambda_c", "value": 0.4}
+    path.write_text(json.dumps(content))
+    found = plots._read_sweeps(folder)
+    assert list(found) == ["lambda_c"]
+    np.testing.assert_allclose(found["lambda_c"][0.4], [40.0, 44.0, 48.0])
+
+
+def test_trials_that_were_not_chosen_and_earlier_stages_are_not_drawn(folder):
+    path = folder / "metrics.jsonl"
+    extra = {"row": "prm", "label": "PRM", "seed": 0, "epoch": 1, "loss_direct": 99.0}
+    with path.open("a") as file:
+        file.write(json.dumps(extra | {"learning_rate_factor": 3.0}) + "\n")
+        file.write(json.dumps(extra | {"stage": "evaluator"}) + "\n")
+    curves = plots._read_curves(folder, LABELS)
+    assert max(record["loss_direct"] for record in curves["PRM"]) < 99

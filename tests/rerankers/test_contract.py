@@ -56,6 +56,13 @@ GRU4REC = {"width": 8, "dropout": 0.2, "score_entry": "concatenate", "score_plac
 SASREC = GRU4REC | {"history_layers": 1, "heads": 2, "feed_forward": 8}
 CASER = GRU4REC | {"window": 4, "vertical": 2, "horizontal": 3}
 GOALRANK = DLCM | {"layers": 1, "slate_size": 3, "group_size": 4, "score_entry": "concatenate"}
+NAR4REC = DLCM | {
+    "layers": 1,
+    "slate_size": 3,
+    "utility_threshold": 1.0,
+    "contrast": 0.1,
+    "score_entry": "concatenate",
+}
 VECTORS = np.random.default_rng(0).normal(size=(factories.SIZES["item"], 4)).astype(np.float32)
 MMR = {"item_vectors": VECTORS, "relevance": 0.5, "slate_size": 3}
 CASES = {
@@ -68,6 +75,10 @@ CASES = {
     "mir": Case("mir", DLCM | {"score_entry": "concatenate"}, reads_scores=True),
     "mir_early": Case(
         "mir", DLCM | {"score_entry": "add", "score_place": "early"}, reads_scores=True
+    ),
+    "nar4rec": Case("nar4rec", NAR4REC, reads_scores=True),
+    "nar4rec_early": Case(
+        "nar4rec", NAR4REC | {"score_entry": "add", "score_place": "early"}, reads_scores=True
     ),
     "popularity": Case("popularity", {"item_popularity": POPULARITY}),
     "random": Case("random", {"seed": 0}),
