@@ -42,6 +42,7 @@ RIVALS_TABLE = (
     *("random", "popularity", "retriever", "reversed", "mmr"),
     *("sasrec_score", "gru4rec_score", "caser_score", "midnn_score"),
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
+    "advir_score",
     *("dnr_b", "dnr_g", "dnr_r"),
 )
 
@@ -81,6 +82,8 @@ def get_config() -> ConfigDict:
                 "relevance": 0.7,  # MMR: weight of relevance against novelty, 0 to 1
                 "utility_threshold": 3.0,  # NAR4Rec: positives that make a shown list a good one
                 "contrast": 0.1,  # NAR4Rec: weight of the loss that keeps candidates apart
+                "perturbation": 0.3,  # AdvIR: length of the perturbation of a candidate's state
+                "adversarial_weight": 1.0,  # AdvIR: weight of the loss at the perturbed states
                 "group_size": 8,  # GoalRank: sampled lists a request
                 "causal": False,  # True: a candidate sees only those stored before it
                 "score_entry": "concatenate",  # none | concatenate | add | weight
@@ -216,6 +219,7 @@ def rows() -> dict:
         **_rival("setrank", "SetRank"),
         **_rival("mir", "MIR"),
         **_rival("goalrank", "GoalRank"),
+        **_rival("advir", "AdvIR"),
         **_rival("nar4rec", "NAR4Rec"),
         "mmr": _trivial("mmr", "MMR of the retriever's scores"),
     }

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from dnr_jax.rerankers.advir import advir
 from dnr_jax.rerankers.caser import caser
 from dnr_jax.rerankers.dlcm import dlcm
 from dnr_jax.rerankers.goalrank import goalrank
@@ -21,6 +22,7 @@ from dnr_jax.rerankers.trivial import popularity, random, retriever, reversed_re
 from dnr_jax.types import FeatureSpec, Reranker
 
 RERANKERS: dict[str, Callable[..., Reranker]] = {
+    "advir": advir,
     "caser": caser,
     "dlcm": dlcm,
     "goalrank": goalrank,

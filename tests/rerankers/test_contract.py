@@ -65,7 +65,12 @@ NAR4REC = DLCM | {
 }
 VECTORS = np.random.default_rng(0).normal(size=(factories.SIZES["item"], 4)).astype(np.float32)
 MMR = {"item_vectors": VECTORS, "relevance": 0.5, "slate_size": 3}
+ADVIR = DLCM | {"perturbation": 0.3, "adversarial_weight": 1.0, "score_entry": "concatenate"}
 CASES = {
+    "advir": Case("advir", ADVIR, reads_scores=True),
+    "advir_early": Case(
+        "advir", ADVIR | {"score_entry": "add", "score_place": "early"}, reads_scores=True
+    ),
     "caser": Case("caser", CASER, reads_scores=True),
     "caser_none": Case("caser", CASER | {"score_entry": "none"}),
     "dlcm": Case("dlcm", DLCM),

@@ -43,7 +43,7 @@ KNOBS = {
     "score_entry": "concatenate",
     "score_place": "late",
 }
-BATCH = factories.make_batch(seed=4)
+BATCH = factories.make_batch(seed=SEED)
 WHERE = BATCH.request.where
 RNG = np.random.default_rng(0)
 MATRIX = jnp.asarray(RNG.normal(size=(6, 8, 3)), jnp.float32)
@@ -175,8 +175,8 @@ def test_the_unlikelihood_falls_with_the_chance_of_a_bad_list():
 
     losses = [float(loss(height)) for height in (2.0, 0.0, -2.0, -4.0)]
     assert losses == sorted(losses, reverse=True)
-    # Where a bad list is certain in float32, the loss is finite and still pushes at full strength.
-    assert 29.0 < float(loss(30.0)) < 40.0
+    # Where a bad list is certain in float32, the loss is right and pushes at full strength.
+    np.testing.assert_allclose(loss(30.0) - loss(20.0), 10.0, rtol=1e-4)
     np.testing.assert_allclose(jax.grad(loss)(30.0), 1.0, rtol=1e-5)
 
 
