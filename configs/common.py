@@ -4,8 +4,6 @@ A config is plain data: nothing of dnr_jax is imported. Override a knob on the c
 `--config.SECTION.KNOB=VALUE`; a misspelt name stops the run and names the nearest known one.
 """
 
-from collections.abc import Sequence
-
 from ml_collections import ConfigDict
 
 # The DNR group's settings (arXiv 2509.18736): Adam with L2 inside, clip 5, x0.1 every 100 epochs.
@@ -161,7 +159,7 @@ def ablate(config: ConfigDict) -> None:
     config.table = ",".join((*ABLATION_TABLE, *swept))
 
 
-def _sweep(section: str, knob: str, values: Sequence[float]) -> dict:
+def _sweep(section: str, knob: str, values: tuple | list) -> dict:
     """Make a row of DNR-B for each value of a knob; the reports draw them as one figure."""
     return {
         f"{knob}_{number}": {

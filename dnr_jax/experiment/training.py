@@ -226,9 +226,8 @@ def _initial_states(
     states = stack_states([replace(fresh[e.seed], rate=jnp.float32(e.rate)) for e in entries])
     if before is None:
         return states
-    begin = place.stage.begin or (lambda params: params)
     keys = jax.vmap(lambda key: jax.random.fold_in(key, place.number))(states.key)
-    learned = jax.tree.map(jnp.copy, begin(before.best_params))
+    learned = jax.tree.map(jnp.copy, before.best_params)
     return replace(states, params=states.params | {"reranker": learned}, key=keys)
 
 

@@ -15,7 +15,7 @@ from dnr_jax import ops
 from dnr_jax.nn.attention import Transformer, TransformerLayer
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.list_evaluator import slate_labels
-from dnr_jax.nn.lists import chosen_before, take_items
+from dnr_jax.nn.lists import take_items
 from dnr_jax.nn.losses import bce
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
@@ -152,11 +152,6 @@ def matching_loss(matching: Array, batch: Batch, *, threshold: float) -> Array:
     return bce(margins, good, weights * matched)
 
 
-def greedy_list(matching: Array, where: Array) -> Array:
-    """Fill places one by one by the best M_ik that is left: `int32 [B, K]`."""
-    return fill_places(matching, jnp.zeros(matching.shape[:2] + where.shape[1:]), where)
-
-
 def fill_places(gains: Array, costs: Array, where: Array) -> Array:
     """Fill place k by the best `gains[:, i, k] - max_{j chosen} costs[:, j, i]` that is left.
 
@@ -180,22 +175,6 @@ def fill_places(gains: Array, costs: Array, where: Array) -> Array:
     # Below all costs, and the same for all candidates of the first place.
     start = (where, jnp.full(where.shape, -1.0))
     return jnp.swapaxes(jax.lax.scan(step, start, jnp.moveaxis(gains, -1, 0))[1], 0, 1)
-
-
-def sample_places(keys: Array, matching: Array, where: Array, *, count: int) -> Array:
-    """Draw place k from `softmax M_k` over what is left, by keys `[B]`: `int32 [B, count, K]`."""
-    shape = (count, *matching.shape[1:])
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, shape))(keys)
-    return jax.vmap(greedy_list, (1, None), 1)(matching[:, None] + noise, where)
-
-
-def sample_log_probability(matching: Array, where: Array, lists: Array) -> Array:
-    """Compute the log-probability of lists `int32 [B, L, K]` under `sample_places`: `[B, L]`."""
-    left = where[:, None, None] & ~chosen_before(lists, matching.shape[1])
-    rows = jnp.broadcast_to(jnp.swapaxes(matching, 1, 2)[:, None], left.shape)
-    logs = ops.masked_log_softmax(rows, left)
-    picked = jnp.take_along_axis(logs, jnp.maximum(lists, 0)[..., None], axis=-1)[..., 0]
-    return jnp.where(lists >= 0, picked, 0.0).sum(axis=-1)
 
 
 def keep_best(lists: Array, values: Array) -> Array:

@@ -71,8 +71,9 @@ def cost(run: Run) -> Table:
     """Build the third table: what each row costs to hold, to train and to score with."""
 
     def cells(line: Line) -> list[str]:
-        numbers = (line.parameters, line.training_seconds, line.scoring_seconds)
-        return [ABSENT if n is None else f"{n:,.0f}" for n in numbers]
+        size = ABSENT if line.parameters is None else f"{line.parameters:,}"
+        seconds = (line.training_seconds, line.scoring_seconds)
+        return [size, *(ABSENT if s is None else f"{s:,.1f}" for s in seconds)]
 
     header = ["model", "parameters", "training s, all seeds", "scoring s, all seeds"]
     return Table("Cost", header, [[line.label, *cells(line)] for line in run.lines])

@@ -200,7 +200,7 @@ def test_cost_sums_what_each_row_took(make_run):
         run.append_timings(*({"row": "prm", "epoch": n, "seconds": 20.4} for n in (1, 2)))
         run.append_timings({"row": "prm", "scoring_seconds": 3.2})
     rows = body(tables.cost(results.read(folder)))
-    assert list(rows["PRM without scores"].values()) == ["12,345", "41", "3"]
+    assert list(rows["PRM without scores"].values()) == ["12,345", "40.8", "3.2"]
     assert list(rows["random"].values()) == ["n/a"] * 3
 
 
