@@ -1,4 +1,4 @@
-"""Gaussian diffusion: noise schedules, posterior coefficients, and the embedding of a step.
+"""Gaussian diffusion: noise schedules, posterior coefficients, step embedding, approximator.
 
 Steps count from 0: step t of T adds noise to what step t - 1 left, and step T - 1 is the noisiest.
 """
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from dnr_jax.nn.attention import Attention
+from dnr_jax.nn.dropout import Drop
 from dnr_jax.types import Array
 
 # Steps of T = 1000 are what the frequencies of the embedding are made for.
@@ -88,3 +90,45 @@ class StepEmbedding(nn.Module):
         angles = (steps * (_FINEST / self.total))[:, None] * frequencies[None]
         waves = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
         return nn.Dense(self.width)(nn.silu(nn.Dense(4 * self.width)(waves)))
+
+
+class Approximator(nn.Module):
+    """Predict x_0 from x_t and a history, as DiffuRec does (Li et al. 2023, arXiv 2304.00686).
+
+    A pre-norm transformer, `X + MHA(LN X)` and `X + FFN(LN X)` with GELU, without positions, reads
+    `e_l + lambda_l * (x_t + s_t)`; its last position, normalised, is the result.
+
+    Attributes:
+      layers, heads, feed_forward: number of blocks, their heads, hidden width of their FFN.
+      total: T, steps of the diffusion.
+    """
+
+    layers: int
+    heads: int
+    feed_forward: int
+    total: int
+
+    @nn.compact
+    def __call__(
+        self, noisy: Array, steps: Array, events: Array, where: Array, mix: Array, *, drop: Drop
+    ) -> Array:
+        """Return xhat_0 `float32 [B, D]`; 0 for an empty history.
+
+        Args:
+          noisy: x_t, `float32 [B, D]`.
+          steps: t, `int32 [B]`.
+          events: `float32 [B, T, D]`, latest last.
+          where: `bool [B, T]`.
+          mix: lambda, `float32 [B, T, D]`.
+          drop: dropout.
+        """
+        width = noisy.shape[-1]
+        disturbance = noisy + StepEmbedding(width, self.total)(steps)
+        x = events + mix * disturbance[:, None]
+        for _ in range(self.layers):
+            normed = nn.LayerNorm()(x)
+            x = x + drop(Attention(self.heads)(normed, normed, where, causal=False))
+            hidden = drop(nn.gelu(nn.Dense(self.feed_forward)(nn.LayerNorm()(x))))
+            x = x + drop(nn.Dense(width)(hidden))
+        last = nn.LayerNorm()(drop(x[:, -1]))
+        return jnp.where(where.any(axis=1, keepdims=True), last, 0.0)

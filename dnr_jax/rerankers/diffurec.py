@@ -1,8 +1,8 @@
 """DiffuRec: diffuses the embedding of the target, and denoises it by what the user met before.
 
 Li et al. 2023, arXiv 2304.00686, and its public code. The approximator reads the events as
-`LN(e_l) + lambda_l * (x_t + s_t)`, s_t the step's embedding and every element of lambda drawn from
-N(delta, delta^2), in evaluation too; pre-norm blocks without positions; its last position is xhat_0.
+`LN(e_l) + lambda_l * (x_t + s_t)`, s_t the step's embedding and every element of lambda drawn
+from N(delta, delta^2), in evaluation too; pre-norm blocks; its last position is xhat_0.
 Reverse steps: `x_{t-1} = c1 xhat_0 + c2 x_t + sqrt(beta_t) eps`, at the last one xhat_0 itself.
 
 Ours: the N candidates of a request stand for the catalogue; x_0 is `sqrt(D) e_i`, on the scale of
@@ -18,10 +18,9 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.adapter import module_loss, wrap
-from dnr_jax.nn.attention import Attention
 from dnr_jax.nn.diffusion import (
+    Approximator,
     Schedule,
-    StepEmbedding,
     diffuse,
     make_schedule,
     truncated_linear,
@@ -35,45 +34,6 @@ from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Stage
 
 # The reverse process draws from this key and the request's number: a logit is no random number.
 _REVERSE_SEED = 2304
-
-
-class Approximator(nn.Module):
-    """Pre-norm transformer `X + MHA(LN X)`, `X + FFN(LN X)` (GELU) over the disturbed events.
-
-    Attributes:
-      layers, heads, feed_forward: number of blocks, their heads, hidden width of their FFN.
-      total: T, steps of the diffusion.
-    """
-
-    layers: int
-    heads: int
-    feed_forward: int
-    total: int
-
-    @nn.compact
-    def __call__(
-        self, noisy: Array, steps: Array, events: Array, where: Array, mix: Array, *, drop: Drop
-    ) -> Array:
-        """Return xhat_0 `float32 [B, D]`; 0 for an empty history.
-
-        Args:
-          noisy: x_t, `float32 [B, D]`.
-          steps: t, `int32 [B]`.
-          events: `float32 [B, T, D]`, latest last.
-          where: `bool [B, T]`.
-          mix: lambda, `float32 [B, T, D]`.
-          drop: dropout.
-        """
-        width = noisy.shape[-1]
-        disturbance = noisy + StepEmbedding(width, self.total)(steps)
-        x = events + mix * disturbance[:, None]
-        for _ in range(self.layers):
-            normed = nn.LayerNorm()(x)
-            x = x + drop(Attention(self.heads)(normed, normed, where, causal=False))
-            hidden = drop(nn.gelu(nn.Dense(self.feed_forward)(nn.LayerNorm()(x))))
-            x = x + drop(nn.Dense(width)(hidden))
-        last = nn.LayerNorm()(drop(x[:, -1]))
-        return jnp.where(where.any(axis=1, keepdims=True), last, 0.0)
 
 
 class DiffuRec(nn.Module):
