@@ -16,8 +16,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from dnr_jax import ops
+from dnr_jax.nn.attention import Transformer
+from dnr_jax.nn.diffusion import StepEmbedding
+from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.lists import take_items
 from dnr_jax.types import Array
 
 
@@ -36,6 +41,46 @@ class Process(NamedTuple):
     noise: Callable[[Array, Array, Array, Array, Array], tuple[Array, Array]]
     log_probabilities: Callable[[Array, Array, Array], Array]
     propose: Callable[[Array, Array, Array], tuple[Array, Array]]
+
+
+class Denoiser(nn.Module):
+    """Transformer over `h_{l_k} + p_k + E_c[c_k] + s_t`; slot k gives a logit to every candidate.
+
+    Attributes:
+      layers, heads, feed_forward: see `Transformer`.
+      total: T.
+    """
+
+    layers: int
+    heads: int
+    feed_forward: int
+    total: int
+
+    @nn.compact
+    def __call__(
+        self, items: Array, lists: Array, condition: Array, steps: Array, *, drop: Drop
+    ) -> Array:
+        """Return logits `float32 [B, W, K, N]`: `(W_q o_k) . (W_k h_i) / sqrt(D)`.
+
+        Args:
+          items: h, `float32 [B, N, D]`.
+          lists: `int32 [B, W, K]`.
+          condition: `int32 [B, K]`, 0, 1 or 2 = not known.
+          steps: t, `int32 [B]`.
+          drop: dropout.
+        """
+        width = items.shape[-1]
+        initial = nn.initializers.normal(0.02)
+        places = self.param("places", initial, (lists.shape[-1], width))
+        feedback = self.param("feedback", initial, (3, width))
+        step = StepEmbedding(width, self.total)(steps)
+        known = places[None] + jnp.take(feedback, condition, axis=0) + step[:, None]
+        tokens = (take_items(items, lists) + known[:, None]).reshape(-1, *places.shape)
+        encoder = Transformer(self.layers, self.heads, self.feed_forward, causal=False)
+        encoded = encoder(tokens, lists.reshape(len(tokens), -1) >= 0, drop=drop)
+        queries = nn.Dense(width, name="slot")(encoded).reshape(*lists.shape, width)
+        keys = nn.Dense(width, use_bias=False, name="item")(items)
+        return jnp.einsum("bwkd,bnd->bwkn", queries, keys) / jnp.sqrt(width)
 
 
 def possible_swaps(lists: Array, where: Array) -> Array:
@@ -96,7 +141,9 @@ def noise_by_swaps(
     def advance(state: tuple[Array, Array], now: tuple) -> tuple[tuple[Array, Array], None]:
         number, one, beta = now
         drawn = draw_swap(one, state[0], where, beta)
-        return jax.tree.map(lambda new, old: jnp.where(number <= step, new, old), drawn, state), None
+        return jax.tree.map(
+            lambda new, old: jnp.where(number <= step, new, old), drawn, state
+        ), None
 
     total = len(betas)
     now = (jnp.arange(1, total + 1), jax.random.split(key, total), betas)
@@ -181,6 +228,41 @@ def propose_tokens(log_probabilities: Array, lists: Array, totals: Array) -> tup
         item = jnp.where(lists[:, :, slot] >= 0, chosen % candidates, -1)
         built = built.at[:, :, slot].set(item.astype(built.dtype))
     return built, totals
+
+
+def step_back(
+    process: Process,
+    denoise: Callable[[Array, int], Array],
+    start: Array,
+    where: Array,
+    *,
+    total: int,
+    beam: int,
+) -> tuple[Array, Array]:
+    """Run the reverse process by beam search over the log-probability of its steps.
+
+    Args:
+      process: which one.
+      denoise: `(lists [B, W, K], step)` to logits `[B, W, K, N]`.
+      start: R_T, `int32 [B, K]`.
+      where: `bool [B, N]`.
+      total: T.
+      beam: W.
+
+    Returns:
+      All lists seen, the start first, `int32 [B, 1 + T W, K]`, and `bool [B, 1 + T W]`, False
+      where the beam was not full.
+    """
+    lists = jnp.broadcast_to(start[:, None], (len(start), beam, start.shape[1]))
+    totals = drop_repeats(lists, jnp.zeros(lists.shape[:2]))
+    seen, alive = [start[:, None]], [jnp.ones((len(start), 1), bool)]
+    for step in range(total, 0, -1):
+        found = process.log_probabilities(denoise(lists, step), lists, where)
+        lists, totals = process.propose(found, lists, totals)
+        totals = drop_repeats(lists, totals)
+        seen.append(lists)
+        alive.append(totals > ops.MASKED_LOGIT / 2)
+    return jnp.concatenate(seen, axis=1), jnp.concatenate(alive, axis=1)
 
 
 def drop_repeats(lists: Array, totals: Array) -> Array:

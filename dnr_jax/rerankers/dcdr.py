@@ -22,10 +22,8 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.adapter import arranging, module_loss, wrap
-from dnr_jax.nn.attention import Transformer
-from dnr_jax.nn.diffusion import StepEmbedding
-from dnr_jax.nn.discrete_diffusion import PERMUTATION, TOKEN, Process, drop_repeats
-from dnr_jax.nn.dropout import Drop, identity
+from dnr_jax.nn.discrete_diffusion import PERMUTATION, TOKEN, Denoiser, Process, step_back
+from dnr_jax.nn.dropout import Drop, check_rate, identity
 from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, list_value
 from dnr_jax.nn.lists import score_list, take_items, top_list
 from dnr_jax.nn.losses import bce
@@ -34,52 +32,30 @@ from dnr_jax.nn.sizes import check_heads, check_positive
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
 from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Stage
 
+VARIANTS = {"permutation": PERMUTATION, "token": TOKEN}
 # Feedback of a slot: 0, 1, or not known (unjudged, or hidden from the denoiser).
 _LIKED, _UNKNOWN = 1, 2
 
 
-class Denoiser(nn.Module):
-    """Transformer over `h_{l_k} + p_k + E_c[c_k] + s_t`; slot k gives a logit to every candidate.
+class Scorer(nn.Module):
+    """Logits of single candidates, by `EarlyEntry` and `ScoredHead`; see there.
 
     Attributes:
-      layers, heads, feed_forward: see `Transformer`.
-      total: T.
+      use: entry and place.
+      width: hidden width of the head.
     """
 
-    layers: int
-    heads: int
-    feed_forward: int
-    total: int
+    use: ScoreUse
+    width: int
 
     @nn.compact
-    def __call__(
-        self, items: Array, lists: Array, condition: Array, steps: Array, *, drop: Drop
-    ) -> Array:
-        """Return logits `float32 [B, W, K, N]`: `(W_q o_k) . (W_k h_i) / sqrt(D)`.
-
-        Args:
-          items: h, `float32 [B, N, D]`.
-          lists: `int32 [B, W, K]`.
-          condition: `int32 [B, K]`, 0, 1 or 2 = not known.
-          steps: t, `int32 [B]`.
-          drop: dropout.
-        """
-        width = items.shape[-1]
-        initial = nn.initializers.normal(0.02)
-        places = self.param("places", initial, (lists.shape[-1], width))
-        feedback = self.param("feedback", initial, (3, width))
-        step = StepEmbedding(width, self.total)(steps)
-        known = places[None] + jnp.take(feedback, condition, axis=0) + step[:, None]
-        tokens = (take_items(items, lists) + known[:, None]).reshape(-1, *places.shape)
-        encoder = Transformer(self.layers, self.heads, self.feed_forward, causal=False)
-        encoded = encoder(tokens, lists.reshape(len(tokens), -1) >= 0, drop=drop)
-        queries = nn.Dense(width, name="slot")(encoded).reshape(*lists.shape, width)
-        keys = nn.Dense(width, use_bias=False, name="item")(items)
-        return jnp.einsum("bwkd,bnd->bwkn", queries, keys) / jnp.sqrt(width)
+    def __call__(self, items: Array, scores: Array) -> Array:
+        """Map `items [B, N, D]` and `scores [B, N]` to `float32 [B, N]`."""
+        return ScoredHead(self.use, self.width)(EarlyEntry(self.use)(items, scores), scores)
 
 
 class DCDR(nn.Module):
-    """The module behind `dcdr_p` and `dcdr_t`; see there for the attributes."""
+    """The module behind `dcdr`; see there for the attributes."""
 
     spec: FeatureSpec
     width: int
@@ -100,8 +76,7 @@ class DCDR(nn.Module):
         sizes = (self.layers, self.heads, self.feed_forward)
         self.request_encoder = RequestEncoder(self.spec, self.width, *front)
         self.fusion = Fusion(self.width)
-        self.early_entry = EarlyEntry(self.scores)
-        self.head = ScoredHead(self.scores, self.width)
+        self.scorer = Scorer(self.scores, self.width)
         self.denoiser = Denoiser(*sizes, len(self.betas))
         self.evaluator = ListEvaluator(
             self.spec, self.width, self.slate_size, *sizes, self.history_layers
@@ -115,7 +90,7 @@ class DCDR(nn.Module):
         self, memory: tuple[Array, Array], scores: Array, where: Array, *, drop: Drop
     ) -> Array:
         """Return the scorer's logits `[B, N]`; the start of the reverse process is their order."""
-        return self.head(self.early_entry(memory[0], scores), scores)
+        return self.scorer(memory[0], scores)
 
     def arrange(self, memory: tuple[Array, Array], scores: Array, where: Array) -> Array:
         """Score the list that the evaluator likes best, of those seen on the way back."""
@@ -130,17 +105,16 @@ class DCDR(nn.Module):
         """Compute the evaluator's loss."""
         return evaluator_loss(self.evaluator, batch, drop=drop)
 
-    def loss(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
+    def denoising_loss(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
         """Add the scorer's binary cross-entropy and the denoiser's loss."""
         items = self._read(batch.request, drop=drop)
-        logits = self.head(self.early_entry(items, batch.scores), batch.scores)
-        judged = bce(logits, batch.labels, batch.weights)
-        return judged + self._denoising_loss(items, batch, drop=drop, key=key)
+        judged = bce(self.scorer(items, batch.scores), batch.labels, batch.weights)
+        return judged + self._step_loss(items, batch, drop=drop, key=key)
 
     def _read(self, request: Request, *, drop: Drop) -> Array:
         return self.fusion(*self.request_encoder(request, drop=drop), drop=drop)
 
-    def _denoising_loss(self, items: Array, batch: Batch, *, drop: Drop, key: Array) -> Array:
+    def _step_loss(self, items: Array, batch: Batch, *, drop: Drop, key: Array) -> Array:
         """Compute -sum q log p of a step back, a mean over requests with a list."""
         where, total = batch.request.where, len(self.betas)
         keys = ops.per_request_keys(key, batch.request.index)
@@ -158,22 +132,13 @@ class DCDR(nn.Module):
         return ops.weighted_mean(losses, (start >= 0).any(axis=-1).astype(jnp.float32))
 
     def _search(self, items: Array, start: Array, where: Array) -> tuple[Array, Array]:
-        """Step back from `start`: all lists `[B, 1 + T W, K]`, and which of them are real."""
-        shape = (len(start), self.beam)
+        """Step back from `start`, all feedback liked: see `step_back`."""
         liked = jnp.full(start.shape, _LIKED)
-        lists = jnp.broadcast_to(start[:, None], (*shape, start.shape[1]))
-        one = jnp.where(jnp.arange(self.beam) == 0, 0.0, ops.MASKED_LOGIT)
-        totals = jnp.broadcast_to(one[None], shape)
-        seen, alive = [start[:, None]], [jnp.ones((len(start), 1), bool)]
-        for step in range(len(self.betas), 0, -1):
-            steps = jnp.full(len(start), step)
-            logits = self.denoiser(items, lists, liked, steps, drop=identity)
-            log_probabilities = self.process.log_probabilities(logits, lists, where)
-            lists, totals = self.process.propose(log_probabilities, lists, totals)
-            totals = drop_repeats(lists, totals)
-            seen.append(lists)
-            alive.append(totals > ops.MASKED_LOGIT / 2)
-        return jnp.concatenate(seen, axis=1), jnp.concatenate(alive, axis=1)
+
+        def denoise(lists: Array, step: int) -> Array:
+            return self.denoiser(items, lists, liked, jnp.full(len(start), step), drop=identity)
+
+        return step_back(self.process, denoise, start, where, total=len(self.betas), beam=self.beam)
 
     def visit(self, request: Request, scores: Array) -> None:
         """Touch every submodule, for `init`."""
@@ -188,7 +153,7 @@ def feedback_of(batch: Batch) -> Array:
     return jnp.where(judged, liked.astype(jnp.int32), _UNKNOWN)
 
 
-def dcdr_p(
+def dcdr(
     spec: FeatureSpec,
     *,
     width: int,
@@ -198,6 +163,7 @@ def dcdr_p(
     feed_forward: int,
     dropout: float,
     history_layers: int,
+    variant: str,
     diffusion_steps: int,
     first_beta: float,
     last_beta: float,
@@ -206,7 +172,7 @@ def dcdr_p(
     score_entry: str,
     score_place: str,
 ) -> Reranker:
-    """Build DCDR-P (Lin et al. 2024, arXiv 2308.06982): a step swaps two candidates.
+    """Build DCDR-P or DCDR-T (Lin et al. 2024, arXiv 2308.06982).
 
     Args:
       spec: column names and vocabulary sizes.
@@ -217,6 +183,7 @@ def dcdr_p(
       feed_forward: hidden width of each block's FFN.
       dropout: rate in [0, 1).
       history_layers: transformer blocks over the history, >= 1.
+      variant: "permutation" (P: a step swaps two candidates) or "token" (T: it replaces some).
       diffusion_steps: T >= 1, steps of the noise and of its reversal.
       first_beta: beta_1; beta grows linearly to beta_T.
       last_beta: beta_T, with 0 < `first_beta` <= `last_beta` < 1.
@@ -225,19 +192,28 @@ def dcdr_p(
       beam: W >= 1, lists kept at every step of the reversal.
       score_entry: "none", "concatenate", "add" or "weight", for the scorer; the denoiser reads no
         scores. See `nn.score_entry`.
-      score_place: "late" (non-linear head), "late_linear" or "early" (which, as the scorer has no
-        candidate encoder, puts x into h before a linear head).
+      score_place: "late" (non-linear head), "late_linear" or "early".
 
     Raises:
       ValueError: a size, rate or name is outside its range.
     """
     check_heads(width, heads)
-    check_positive(
-        slate_size=slate_size, layers=layers, feed_forward=feed_forward, beam=beam,
-        history_layers=history_layers, diffusion_steps=diffusion_steps,
-    )
-    use = ScoreUse(score_entry, score_place)
+    check_positive(slate_size=slate_size, layers=layers, history_layers=history_layers)
+    check_positive(feed_forward=feed_forward, diffusion_steps=diffusion_steps, beam=beam)
+    check_rate(condition_dropout)
+    if variant not in VARIANTS:
+        raise ValueError(f"variant {variant!r} is unknown: choose one of {tuple(VARIANTS)}")
+    if not 0 < first_beta <= last_beta < 1:
+        raise ValueError(f"betas {first_beta} to {last_beta} must rise within (0, 1)")
+    betas = tuple(np.linspace(first_beta, last_beta, diffusion_steps).tolist())
     sizes = (width, slate_size, layers, heads, feed_forward, history_layers)
-    betas = check_betas(first_beta, last_beta, diffusion_steps)
-    module = DCDR(spec, *sizes, betas, condition_dropout, beam, PERMUTATION, use)
-    return _train(module, dropout)
+    use = ScoreUse(score_entry, score_place)
+    module = DCDR(spec, *sizes, betas, condition_dropout, beam, VARIANTS[variant], use)
+    judge = module_loss(module, DCDR.evaluator_loss, dropout=dropout)
+    loss = module_loss(module, DCDR.denoising_loss, dropout=dropout)
+    own = ("request_encoder", "fusion", "scorer", "denoiser")
+    return wrap(module, dropout=dropout, visit=DCDR.visit)._replace(
+        arrange=arranging(module, DCDR.arrange),
+        stages=(Stage("evaluator", judge, ("evaluator",), 0.5), Stage("train", loss, own)),
+        needs_slate=True,
+    )
