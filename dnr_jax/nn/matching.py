@@ -180,25 +180,3 @@ def fill_places(gains: Array, costs: Array, where: Array) -> Array:
 def keep_best(lists: Array, values: Array) -> Array:
     """Choose from `[B, L, K]` by the highest of `[B, L]`, the first of equals: `[B, K]`."""
     return take_items(lists, values.argmax(axis=-1)[:, None])[:, 0]
-# For the end of dnr_jax/nn/matching.py, before keep_best; needs chosen_before of nn.lists.
-def greedy_list(matching: Array, where: Array) -> Array:
-    """Fill places one by one by the best M_ik that is left: `int32 [B, K]`."""
-    return fill_places(matching, jnp.zeros(matching.shape[:2] + where.shape[1:]), where)
-
-
-def sample_places(keys: Array, matching: Array, where: Array, *, count: int) -> Array:
-    """Draw place k from `softmax M_k` over what is left, by keys `[B]`: `int32 [B, count, K]`."""
-    shape = (count, *matching.shape[1:])
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, shape))(keys)
-    return jax.vmap(greedy_list, (1, None), 1)(matching[:, None] + noise, where)
-
-
-def sample_log_probability(matching: Array, where: Array, lists: Array) -> Array:
-    """Compute the log-probability of lists `int32 [B, L, K]` under `sample_places`: `[B, L]`."""
-    left = where[:, None, None] & ~chosen_before(lists, matching.shape[1])
-    rows = jnp.broadcast_to(jnp.swapaxes(matching, 1, 2)[:, None], left.shape)
-    logs = ops.masked_log_softmax(rows, left)
-    picked = jnp.take_along_axis(logs, jnp.maximum(lists, 0)[..., None], axis=-1)[..., 0]
-    return jnp.where(lists >= 0, picked, 0.0).sum(axis=-1)
-
-
