@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dnr_jax.data import store
 from dnr_jax.reports import significance
+from dnr_jax.reports.rendering import Table, aligned, latex, latex_escape, markdown
 from dnr_jax.reports.results import Line, Run
 
 LEAKING_PROTOCOL = "exposed_plus_retrieved"
@@ -28,14 +28,6 @@ class Column(NamedTuple):
     metric: str
     scale: float
     digits: int
-
-
-class Table(NamedTuple):
-    """A table as text: the first column holds labels, the others numbers."""
-
-    title: str
-    header: list[str]
-    body: list[list[str]]
 
 
 def accuracy(run: Run) -> Table:
@@ -96,12 +88,12 @@ def overview(runs: list[Run]) -> Table:
 
 def overview_text(runs: list[Run]) -> str:
     """Render `overview` for a terminal."""
-    return _aligned(overview(runs)) + "\n"
+    return aligned(overview(runs)) + "\n"
 
 
 def overview_markdown(runs: list[Run]) -> str:
     """Render `overview` as Markdown."""
-    return _markdown(overview(runs))
+    return markdown(overview(runs))
 
 
 def notes(run: Run) -> list[str]:
@@ -111,7 +103,7 @@ def notes(run: Run) -> list[str]:
 
 def to_text(run: Run) -> str:
     """Render the tables and the notes for a terminal."""
-    parts = [_aligned(table) for table in (accuracy(run), beyond_accuracy(run), cost(run))]
+    parts = [aligned(table) for table in (accuracy(run), beyond_accuracy(run), cost(run))]
     parts.append(
         "\n".join(textwrap.fill(n, TEXT_WIDTH, subsequent_indent="  ") for n in notes(run))
     )
@@ -120,7 +112,7 @@ def to_text(run: Run) -> str:
 
 def to_markdown(run: Run) -> str:
     """Render the tables and the notes as Markdown."""
-    parts = [_markdown(table) for table in (accuracy(run), beyond_accuracy(run), cost(run))]
+    parts = [markdown(table) for table in (accuracy(run), beyond_accuracy(run), cost(run))]
     parts.append("\n".join(f"- {note}" for note in notes(run)))
     return "\n\n".join(parts) + "\n"
 
@@ -128,13 +120,13 @@ def to_markdown(run: Run) -> str:
 def to_latex(run: Run) -> str:
     """Render the tables as LaTeX floats for the package booktabs; the notes are the caption."""
     caption = latex_escape(" ".join(notes(run)))
-    first = _latex(accuracy(run), caption)
+    first = latex(accuracy(run), caption)
     return (
         first
         + "\n"
-        + _latex(beyond_accuracy(run), latex_escape(f"Beyond accuracy; {run.protocol}."))
+        + latex(beyond_accuracy(run), latex_escape(f"Beyond accuracy; {run.protocol}."))
         + "\n"
-        + _latex(cost(run), latex_escape(f"Cost; {run.protocol}."))
+        + latex(cost(run), latex_escape(f"Cost; {run.protocol}."))
     )
 
 
@@ -158,15 +150,6 @@ def to_csv(run: Run) -> str:
         row += [getattr(comparison, name, "") for name in compared]
         writer.writerow(row)
     return text.getvalue()
-
-
-def latex_escape(text: str) -> str:
-    """Escape what LaTeX would read as a command, and write its symbols as math."""
-    escapes = {c: "\\" + c for c in "&%$#_{}"}
-    escapes |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    escapes |= {"±": r"$\pm$", "<": "$<$", ">": "$>$"}
-    escaped = "".join(escapes.get(c, c) for c in text)
-    return escaped.replace("--", "{-}{-}")  # else a dash: options could not be copied
 
 
 def _table(
@@ -200,7 +183,8 @@ def _versus(run: Run, line: Line) -> str:
     if comparison is None:
         return ABSENT
     mark = "=" if comparison.p_holm >= LEVEL else "*" if comparison.difference > 0 else " "
-    return f"{100 * comparison.difference:+.2f}{mark}"
+    low, high = 100 * comparison.low, 100 * comparison.high
+    return f"{100 * comparison.difference:+.2f} [{low:+.2f}, {high:+.2f}]{mark}"
 
 
 def _cell(value: float | None) -> str:
@@ -218,7 +202,8 @@ def _meaning(run: Run) -> list[str]:
         "one value where a row has one seed.",
         "Cost: parameters of one seed; wall time of training and of scoring the validation and "
         "test splits, compilation and metrics included, all seeds (and trials) together.",
-        f'"{VERSUS}": difference in {metric} points. {significance.STAR_MEANING} '
+        f'"{VERSUS}": difference in {metric} points [95 % paired bootstrap interval over '
+        f"requests]. {significance.STAR_MEANING} "
         f"= not told apart (p >= {LEVEL} in that test).",
     ]
 
@@ -281,49 +266,3 @@ def _resumption(about: Mapping[str, Any]) -> list[str]:
     if not changed:
         return []
     return [f"Resumed in another environment; what differed from the first: {', '.join(changed)}."]
-
-
-def _aligned(table: Table) -> str:
-    grid = [table.header, *table.body]
-    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    lines = []
-    for row in grid:
-        numbers = (cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))
-        lines.append("  ".join([row[0].ljust(widths[0]), *numbers]))
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([table.title, rule, lines[0], rule, *lines[1:], rule])
-
-
-def _markdown(table: Table) -> str:
-    def line(cells: list[str]) -> str:
-        return (
-            "| "
-            + " | ".join(c.strip().replace("|", r"\|").replace("*", r"\*") for c in cells)
-            + " |"
-        )
-
-    rule = "|" + "|".join(["---"] + ["---:"] * (len(table.header) - 1)) + "|"
-    return "\n".join([f"## {table.title}", "", line(table.header), rule, *map(line, table.body)])
-
-
-def _latex(table: Table, caption: str) -> str:
-    def line(cells: list[str]) -> str:
-        escaped = (re.sub(r"^-(?=\d)", "$-$", latex_escape(c.strip())) for c in cells)
-        return "    " + " & ".join(escaped) + r" \\"
-
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"  \centering",
-            f"  \\caption{{{caption}}}",
-            f"  \\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
-            r"    \toprule",
-            line(table.header),
-            r"    \midrule",
-            *map(line, table.body),
-            r"    \bottomrule",
-            r"  \end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from scipy import stats
 
 from dnr_jax import reports
 from dnr_jax.io import run_folder
-from dnr_jax.reports import results, tables
+from dnr_jax.reports import rendering, results, tables
 
 BEST = "DNR-B, conditional L_x & 50% more"
 
@@ -37,8 +38,8 @@ def test_values_against_hand_numbers(make_run):
     assert rows["random"]["rho true"] == "n/a"
     # 70, 71, 75: deviations -2, -1, 3, so sqrt(14 / 2)
     assert rows[BEST]["N@6"] == f"72.00 ± {np.sqrt(7):.2f}"
-    assert rows[BEST]["vs best other"] == "+22.00*"
-    assert rows["reversed order"]["vs best other"] == "-22.00 "
+    assert re.fullmatch(r"\+22\.00 \[.*\]\*", rows[BEST]["vs best other"])
+    assert re.fullmatch(r"-22\.00 \[.*\] ", rows["reversed order"]["vs best other"])
     assert list(rows) == ["random", "reversed order", "PRM without scores", BEST]
 
 
@@ -113,10 +114,10 @@ def test_all_learned_rows_good_or_no_trivial_rows(make_run):
 
 def test_rows_that_cannot_be_told_apart_get_no_star(make_run):
     run = results.read(make_run())
-    weak = {m: c._replace(p_holm=0.05) for m, c in run.comparisons.items()}
+    weak = {m: c._replace(p_holm=0.05, low=-0.015, high=0.5) for m, c in run.comparisons.items()}
     rows = body(tables.accuracy(run._replace(comparisons=weak)))
-    assert rows[BEST]["vs best other"] == "+22.00="
-    assert rows["random"]["vs best other"] == "-52.00="
+    assert rows[BEST]["vs best other"] == "+22.00 [-1.50, +50.00]="
+    assert rows["random"]["vs best other"] == "-52.00 [-1.50, +50.00]="
 
 
 def test_a_single_row_needs_no_comparison(make_run):
@@ -168,16 +169,16 @@ def test_terminal_columns_line_up(make_run):
 
 
 def test_latex_escapes():
-    assert tables.latex_escape("L_x & 50% ±1 #1 {a} $ ~^\\") == (
+    assert rendering.latex_escape("L_x & 50% ±1 #1 {a} $ ~^\\") == (
         r"L\_x \& 50\% $\pm$1 \#1 \{a\} \$ \textasciitilde{}\textasciicircum{}\textbackslash{}"
     )
-    assert tables.latex_escape("--config p < 1") == "{-}{-}config p $<$ 1"
+    assert rendering.latex_escape("--config p < 1") == "{-}{-}config p $<$ 1"
 
 
 def test_latex_table(make_run):
     text = tables.to_latex(results.read(make_run()))
     assert r"DNR-B, conditional L\_x \& 50\% more & 36.00 $\pm$ 1.32 & 72.00 $\pm$ 2.65" in text
-    assert r"$-$22.00 \\" in text
+    assert re.search(r"\$-\$22\.00 \[\$-\$[\d.]+, \$-\$[\d.]+\] \\\\", text)
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert {line.count(" & ") for line in rows} == {7, 1, 3}
     assert (
@@ -190,7 +191,7 @@ def test_markdown_table(make_run):
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert rows[0].startswith("| model | H@6 | N@6 | M@6 | F1@6 | AUC | rho true | vs best other |")
     assert {line.count("|") for line in rows[:6]} == {9}
-    assert r"| +22.00\* |" in text
+    assert re.search(r"\| \+22\.00 \[[+\d., ]+\]\\\* \|", text)
 
 
 def test_cost_sums_what_each_row_took(make_run):
