@@ -41,8 +41,17 @@ RIVALS_TABLE = (
     *("sasrec_score", "gru4rec_score", "caser_score", "midnn_score"),
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
     "advir_score",
-    *("dnr_b", "dnr_g", "dnr_r"),
 )
+
+# DNR's heuristic noises: letter of the row, label, `config.noise.name`.
+NOISES = {
+    "b": ("DNR-B", "beta"),
+    "g": ("DNR-G", "gaussian"),
+    "r": ("DNR-R (resampled)", "resampled"),
+}
+
+# Models beside `config.reranker` that have DNR rows of their own, `NAME_dnr_b` and so on.
+BACKBONES = {"gru4rec": "GRU4Rec"}
 
 # The paper's ablation; `ablate` adds the rows over the weights.
 ABLATION_TABLE = (
@@ -147,6 +156,13 @@ def shrink(config: ConfigDict) -> None:
     config.train.update(batch_size=128, patience=0)
 
 
+def compare(config: ConfigDict) -> None:
+    """Set the table to all rivals and all DNR rows, each with the same trials."""
+    dnr = [key for name in ("", *BACKBONES) for key in _dnr_rows(name)]
+    config.table = ",".join((*RIVALS_TABLE, *dnr))
+    config.train.update(seeds=3, learning_rate_factors=(0.3, 1.0, 3.0))
+
+
 def ablate(config: ConfigDict) -> None:
     """Set the table to the paper's ablation, and DNR-B over lambda_c, lambda_m and lambda_e."""
     quarters = sorted({round(config.train.epochs * share) for share in (0, 0.25, 0.5, 0.75)})
@@ -194,21 +210,14 @@ def rows() -> dict:
             "set": NO_NOISE,
         },
         "dnr": {"model": "{reranker}+dnr", "label": "DNR as configured", "set": {}},
-        "dnr_b": _dnr("b", "DNR-B", noise={"name": "beta"}),
-        "dnr_g": _dnr("g", "DNR-G", noise={"name": "gaussian"}),
-        "dnr_r": _dnr("r", "DNR-R (resampled)", noise={"name": "resampled"}),
-        "dnr_b_conditional": _dnr(
-            "b-conditional",
-            "DNR-B, conditional L_x",
-            noise={"name": "beta"},
-            divergence={"conditional": True},
-        ),
+        **_dnr_rows(),
+        **{key: row for name in BACKBONES for key, row in _dnr_rows(name).items()},
         "score_add": _score("add", "added"),
         "score_weight": _score("weight", "as weights"),
         "heuristic_b": _heuristic("b", "Beta", "beta"),
         "heuristic_g": _heuristic("g", "Gaussian", "gaussian"),
-        "dnr_b_no_adv": _dnr("b-no-adv", "DNR-B without L_adv", objective={"lambda_adv": 0.0}),
-        "dnr_b_no_reg": _dnr("b-no-reg", "DNR-B without L_x", objective={"lambda_x": 0.0}),
+        "dnr_b_no_adv": _without("adv", "L_adv", "lambda_adv"),
+        "dnr_b_no_reg": _without("reg", "L_x", "lambda_x"),
         **_rival("caser", "Caser"),
         **_rival("sasrec", "SASRec"),
         **_rival("gru4rec", "GRU4Rec"),
@@ -257,5 +266,29 @@ def _rival(name: str, label: str) -> dict:
     }
 
 
-def _dnr(suffix: str, label: str, **knobs: dict) -> dict:
-    return {"model": "{reranker}+dnr-" + suffix, "label": label, "set": knobs}
+def _dnr_rows(name: str = "") -> dict:
+    """Make a backbone's DNR rows: each noise, with L_x as configured and with L_x given the label.
+
+    Without a name the backbone is `config.reranker`; with one the keys begin with it.
+    """
+    start, on = (f"{name}_", f" on {BACKBONES[name]}") if name else ("", "")
+    backbone = {"reranker": {"name": name}} if name else {}
+    made = {}
+    for letter, (words, noise) in NOISES.items():
+        knobs = backbone | {"noise": {"name": noise}}
+        model = f"{name or '{reranker}'}+dnr-{letter}"
+        made[f"{start}dnr_{letter}"] = {"model": model, "label": words + on, "set": knobs}
+        made[f"{start}dnr_{letter}_conditional"] = {
+            "model": f"{model}-conditional",
+            "label": f"{words}{on}, conditional L_x",
+            "set": knobs | {"divergence": {"conditional": True}},
+        }
+    return made
+
+
+def _without(suffix: str, term: str, weight: str) -> dict:
+    return {
+        "model": "{reranker}+dnr-b-no-" + suffix,
+        "label": f"DNR-B without {term}",
+        "set": {"objective": {weight: 0.0}},
+    }

@@ -69,8 +69,7 @@ def _rivals(config: ConfigDict) -> None:
     """Compare all models, tuned alike, under all protocols."""
     _small(config)
     config.candidates.name = "retrieved_pool,exposed_plus_sampled,exposed_plus_retrieved"
-    config.table = ",".join(common.RIVALS_TABLE)
-    config.train.learning_rate_factors = (0.3, 1.0, 3.0)
+    common.compare(config)
 
 
 def _ablation(config: ConfigDict) -> None:

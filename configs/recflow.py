@@ -68,8 +68,7 @@ def _small(config: ConfigDict) -> None:
 def _rivals(config: ConfigDict) -> None:
     """Compare all models, tuned alike."""
     _small(config)
-    config.table = ",".join(common.RIVALS_TABLE)
-    config.train.update(seeds=3, learning_rate_factors=(0.3, 1.0, 3.0))
+    common.compare(config)
 
 
 def _ablation(config: ConfigDict) -> None:

@@ -28,6 +28,19 @@ def test_the_default_table_has_the_rows_that_every_table_needs(config):
     assert rows["reversed"].config["reranker"]["name"] == "reversed"
 
 
+def test_a_backbone_has_every_dnr_row(config):
+    for name, start in (("prm", ""), ("gru4rec", "gru4rec_")):
+        config["table"] = ",".join(
+            f"{start}dnr_{letter}{end}" for letter in "bgr" for end in ("", "_conditional")
+        )
+        rows = resolve(config)
+        assert len({row.model for row in rows}) == len({row.label for row in rows}) == 6
+        assert {row.config["reranker"]["name"] for row in rows} == {name}
+        noises = [row.config["noise"]["name"] for row in rows]
+        assert noises == [n for n in ("beta", "gaussian", "resampled") for _ in range(2)]
+        assert [row.config["divergence"]["conditional"] for row in rows] == [False, True] * 3
+
+
 def test_an_override_of_the_base_reaches_every_row_and_the_base_is_untouched(config):
     config["objective"]["lambda_x"] = 7.0
     rows = resolve(config)
