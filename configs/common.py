@@ -44,11 +44,11 @@ RIVALS_TABLE = (
 )
 
 # DNR's heuristic noises: letter of the row, label, `config.noise.name`.
-NOISES = {
-    "b": ("DNR-B", "beta"),
-    "g": ("DNR-G", "gaussian"),
-    "r": ("DNR-R (resampled)", "resampled"),
-}
+NOISES = (
+    ("b", "DNR-B", "beta"),
+    ("g", "DNR-G", "gaussian"),
+    ("r", "DNR-R (resampled)", "resampled"),
+)
 
 # Models beside `config.reranker` that have DNR rows of their own, `NAME_dnr_b` and so on.
 BACKBONES = {"gru4rec": "GRU4Rec"}
@@ -274,7 +274,7 @@ def _dnr_rows(name: str = "") -> dict:
     start, on = (f"{name}_", f" on {BACKBONES[name]}") if name else ("", "")
     backbone = {"reranker": {"name": name}} if name else {}
     made = {}
-    for letter, (words, noise) in NOISES.items():
+    for letter, words, noise in NOISES:
         knobs = backbone | {"noise": {"name": noise}}
         model = f"{name or '{reranker}'}+dnr-{letter}"
         made[f"{start}dnr_{letter}"] = {"model": model, "label": words + on, "set": knobs}
