@@ -1,8 +1,10 @@
-"""Make `tests/` importable, and compile fast: the tests run programs once, on tiny arrays."""
+"""Make `tests/` importable, compile fast (programs run once, on tiny arrays), use both cores."""
 
 import os
 import sys
 from pathlib import Path
+
+import pytest
 
 # Before JAX starts; subprocesses inherit them.
 os.environ["XLA_FLAGS"] = " ".join(
@@ -14,3 +16,10 @@ os.environ["XLA_FLAGS"] = " ".join(
 ).strip()
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+def pytest_collection_modifyitems(items):
+    """Give a worker whole files, or in the contract tests whole models: each compiles once."""
+    for item in items:
+        model = getattr(item, "callspec", None) and item.callspec.params.get("model")
+        item.add_marker(pytest.mark.xdist_group(model or item.path.name))

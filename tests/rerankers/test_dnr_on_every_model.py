@@ -13,9 +13,10 @@ LEARNED = sorted(n for n, case in CASES.items() if n == case.name and "width" in
 BASE = noise.build_draw("beta", alpha=0.5, beta=0.5)
 
 
-@pytest.mark.parametrize("name", LEARNED)
-def test_both_players_get_gradients(name):
-    model, batch = model_of(name), model_of(name).batch
+@pytest.mark.parametrize("model", LEARNED)
+def test_both_players_get_gradients(model):
+    model = model_of(model)
+    batch = model.batch
     learned = noise.build(
         "learned_direct",
         spec=factories.make_spec(),
