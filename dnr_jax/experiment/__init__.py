@@ -12,6 +12,7 @@ import jax
 from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import audit, render
 from dnr_jax.experiment import checks, datasets, players, scoring, training
+from dnr_jax.experiment.meter import Meter
 from dnr_jax.experiment.rows import Row, resolve
 from dnr_jax.io import json_files, run_folder
 
@@ -37,19 +38,21 @@ def run_all(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     for part in parts:
         checks.check(part, resolve(part))
     folders = [workdir / name if len(names) > 1 else workdir for name in names]
+    meter = Meter(sum(len(resolve(part)) for part in parts))
     for number, (part, folder) in enumerate(zip(parts, folders, strict=True), 1):
         if len(names) > 1:
             _LOG.info("protocol %d of %d: %s", number, len(names), names[number - 1])
-        run(part, folder)
+        run(part, folder, meter)
     return folders
 
 
-def run(config: Mapping[str, Any], workdir: Path) -> None:
+def run(config: Mapping[str, Any], workdir: Path, meter: Meter | None = None) -> None:
     """Train and evaluate every row of a config; go on where an interrupted run left off.
 
     Args:
       config: the resolved config as nested plain dicts; see `configs/common.py`.
       workdir: the run folder; made if missing.
+      meter: counts the rows where this table is one of several.
 
     Raises:
       ValueError: a knob, the data or the folder is not usable; said before any long work.
@@ -64,9 +67,12 @@ def run(config: Mapping[str, Any], workdir: Path) -> None:
         checks.check_sizes(config, prepared)
         teams = players.build_all(rows, prepared)
         _audit(config, prepared, folder)
-        for number, (row, team) in enumerate(zip(rows, teams, strict=True), 1):
-            _LOG.info("row %d of %d: %s", number, len(rows), row.label)
-            _finish_row(row, team, prepared, folder)
+        meter = meter or Meter(len(rows))
+        for row, team in zip(rows, teams, strict=True):
+            _LOG.info("%s", meter.begin(row.label))
+            if not scoring.is_done(row, folder):
+                _finish_row(row, team, prepared, folder)
+                meter.worked()
         records, columns = scoring.collect(rows, folder)
         folder.write_per_request(columns)
         folder.write_json(run_folder.RESULTS, {"data": prepared.fingerprint, "rows": records})
@@ -75,8 +81,6 @@ def run(config: Mapping[str, Any], workdir: Path) -> None:
 def _finish_row(
     row: Row, team: players.Players, prepared: Prepared, folder: run_folder.RunFolder
 ) -> None:
-    if scoring.is_done(row, folder):
-        return
     trivial = row.config["reranker"]["name"] in players.TRIVIAL
     progress = None if trivial else training.train(row, team, prepared, folder)
     scoring.score_row(row, team, progress, prepared, folder)
