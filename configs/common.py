@@ -40,7 +40,7 @@ RIVALS_TABLE = (
     *("random", "popularity", "retriever", "reversed", "mmr"),
     *("sasrec_score", "gru4rec_score", "caser_score", "midnn_score"),
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
-    "advir_score",
+    *("advir_score", "pier_score", "pier_group_score"),
     *("dnr_b", "dnr_g", "dnr_r"),
 )
 
@@ -219,6 +219,8 @@ def rows() -> dict:
         **_rival("goalrank", "GoalRank"),
         **_rival("advir", "AdvIR"),
         **_rival("nar4rec", "NAR4Rec"),
+        **_rival("pier", "PIER"),
+        **_rival("pier_group", "PIER (group's variant)"),
         "mmr": _trivial("mmr", "MMR of the retriever's scores"),
     }
 
