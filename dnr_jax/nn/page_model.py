@@ -4,9 +4,10 @@ The omnidirectional context-aware prediction module of PIER (Shi et al. 2023, ar
 attention within the page (OAU), of the page to the user's pages (TAU), and a network of both, of
 the item and of its base score (CPU).
 
-Deviations from the authors' code: OAU is one post-norm block over item encodings with learned
-places, where theirs attends within each attribute and then across; TAU is scaled by 1/sqrt(D); CPU
-has a hidden layer of D where theirs has 128 and 32.
+Deviations from the authors' code: OAU attends over item encodings with learned places, where theirs
+attends within each attribute and then across, and knows places by the weights that join them to a
+page; a page is the mean of its items' states; TAU is scaled by 1/sqrt(D); CPU has one hidden layer
+of D where theirs has 128 and 32. The learned places are PE of the hash too.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dnr_jax.nn import page_orders as fpsm
-from dnr_jax.nn.attention import Transformer
+from dnr_jax.nn.attention import Attention
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.lists import take_items
 from dnr_jax.nn.mlp import MLP
-from dnr_jax.nn.score_entry import ScoredHead, ScoreUse
 from dnr_jax.types import Array
 
 
@@ -63,27 +63,31 @@ class PageModel(nn.Module):
     Attributes:
       width: D.
       slate_size: K.
-      heads, feed_forward: see `nn.attention.Transformer`.
+      heads: of the attention within a page.
     """
 
     width: int
     slate_size: int
     heads: int
-    feed_forward: int
 
     def setup(self) -> None:
         """Make the blocks."""
         initial = nn.initializers.normal(0.02)
         self.places = self.param("places", initial, (self.slate_size, self.width))
-        self.attention = Transformer(1, self.heads, self.feed_forward, causal=False)
-        self.network = MLP((self.width,), self.width)
-        self.head = ScoredHead(ScoreUse("concatenate", "late"), self.width)
+        self.attention = Attention(self.heads)
+        self.norm = nn.LayerNorm()
+        # The hidden layer of CPU, a part of its input each: most of them are the same for a page.
+        self.of_page = nn.Dense(self.width)
+        self.of_state = nn.Dense(self.width, use_bias=False)
+        self.of_item = MLP((self.width,), self.width)
+        self.output = nn.Dense(1)
 
     def read(self, items: Array, where: Array, *, drop: Drop) -> tuple[Array, Array]:
         """Compute OAU of pages `[B, L, K, D]`: states `[B, L, K, D]`, their means `[B, L, D]`."""
         flat = (-1, *items.shape[2:])
         tokens = (items + self.places[None, None]).reshape(flat)
-        states = self.attention(tokens, where.reshape(flat[:2]), drop=drop).reshape(items.shape)
+        mixed = self.attention(tokens, tokens, where.reshape(flat[:2]), causal=False)
+        states = self.norm(tokens + drop(mixed)).reshape(items.shape)
         count = jnp.maximum(where.sum(axis=2), 1)
         return states, jnp.where(where[..., None], states, 0.0).sum(axis=2) / count[..., None]
 
@@ -121,8 +125,7 @@ class PageModel(nn.Module):
         """
         states, whole = self.read(take_items(items, pages), pages >= 0, drop=drop)
         interest = target_attention(whole, history.pages, history.where)
-        context = jnp.concatenate([whole, interest], axis=-1)[:, :, None]
-        alone = take_items(self.network(items, drop=drop), pages)
-        context = jnp.broadcast_to(context, (*pages.shape, context.shape[-1]))
-        hidden = jnp.concatenate([context, states, alone], axis=-1)
-        return self.head(hidden, take_items(base, pages))
+        context = self.of_page(jnp.concatenate([whole, interest], axis=-1))
+        alone = self.of_item(jnp.concatenate([items, base[..., None]], axis=-1), drop=drop)
+        hidden = context[:, :, None] + self.of_state(states) + take_items(alone, pages)
+        return self.output(nn.relu(hidden))[..., 0]

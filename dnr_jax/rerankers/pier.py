@@ -11,10 +11,11 @@ to order the K best candidates by a base score b:
 
 Ours is the base scorer, which PIER takes as given: PRM's list encoder, and TAU of each candidate to
 the user's pages. Its logits are those of `decode`, the likelihood q_theta(z | x): it reads x by its
-score entry, and L_base is its binary cross-entropy. The OCPM reads x through b. The proposals
-always hold the base order, so that the shown one is never predicted to be worse; the authors'
-need not. They order all 5! places of a page of 5 that is given, not the best K of N. The two
-modules name further deviations.
+score entry, and L_base is its binary cross-entropy. The OCPM reads x through b.
+
+The authors order a given page of 5, not the best K of N. Here the proposals always hold the base
+order, so that the shown one is never predicted to be worse, and the contrast is over every fourth
+of the 20 orders at each end. `nn.page_orders` and `nn.page_model` name further deviations.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ from dnr_jax.nn.sizes import check_heads, check_positive
 from dnr_jax.nn.user_state import Fusion
 from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Stage
 
-# The authors' number of orders that are judged, and their weight of the contrast.
+# The authors' number of orders at each end, and their weight of the contrast.
 PROPOSALS = 20
 CONTRAST = 0.01
+# Training judges every fourth of them: all 40 pages would cost several times the rest of a step.
+STRIDE = 4
 
 
 class Memory(NamedTuple):
@@ -82,7 +85,7 @@ class PIER(nn.Module):
         self.early_entry = EarlyEntry(self.scores)
         self.list_encoder = Transformer(self.layers, *blocks, causal=False)
         self.head = ScoredHead(self.scores, self.width)
-        self.pages = PageModel(self.width, self.slate_size, *blocks)
+        self.pages = PageModel(self.width, self.slate_size, self.heads)
 
     def encode(self, request: Request, *, drop: Drop) -> Memory:
         """Return all that does not depend on the scores."""
@@ -135,7 +138,10 @@ class PIER(nn.Module):
     def _contrast(self, memory: Memory, base: Array, page: Array, *, drop: Drop) -> Array:
         count = max(1, min(PROPOSALS, len(fpsm.page_orders(self.slate_size)) // 2))
         items = jax.lax.stop_gradient(memory.items)
-        ends = self.pages.propose(items, memory.history, page, count)
+        ends = [
+            fpsm.Proposals(end.lists[:, ::STRIDE], end.where[:, ::STRIDE])
+            for end in self.pages.propose(items, memory.history, page, count)
+        ]
         both = jnp.concatenate([end.lists for end in ends], axis=1)
         rates = jax.nn.sigmoid(self.pages(items, base, memory.history, both, drop=drop))
         # Without pages no order is nearer than another.
