@@ -40,7 +40,7 @@ RIVALS_TABLE = (
     *("random", "popularity", "retriever", "reversed", "mmr"),
     *("sasrec_score", "gru4rec_score", "caser_score", "midnn_score"),
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
-    "advir_score",
+    *("advir_score", "pier_score", "pier_group_score"),
 )
 
 # DNR's heuristic noises: letter of the row, label, `config.noise.name`.
@@ -51,7 +51,7 @@ NOISES = (
 )
 
 # Models beside `config.reranker` that have DNR rows of their own, `NAME_dnr_b` and so on.
-BACKBONES = {"gru4rec": "GRU4Rec"}
+BACKBONES = {"pier": "PIER", "gru4rec": "GRU4Rec"}
 
 # The paper's ablation; `ablate` adds the rows over the weights.
 ABLATION_TABLE = (
@@ -228,6 +228,8 @@ def rows() -> dict:
         **_rival("goalrank", "GoalRank"),
         **_rival("advir", "AdvIR"),
         **_rival("nar4rec", "NAR4Rec"),
+        **_rival("pier", "PIER"),
+        **_rival("pier_group", "PIER (group's variant)"),
         "mmr": _trivial("mmr", "MMR of the retriever's scores"),
     }
 

@@ -29,19 +29,25 @@ class HistoryRequestEncoder(nn.Module):
     heads: int
     feed_forward: int
 
-    @nn.compact
     def __call__(self, request: Request, *, drop: Drop) -> tuple[Array, Array, Array]:
         """Return `(u [B, D], e [B, N, D], events [B, T, D])`."""
+        user, items, met, columns = self.parts(request, drop=drop)
+        return user, items, met + columns
+
+    @nn.compact
+    def parts(self, request: Request, *, drop: Drop) -> tuple[Array, Array, Array, Array]:
+        """Return `(u, e, e_l [B, T, D], g_l [B, T, D])`; g_l is 0 without columns of its own."""
         encoder = RequestEncoder(
             self.spec, self.width, self.layers, self.heads, self.feed_forward, name="encoder"
         )
         user, both = encoder(_with_events(self.spec, request), drop=drop)
-        items, events = jnp.split(both, [request.where.shape[1]], axis=1)
+        items, met = jnp.split(both, [request.where.shape[1]], axis=1)
         own = tuple(name for name in self.spec.history if name not in self.spec.item)
         if not own:
-            return user, items, events
+            return user, items, met, jnp.zeros_like(met)
         columns = FeatureEmbedding(_history_spec(self.spec, own), self.width, name="columns")
-        return user, items, events + columns(_history_alone(self.spec, own, request)).history_events
+        alone = _history_alone(self.spec, own, request)
+        return user, items, met, columns(alone).history_events
 
 
 def _with_events(spec: FeatureSpec, request: Request) -> Request:

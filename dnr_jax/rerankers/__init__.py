@@ -15,6 +15,8 @@ from dnr_jax.rerankers.midnn import midnn
 from dnr_jax.rerankers.mir import mir
 from dnr_jax.rerankers.mmr import mmr
 from dnr_jax.rerankers.nar4rec import nar4rec
+from dnr_jax.rerankers.pier import pier
+from dnr_jax.rerankers.pier_group import pier_group
 from dnr_jax.rerankers.prm import prm
 from dnr_jax.rerankers.sasrec import sasrec
 from dnr_jax.rerankers.setrank import setrank
@@ -31,6 +33,8 @@ RERANKERS: dict[str, Callable[..., Reranker]] = {
     "mir": mir,
     "mmr": mmr,
     "nar4rec": nar4rec,
+    "pier": pier,
+    "pier_group": pier_group,
     "popularity": popularity,
     "prm": prm,
     "random": random,

@@ -66,6 +66,7 @@ NAR4REC = DLCM | {
 VECTORS = np.random.default_rng(0).normal(size=(factories.SIZES["item"], 4)).astype(np.float32)
 MMR = {"item_vectors": VECTORS, "relevance": 0.5, "slate_size": 3}
 ADVIR = DLCM | {"perturbation": 0.3, "adversarial_weight": 1.0, "score_entry": "concatenate"}
+PIER = DLCM | {"layers": 1, "slate_size": 3, "score_entry": "concatenate"}
 CASES = {
     "advir": Case("advir", ADVIR, reads_scores=True),
     "advir_early": Case(
@@ -85,6 +86,11 @@ CASES = {
     "nar4rec_early": Case(
         "nar4rec", NAR4REC | {"score_entry": "add", "score_place": "early"}, reads_scores=True
     ),
+    "pier": Case("pier", PIER, reads_scores=True),
+    "pier_early": Case(
+        "pier", PIER | {"score_entry": "add", "score_place": "early"}, reads_scores=True
+    ),
+    "pier_group": Case("pier_group", PRM, reads_scores=True),
     "popularity": Case("popularity", {"item_popularity": POPULARITY}),
     "random": Case("random", {"seed": 0}),
     "retriever": Case("retriever", {}, reads_scores=True),

@@ -1,0 +1,204 @@
+"""PIER: orders of a page proposed by hashing, and the one with the highest predicted clicks kept.
+
+Shi et al. 2023, arXiv 2302.03487. With pages the lists of K that the user met before, and the page
+to order the K best candidates by a base score b:
+
+- FPSM (`nn.page_orders`) proposes the orders whose hashes are nearest to those of the user's pages.
+- OCPM (`nn.page_model`) predicts the click-through rate of every item of a page in its context: by
+  attention within the page (OAU), of the page to the user's pages (TAU), and the base score.
+- `L = L_base + BCE(shown page) - CONTRAST (mean rate of the nearest - mean rate of the farthest
+  orders)`, the embeddings of the orders' items and b held fixed.
+
+Ours is the base scorer, which PIER takes as given: PRM's list encoder, and TAU of each candidate to
+the user's pages. Its logits are those of `decode`, the likelihood q_theta(z | x): it reads x by its
+score entry, and L_base is its binary cross-entropy. The OCPM reads x through b.
+
+The authors order a given page of 5, not the best K of N. Here the proposals always hold the base
+order, so that the shown one is never predicted to be worse, and the contrast is over every fourth
+of the 20 orders at each end. `nn.page_orders` and `nn.page_model` name further deviations.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dnr_jax import ops
+from dnr_jax.nn import lists
+from dnr_jax.nn import page_orders as fpsm
+from dnr_jax.nn.adapter import arranging, module_loss, wrap
+from dnr_jax.nn.attention import Transformer
+from dnr_jax.nn.dropout import Drop, identity
+from dnr_jax.nn.history_tokens import HistoryRequestEncoder
+from dnr_jax.nn.list_evaluator import list_value, slate_labels
+from dnr_jax.nn.losses import bce
+from dnr_jax.nn.matching import keep_best
+from dnr_jax.nn.page_model import History, PageModel, target_attention
+from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.sizes import check_heads, check_positive
+from dnr_jax.nn.user_state import Fusion
+from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Stage
+
+# The authors' number of orders at each end, and their weight of the contrast.
+PROPOSALS = 20
+CONTRAST = 0.01
+# Training judges every fourth of them: all 40 pages would cost several times the rest of a step.
+STRIDE = 4
+
+
+class Memory(NamedTuple):
+    """What does not depend on the scores.
+
+    Attributes:
+      hidden: input of the base head `[B, N, 2 D]`, or h `[B, N, D]` where the entry is early.
+      items: item encodings e `float32 [B, N, D]`.
+      history: the user's pages.
+    """
+
+    hidden: Array
+    items: Array
+    history: History
+
+
+class PIER(nn.Module):
+    """The module behind `pier`; see there for the attributes."""
+
+    spec: FeatureSpec
+    width: int
+    layers: int
+    heads: int
+    feed_forward: int
+    history_layers: int
+    slate_size: int
+    scores: ScoreUse
+
+    def setup(self) -> None:
+        """Make the base scorer and the OCPM, which share the encodings of items and pages."""
+        blocks = (self.heads, self.feed_forward)
+        self.request_encoder = HistoryRequestEncoder(
+            self.spec, self.width, self.history_layers, *blocks
+        )
+        self.fusion = Fusion(self.width)
+        self.early_entry = EarlyEntry(self.scores)
+        self.list_encoder = Transformer(self.layers, *blocks, causal=False)
+        self.head = ScoredHead(self.scores, self.width)
+        self.pages = PageModel(self.width, self.slate_size, self.heads)
+
+    def encode(self, request: Request, *, drop: Drop) -> Memory:
+        """Return all that does not depend on the scores."""
+        user, items, met, columns = self.request_encoder.parts(request, drop=drop)
+        history = self.pages.remember(met, columns, request.history_where, drop=drop)
+        tokens = self.fusion(user, items, drop=drop)
+        if not self.scores.early:
+            tokens = self._attend(tokens, history, request.where, drop=drop)
+        return Memory(tokens, items, history)
+
+    def _attend(self, tokens: Array, history: History, where: Array, *, drop: Drop) -> Array:
+        states = self.list_encoder(tokens, where, drop=drop)
+        interest = target_attention(states, history.pages, history.where)
+        return jnp.concatenate([states, interest], axis=-1)
+
+    def decode(self, memory: Memory, scores: Array, where: Array, *, drop: Drop) -> Array:
+        """Return the base logits `[B, N]`."""
+        hidden = memory.hidden
+        if self.scores.early:
+            hidden = self.early_entry(hidden, scores)
+            hidden = self._attend(hidden, memory.history, where, drop=drop)
+        return self.head(hidden, scores)
+
+    def arrange(self, memory: Memory, scores: Array, where: Array) -> Array:
+        """Show the proposed order of the base scorer's best K with the highest mean rate."""
+        logits = self.decode(memory, scores, where, drop=identity)
+        page = lists.top_list(logits, where, self.slate_size)
+        count = min(PROPOSALS, len(fpsm.page_orders(self.slate_size)))
+        nearest, _ = self.pages.propose(memory.items, memory.history, page, count)
+        base = jax.nn.sigmoid(logits)
+        clicks = self.pages(memory.items, base, memory.history, nearest.lists, drop=identity)
+        values = jnp.where(nearest.where, list_value(clicks, nearest.lists), -jnp.inf)
+        return lists.score_list(keep_best(nearest.lists, values), logits, where)
+
+    def touch(self, request: Request, scores: Array) -> Array:
+        """Run everything once, so that `init` makes all parameters."""
+        return self.arrange(self.encode(request, drop=identity), scores, request.where)
+
+    def teach(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
+        """Compute L."""
+        where = batch.request.where
+        memory = self.encode(batch.request, drop=drop)
+        logits = self.decode(memory, batch.scores, where, drop=drop)
+        base = jax.lax.stop_gradient(jax.nn.sigmoid(logits))
+        shown = self.pages(memory.items, base, memory.history, batch.slate[:, None], drop=drop)
+        fit = bce(logits, batch.labels, batch.weights) + bce(shown[:, 0], *slate_labels(batch))
+        page = lists.top_list(jax.lax.stop_gradient(logits), where, self.slate_size)
+        return fit - CONTRAST * self._contrast(memory, base, page, drop=drop)
+
+    def _contrast(self, memory: Memory, base: Array, page: Array, *, drop: Drop) -> Array:
+        count = max(1, min(PROPOSALS, len(fpsm.page_orders(self.slate_size)) // 2))
+        items = jax.lax.stop_gradient(memory.items)
+        ends = [
+            fpsm.Proposals(end.lists[:, ::STRIDE], end.where[:, ::STRIDE])
+            for end in self.pages.propose(items, memory.history, page, count)
+        ]
+        both = jnp.concatenate([end.lists for end in ends], axis=1)
+        rates = jax.nn.sigmoid(self.pages(items, base, memory.history, both, drop=drop))
+        # Without pages no order is nearer than another.
+        known = memory.history.where.any(axis=1)[:, None, None]
+        near, far = (
+            ops.weighted_mean(part, (end.lists >= 0) & end.where[..., None] & known)
+            for part, end in zip(jnp.split(rates, 2, axis=1), ends, strict=True)
+        )
+        return near - far
+
+
+def pier(
+    spec: FeatureSpec,
+    *,
+    width: int,
+    layers: int,
+    heads: int,
+    feed_forward: int,
+    dropout: float,
+    history_layers: int,
+    slate_size: int,
+    score_entry: str,
+    score_place: str,
+) -> Reranker:
+    """Build PIER (Shi et al. 2023, arXiv 2302.03487).
+
+    All of it is trained at once, as the paper does. The pages of the user are the history cut into
+    lists of K from its end: those shown before, if the history holds all items shown. A user
+    without history has none, and then the orders next to the base order are proposed.
+
+    Args:
+      spec: column names and vocabulary sizes.
+      width: D, a multiple of `heads`.
+      layers: blocks over the candidates in the base scorer, >= 1; within a page there is one.
+      heads: attention heads, everywhere but in TAU, which has one.
+      feed_forward: hidden width of each block's FFN.
+      dropout: rate in [0, 1).
+      history_layers: transformer blocks over the history, >= 1.
+      slate_size: K, length of the lists, >= 1; the shown lists of the data have it too. The first
+        six places are put in all their 720 orders; the items of later places keep the base order.
+      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry`.
+      score_place: "late" (non-linear head), "late_linear" or "early".
+
+    Raises:
+      ValueError: a size, rate or name is outside its range.
+    """
+    check_heads(width, heads)
+    check_positive(
+        layers=layers,
+        history_layers=history_layers,
+        feed_forward=feed_forward,
+        slate_size=slate_size,
+    )
+    use = ScoreUse(score_entry, score_place)
+    sizes = (width, layers, heads, feed_forward, history_layers, slate_size)
+    module = PIER(spec, *sizes, use)
+    stages = (Stage("train", module_loss(module, PIER.teach, dropout=dropout)),)
+    scorer = wrap(module, dropout=dropout, visit=PIER.touch)
+    shown = arranging(module, PIER.arrange)
+    return scorer._replace(arrange=shown, stages=stages, needs_slate=True)
