@@ -40,7 +40,7 @@ RIVALS_TABLE = (
     *("random", "popularity", "retriever", "reversed", "mmr"),
     *("sasrec_score", "gru4rec_score", "caser_score", "midnn_score"),
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
-    *("advir_score", "irgan_score"),
+    *("advir_score", "irgan_score", "hetcomp_score"),
     *("dnr_b", "dnr_g", "dnr_r"),
 )
 
@@ -82,6 +82,7 @@ def get_config() -> ConfigDict:
                 "contrast": 0.1,  # NAR4Rec: weight of the loss that keeps candidates apart
                 "perturbation": 0.3,  # AdvIR: length of the perturbation of a candidate's state
                 "adversarial_weight": 1.0,  # AdvIR: weight of the loss at the perturbed states
+                "snapshots": 3,  # HetComp: points of the teachers' training that are kept
                 "draws": 8,  # IRGAN: candidates drawn a request, for each player
                 "draw_temperature": 0.2,  # IRGAN: below 1 draws harder negatives
                 "ranked_by": "generator",  # IRGAN: generator | discriminator
@@ -223,6 +224,7 @@ def rows() -> dict:
         **_rival("advir", "AdvIR"),
         **_rival("nar4rec", "NAR4Rec"),
         **_rival("irgan", "IRGAN"),
+        **_rival("hetcomp", "HetComp"),
         "mmr": _trivial("mmr", "MMR of the retriever's scores"),
     }
 
