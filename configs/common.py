@@ -41,6 +41,7 @@ RIVALS_TABLE = (
     *("sasrec_score", "gru4rec_score", "caser_score", "midnn_score"),
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
     *("advir_score", "pier_score", "pier_group_score"),
+    *("advir_score", "irgan_score", "hetcomp_score"),
 )
 
 # DNR's heuristic noises: letter of the row, label, `config.noise.name`.
@@ -91,6 +92,10 @@ def get_config() -> ConfigDict:
                 "contrast": 0.1,  # NAR4Rec: weight of the loss that keeps candidates apart
                 "perturbation": 0.3,  # AdvIR: length of the perturbation of a candidate's state
                 "adversarial_weight": 1.0,  # AdvIR: weight of the loss at the perturbed states
+                "snapshots": 3,  # HetComp: points of the teachers' training that are kept
+                "draws": 8,  # IRGAN: candidates drawn a request, for each player
+                "draw_temperature": 0.2,  # IRGAN: below 1 draws harder negatives
+                "ranked_by": "generator",  # IRGAN: generator | discriminator
                 "group_size": 8,  # GoalRank: sampled lists a request
                 "causal": False,  # True: a candidate sees only those stored before it
                 "score_entry": "concatenate",  # none | concatenate | add | weight
@@ -230,6 +235,8 @@ def rows() -> dict:
         **_rival("nar4rec", "NAR4Rec"),
         **_rival("pier", "PIER"),
         **_rival("pier_group", "PIER (group's variant)"),
+        **_rival("irgan", "IRGAN"),
+        **_rival("hetcomp", "HetComp"),
         "mmr": _trivial("mmr", "MMR of the retriever's scores"),
     }
 

@@ -6,7 +6,7 @@ Every array of a `Request` or `Batch` has the leading axis B (or R, all requests
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -137,12 +137,15 @@ class Stage(NamedTuple):
       loss: what it minimises; None = L_theta of DNR, or L_direct without noise.
       groups: top-level groups of the parameters that it updates; () = all of them.
       share: its length as a share of `config.train.epochs`, > 0.
+      begin: maps the parameters that it starts from, keeping their shapes, as to copy a group into
+        another; applied once, before the first epoch, and not again when a killed run goes on.
     """
 
     name: str
     loss: Loss | None
     groups: tuple[str, ...] = ()
     share: float = 1.0
+    begin: Callable[[Params], Params] | None = None
 
 
 class Reranker(NamedTuple):

@@ -224,10 +224,14 @@ def _initial_states(
     parts = (players.reranker, players.generator, optimizer, example)
     fresh = {seed: init_state(jax.random.key(seed), *parts) for seed, _ in entries}
     states = stack_states([replace(fresh[e.seed], rate=jnp.float32(e.rate)) for e in entries])
-    if before is None:
-        return states
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, place.number))(states.key)
-    learned = jax.tree.map(jnp.copy, before.best_params)
+    keys, learned = states.key, states.params["reranker"]
+    if before is not None:
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, place.number))(keys)
+        learned = before.best_params
+    if place.stage.begin is not None:
+        learned = jax.vmap(place.stage.begin)(learned)
+    # Copies, as the states are donated: two leaves may not share what one of them is made of.
+    learned = jax.tree.map(jnp.copy, learned)
     return replace(states, params=states.params | {"reranker": learned}, key=keys)
 
 

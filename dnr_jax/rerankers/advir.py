@@ -15,46 +15,14 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.adapter import require_key, wrap
-from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.losses import bce
-from dnr_jax.nn.mlp import MLP
-from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.pointwise import PointwiseScorer
+from dnr_jax.nn.score_entry import ScoreUse
 from dnr_jax.nn.sizes import check_heads, check_positive
-from dnr_jax.nn.user_state import Fusion, RequestEncoder
-from dnr_jax.types import Array, Batch, FeatureSpec, Loss, Params, Request, Reranker, Stage
-
-
-class AdvIR(nn.Module):
-    """The module behind `advir`: a pointwise network on the candidate states."""
-
-    spec: FeatureSpec
-    width: int
-    heads: int
-    feed_forward: int
-    history_layers: int
-    scores: ScoreUse
-
-    def setup(self) -> None:
-        """Make the blocks, in the order in which they run."""
-        self.request_encoder = RequestEncoder(
-            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
-        )
-        self.fusion = Fusion(self.width)
-        self.early_entry = EarlyEntry(self.scores)
-        self.network = MLP((self.width,), self.width)
-        self.head = ScoredHead(self.scores, self.width)
-
-    def encode(self, request: Request, *, drop: Drop) -> Array:
-        """Return the candidate states h `[B, N, D]`."""
-        return self.fusion(*self.request_encoder(request, drop=drop), drop=drop)
-
-    def decode(self, memory: Array, scores: Array, where: Array, *, drop: Drop) -> Array:
-        """Return the logits `[B, N]`."""
-        return self.head(self.network(self.early_entry(memory, scores), drop=drop), scores)
+from dnr_jax.types import Array, Batch, FeatureSpec, Loss, Params, Reranker, Stage
 
 
 def sampling_weights(logits: Array, labels: Array, weights: Array) -> Array:
@@ -144,6 +112,7 @@ def advir(
             "must both be at least 0"
         )
     use = ScoreUse(score_entry, score_place)
-    scorer = wrap(AdvIR(spec, width, heads, feed_forward, history_layers, use), dropout=dropout)
+    module = PointwiseScorer(spec, width, heads, feed_forward, history_layers, use)
+    scorer = wrap(module, dropout=dropout)
     loss = adversarial_loss(scorer, radius=perturbation, weight=adversarial_weight)
     return scorer._replace(stages=(Stage("train", loss),))

@@ -3,14 +3,20 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from linear_reranker import linear
 
 from dnr_jax import experiment
 from dnr_jax.experiment import datasets, training
 from dnr_jax.experiment.players import build_all
 from dnr_jax.experiment.rows import resolve
 from dnr_jax.io import checkpoints, run_folder
+from dnr_jax.nn.adapter import logit_loss
+from dnr_jax.nn.losses import bce
+from dnr_jax.rerankers import RERANKERS
+from dnr_jax.types import Stage
 
 GOALRANK = {"name": "goalrank", "width": 8, "layers": 1, "history_layers": 1, "group_size": 2}
 
@@ -79,6 +85,51 @@ def test_a_stage_that_was_cut_goes_on_to_the_same_parameters(staged, shared):
     assert (shared / "cut" / "metrics.jsonl").read_bytes() == (
         folder / "metrics.jsonl"
     ).read_bytes()
+
+
+def counting(spec, *, score_entry):
+    """Make `linear` with a count that every stage changes before it begins, and nothing else."""
+    model = linear(spec, score_entry=score_entry)
+    loss = logit_loss(model, bce)
+
+    def init(key, request, scores):
+        return model.init(key, request, scores) | {"count": jnp.full((), 2.0)}
+
+    def begin(change):
+        return lambda params: params | {"count": change(params["count"])}
+
+    changes = {"plus_one": lambda count: count + 1, "squared": lambda count: count**2}
+    stages = (
+        Stage(name, loss, ("item", "slope"), begin=begin(change))
+        for name, change in changes.items()
+    )
+    return model._replace(init=init, stages=tuple(stages))
+
+
+@pytest.mark.parametrize("killed", [None, ("plus_one", 1), ("score", 1), ("score", 2)])
+def test_what_a_stage_begins_with_is_done_once_however_often_it_is_killed(
+    tiny, shared, monkeypatch, killed
+):
+    monkeypatch.setitem(RERANKERS, "counting", counting)
+    config = tiny(reranker={"name": "counting"}, table="score")
+    row, prepared = resolve(config)[0], datasets.prepare(config)
+    players = build_all([row], prepared)[0]
+    save = checkpoints.save
+
+    def dies(where, name, state, metadata):
+        save(where, name, state, metadata)
+        if (where.name, metadata["epoch"]) == killed and name == "last":
+            raise KeyboardInterrupt
+
+    with run_folder.open_run(shared / f"counting-{killed}", config) as run:
+        if killed is not None:
+            monkeypatch.setattr(checkpoints, "save", dies)
+            with pytest.raises(KeyboardInterrupt):
+                training.train(row, players, prepared, run)
+            monkeypatch.setattr(checkpoints, "save", save)
+        progress = training.train(row, players, prepared, run)
+    for params in (progress.best_params, progress.states.params["reranker"]):
+        np.testing.assert_array_equal(params["count"], (2.0 + 1.0) ** 2)
 
 
 def test_a_model_that_needs_the_shown_order_refuses_data_without_one(staged):

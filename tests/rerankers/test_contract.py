@@ -67,6 +67,13 @@ VECTORS = np.random.default_rng(0).normal(size=(factories.SIZES["item"], 4)).ast
 MMR = {"item_vectors": VECTORS, "relevance": 0.5, "slate_size": 3}
 ADVIR = DLCM | {"perturbation": 0.3, "adversarial_weight": 1.0, "score_entry": "concatenate"}
 PIER = DLCM | {"layers": 1, "slate_size": 3, "score_entry": "concatenate"}
+IRGAN = DLCM | {
+    "draws": 4,
+    "draw_temperature": 0.2,
+    "ranked_by": "generator",
+    "score_entry": "concatenate",
+}
+HETCOMP = DLCM | {"layers": 1, "snapshots": 2, "score_entry": "concatenate"}
 CASES = {
     "advir": Case("advir", ADVIR, reads_scores=True),
     "advir_early": Case(
@@ -102,6 +109,8 @@ CASES = {
     "goalrank_none": Case("goalrank", GOALRANK | {"score_entry": "none"}),
     "gru4rec": Case("gru4rec", GRU4REC, reads_scores=True),
     "gru4rec_early": Case("gru4rec", GRU4REC | {"score_place": "early"}, reads_scores=True),
+    "hetcomp": Case("hetcomp", HETCOMP, reads_scores=True),
+    "irgan": Case("irgan", IRGAN, reads_scores=True),
     "mmr": Case("mmr", MMR, reads_scores=True),
     "midnn": Case("midnn", SASREC, reads_scores=True),
     "sasrec": Case("sasrec", SASREC | {"score_entry": "none"}),

@@ -1,0 +1,51 @@
+"""A light scorer that sees one candidate at a time: the shared network of pointwise methods."""
+
+from __future__ import annotations
+
+from flax import linen as nn
+
+from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.mlp import MLP
+from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.user_state import Fusion, RequestEncoder
+from dnr_jax.types import Array, FeatureSpec, Request
+
+
+class PointwiseScorer(nn.Module):
+    """`s_i = head(MLP(h_i), x_i)` on the fused user and item states h: no candidate sees another.
+
+    Attributes:
+      spec: column names and vocabulary sizes.
+      width: D, of states and hidden layers.
+      heads, feed_forward, history_layers: of the history encoder.
+      scores: how x enters.
+    """
+
+    spec: FeatureSpec
+    width: int
+    heads: int
+    feed_forward: int
+    history_layers: int
+    scores: ScoreUse
+
+    def setup(self) -> None:
+        """Make the blocks, in the order in which they run."""
+        self.request_encoder = RequestEncoder(
+            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
+        )
+        self.fusion = Fusion(self.width)
+        self.early_entry = EarlyEntry(self.scores)
+        self.network = MLP((self.width,), self.width)
+        self.head = ScoredHead(self.scores, self.width)
+
+    def encode(self, request: Request, *, drop: Drop) -> Array:
+        """Return the candidate states h `float32 [B, N, D]`."""
+        return self.fusion(*self.request_encoder(request, drop=drop), drop=drop)
+
+    def decode(self, memory: Array, scores: Array, where: Array, *, drop: Drop) -> Array:
+        """Return the logits `[B, N]`."""
+        return self.head(self.network(self.early_entry(memory, scores), drop=drop), scores)
+
+    def __call__(self, request: Request, scores: Array, *, drop: Drop) -> Array:
+        """Return the logits `[B, N]` of a request and one set of scores."""
+        return self.decode(self.encode(request, drop=drop), scores, request.where, drop=drop)

@@ -1,0 +1,200 @@
+"""IRGAN: a generator draws candidates, a discriminator tells them from what the user liked.
+
+Wang et al. 2017, arXiv 1705.10513. The generator is `p_theta(i | u) = softmax(g)_i`, the
+discriminator gives logits f; each is a pointwise network on embeddings of its own. After both are
+pre-trained they play, with i drawn from the generator:
+
+    L_D = mean over positives and draws of  -log sigmoid(f_pos)  and  -log(1 - sigmoid(f_i))
+    L_G = -mean (r_i - mean r) log p_theta(i),   r_i = 2 sigmoid(f_i) - 1   (REINFORCE)
+
+"-style", as the paper's text was not at hand. Chosen: the bounded reward (the paper's is
+`log(1 + e^f)`), and the mean over the batch as its baseline; the draws for L_D are sharpened by a
+temperature and are never positives; both players move in every step (by L_D + L_G, each term held
+fixed for the other player), where the paper alternates epochs. Unjudged candidates are not drawn.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dnr_jax import ops
+from dnr_jax.nn.adapter import module_loss, wrap
+from dnr_jax.nn.dropout import Drop, identity
+from dnr_jax.nn.losses import bce, softmax_cross_entropy
+from dnr_jax.nn.pointwise import PointwiseScorer
+from dnr_jax.nn.score_entry import ScoreUse
+from dnr_jax.nn.sizes import check_heads, check_positive
+from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Stage
+
+PLAYERS = ("generator", "discriminator")
+
+
+class IRGAN(nn.Module):
+    """The module behind `irgan`; see there for the attributes."""
+
+    spec: FeatureSpec
+    width: int
+    heads: int
+    feed_forward: int
+    history_layers: int
+    draws: int
+    temperature: float
+    ranked_by: str
+    scores: ScoreUse
+
+    def setup(self) -> None:
+        """Make the two players, which share no parameters."""
+        sizes = (self.width, self.heads, self.feed_forward, self.history_layers)
+        self.generator = PointwiseScorer(self.spec, *sizes, self.scores)
+        self.discriminator = PointwiseScorer(self.spec, *sizes, self.scores)
+
+    @property
+    def _ranker(self) -> PointwiseScorer:
+        return self.generator if self.ranked_by == "generator" else self.discriminator
+
+    def encode(self, request: Request, *, drop: Drop) -> Array:
+        """Return the candidate states `[B, N, D]` of the player that ranks."""
+        return self._ranker.encode(request, drop=drop)
+
+    def decode(self, memory: Array, scores: Array, where: Array, *, drop: Drop) -> Array:
+        """Return the logits `[B, N]` of the player that ranks."""
+        return self._ranker.decode(memory, scores, where, drop=drop)
+
+    def touch(self, request: Request, scores: Array) -> tuple[Array, Array]:
+        """Run both players once, so that `init` makes all parameters."""
+        generated = self.generator(request, scores, drop=identity)
+        return generated, self.discriminator(request, scores, drop=identity)
+
+    def teach_discriminator(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
+        """Compute the binary cross-entropy of f: the discriminator's pre-training."""
+        logits = self.discriminator(batch.request, batch.scores, drop=drop)
+        return bce(logits, batch.labels, batch.weights)
+
+    def teach_generator(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
+        """Compute the softmax cross-entropy of g: the generator's pre-training."""
+        logits = self.generator(batch.request, batch.scores, drop=drop)
+        return softmax_cross_entropy(logits, batch.labels, batch.weights)
+
+    def play(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
+        """Compute L_D + L_G, whose terms each reach one player only."""
+        generated = self.generator(batch.request, batch.scores, drop=drop)
+        judged = self.discriminator(batch.request, batch.scores, drop=drop)
+        fake_key, own_key = jax.random.split(key)
+        real, index = batch.weights > 0, batch.request.index
+        fakes = draw(
+            ops.per_request_keys(fake_key, index),
+            generated / self.temperature,
+            real & (batch.labels == 0),
+            count=self.draws,
+        )
+        own = draw(ops.per_request_keys(own_key, index), generated, real, count=self.draws)
+        rewards = 2 * jax.nn.sigmoid(jnp.take_along_axis(judged, own, axis=1)) - 1
+        return discriminator_loss(judged, batch, fakes) + generator_loss(
+            generated, real, own, rewards
+        )
+
+
+def draw(keys: Array, logits: Array, where: Array, *, count: int) -> Array:
+    """Draw `count` real candidates a request, with repeats, from softmax(logits): `int32 [B, C]`.
+
+    Args:
+      keys: typed keys `[B]`.
+      logits: `float32 [B, N]`; no gradient passes.
+      where: `bool [B, N]`; without any real candidate the result has no meaning.
+      count: C.
+    """
+
+    def one(key: Array, row: Array) -> Array:
+        return jax.random.categorical(key, row, shape=(count,))
+
+    return jax.vmap(one)(keys, jax.lax.stop_gradient(ops.mask_logits(logits, where)))
+
+
+def discriminator_loss(judged: Array, batch: Batch, fakes: Array) -> Array:
+    """Compute L_D: a request's draws weigh together as much as its positives.
+
+    Args:
+      judged: f, `float32 [B, N]`.
+      batch: labels and weights.
+      fakes: `int32 [B, C]`, drawn negatives; not counted where a request has no negative.
+    """
+    gains = batch.labels * batch.weights
+    possible = ((batch.labels == 0) & (batch.weights > 0)).any(axis=1)
+    share = gains.sum(axis=1) * possible / fakes.shape[1]
+    drawn = jnp.take_along_axis(judged, fakes, axis=1)
+    return bce(
+        jnp.concatenate([judged, drawn], axis=1),
+        jnp.concatenate([jnp.ones_like(judged), jnp.zeros_like(drawn)], axis=1),
+        jnp.concatenate([gains, jnp.broadcast_to(share[:, None], drawn.shape)], axis=1),
+    )
+
+
+def generator_loss(generated: Array, where: Array, own: Array, rewards: Array) -> Array:
+    """Compute L_G; its expected gradient is that of `-sum_i p_theta(i) r_i`.
+
+    Args:
+      generated: g, `float32 [B, N]`.
+      where: `bool [B, N]`, what could be drawn; a request without any does not count.
+      own: `int32 [B, C]`, drawn from softmax(g).
+      rewards: r, `float32 [B, C]`; no gradient passes.
+    """
+    likely = jnp.take_along_axis(ops.masked_log_softmax(generated, where), own, axis=1)
+    counted = jnp.broadcast_to(where.any(axis=1, keepdims=True), own.shape)
+    fixed = jax.lax.stop_gradient(rewards)
+    gains = fixed - ops.weighted_mean(fixed, counted)
+    return ops.weighted_mean(-gains * likely, counted)
+
+
+def irgan(
+    spec: FeatureSpec,
+    *,
+    width: int,
+    heads: int,
+    feed_forward: int,
+    dropout: float,
+    history_layers: int,
+    draws: int,
+    draw_temperature: float,
+    ranked_by: str,
+    score_entry: str,
+    score_place: str,
+) -> Reranker:
+    """Build IRGAN (Wang et al. 2017, arXiv 1705.10513): each player alone first, then the game.
+
+    As a scorer it is the player that ranks.
+
+    Args:
+      spec: column names and vocabulary sizes.
+      width: D, a multiple of `heads`, of states and hidden layers.
+      heads: attention heads of the history encoders.
+      feed_forward: hidden width of their FFN.
+      dropout: rate in [0, 1).
+      history_layers: transformer blocks over the history, >= 1.
+      draws: C, candidates drawn a request for each player, >= 1.
+      draw_temperature: divides g where the discriminator's negatives are drawn, > 0.
+      ranked_by: whose logits rank, "generator" or "discriminator".
+      score_entry: "none", "concatenate", "add" or "weight", of both players; see `nn.score_entry`.
+      score_place: "late" (non-linear head), "late_linear" or "early".
+
+    Raises:
+      ValueError: a size, rate or name is outside its range.
+    """
+    check_heads(width, heads)
+    check_positive(history_layers=history_layers, feed_forward=feed_forward, draws=draws)
+    if not draw_temperature > 0:
+        raise ValueError(f"draw_temperature {draw_temperature} must be above 0: it divides logits")
+    if ranked_by not in PLAYERS:
+        raise ValueError(f"ranked_by {ranked_by!r} is no player: choose one of {PLAYERS}")
+    use = ScoreUse(score_entry, score_place)
+    sizes = (width, heads, feed_forward, history_layers)
+    module = IRGAN(spec, *sizes, draws, draw_temperature, ranked_by, use)
+    lessons = (IRGAN.teach_discriminator, IRGAN.teach_generator, IRGAN.play)
+    first, second, game = (module_loss(module, lesson, dropout=dropout) for lesson in lessons)
+    stages = (
+        Stage("discriminator", first, ("discriminator",), share=0.5),
+        Stage("generator", second, ("generator",), share=0.5),
+        Stage("game", game),
+    )
+    return wrap(module, dropout=dropout, visit=IRGAN.touch)._replace(stages=stages)

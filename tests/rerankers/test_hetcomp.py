@@ -1,0 +1,82 @@
+"""HetComp: which stage trains which group, what it begins from, and what it learns from."""
+
+from functools import cache
+
+import factories
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_contract import HETCOMP, model_of
+
+from dnr_jax.nn.losses import bce
+from dnr_jax.rerankers import build
+
+STAGES = ["teachers_1", "teachers_2", "student_1", "student_2", "student"]
+
+
+@cache
+def lessons():
+    model = model_of("hetcomp")
+    return model.lessons(model.params, model.batch, jax.random.key(1))
+
+
+def test_each_stage_reaches_its_own_group_alone():
+    stages = model_of("hetcomp").reranker.stages
+    assert [stage.name for stage in stages] == STAGES
+    for stage, (_, gradient) in zip(stages, lessons(), strict=True):
+        reached = {
+            name
+            for name, group in gradient.items()
+            if any(bool((leaf != 0).any()) for leaf in jax.tree.leaves(group))
+        }
+        assert reached == set(stage.groups) == {stage.name}
+
+
+def test_each_stage_begins_where_its_kind_has_got_to():
+    params = {name: number for number, name in enumerate(STAGES)}
+    for stage in model_of("hetcomp").reranker.stages:
+        begun = params if stage.begin is None else stage.begin(params)
+        source = {"teachers_2": 0, "student_2": 2, "student": 3}.get(stage.name)
+        expected = params[stage.name] if source is None else source
+        assert begun == params | {stage.name: expected}
+
+
+def test_all_of_a_kind_start_alike():
+    params = model_of("hetcomp").params
+    for kind, others in (("teachers_1", ["teachers_2"]), ("student", ["student_1", "student_2"])):
+        for other in others:
+            same = jax.tree.map(lambda a, b: bool((a == b).all()), params[kind], params[other])
+            assert all(jax.tree.leaves(same))
+
+
+def test_teachers_learn_by_the_sum_of_their_cross_entropies():
+    model = model_of("hetcomp")
+    knobs = {name: HETCOMP[name] for name in ("width", "dropout", "score_entry", "score_place")}
+    history = {name: HETCOMP[name] for name in ("history_layers", "heads", "feed_forward")}
+    listwise = {"layers": 1, "positions": "none", "causal": False}
+    expected = 0.0
+    for name, extra in (("gru4rec", {}), ("sasrec", history), ("prm", history | listwise)):
+        teacher = build(name, spec=factories.make_spec(), **knobs, **extra)
+        own = model.params["teachers_1"][name]
+        memory = teacher.encode(own, model.batch.request)
+        logits = teacher.decode(own, memory, model.batch.scores)
+        expected += float(bce(logits, model.batch.labels, model.batch.weights))
+    found = factories.quick_jit(model.reranker.stages[0].loss)(model.params, model.batch)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_last_snapshot_teaches_last():
+    """The fine loss depends on the last teachers and on no others."""
+    model = model_of("hetcomp")
+    loss = factories.quick_jit(model.reranker.stages[-1].loss)
+    plain = float(loss(model.params, model.batch))
+    for group, matters in (("teachers_1", False), ("teachers_2", True)):
+        upside_down = jax.tree.map(jnp.negative, model.params[group])
+        other = float(loss(model.params | {group: upside_down}, model.batch))
+        assert (other != plain) == matters
+
+
+def test_no_snapshot_is_refused():
+    with pytest.raises(ValueError, match="snapshots 0 must be at least 1"):
+        build("hetcomp", spec=factories.make_spec(), **(HETCOMP | {"snapshots": 0}))
