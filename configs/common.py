@@ -40,7 +40,7 @@ RIVALS_TABLE = (
     *("random", "popularity", "retriever", "reversed", "mmr"),
     *("sasrec_score", "gru4rec_score", "caser_score", "midnn_score"),
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
-    "advir_score",
+    *("advir_score", "diffurec_score"),
     *("dnr_b", "dnr_g", "dnr_r"),
 )
 
@@ -82,6 +82,10 @@ def get_config() -> ConfigDict:
                 "contrast": 0.1,  # NAR4Rec: weight of the loss that keeps candidates apart
                 "perturbation": 0.3,  # AdvIR: length of the perturbation of a candidate's state
                 "adversarial_weight": 1.0,  # AdvIR: weight of the loss at the perturbed states
+                "diffusion_steps": 32,  # DiffuRec: steps from the target's embedding to noise
+                "reverse_steps": 4,  # DiffuRec: steps back that score a request, up to all
+                "reverse_samples": 4,  # DiffuRec: samples of them that are averaged
+                "uncertainty": 0.001,  # DiffuRec: mean and spread of lambda, the share of x_t
                 "group_size": 8,  # GoalRank: sampled lists a request
                 "causal": False,  # True: a candidate sees only those stored before it
                 "score_entry": "concatenate",  # none | concatenate | add | weight
@@ -219,6 +223,7 @@ def rows() -> dict:
         **_rival("goalrank", "GoalRank"),
         **_rival("advir", "AdvIR"),
         **_rival("nar4rec", "NAR4Rec"),
+        **_rival("diffurec", "DiffuRec"),
         "mmr": _trivial("mmr", "MMR of the retriever's scores"),
     }
 

@@ -66,6 +66,12 @@ NAR4REC = DLCM | {
 VECTORS = np.random.default_rng(0).normal(size=(factories.SIZES["item"], 4)).astype(np.float32)
 MMR = {"item_vectors": VECTORS, "relevance": 0.5, "slate_size": 3}
 ADVIR = DLCM | {"perturbation": 0.3, "adversarial_weight": 1.0, "score_entry": "concatenate"}
+DIFFUREC = SASREC | {
+    "diffusion_steps": 4,
+    "reverse_steps": 2,
+    "reverse_samples": 2,
+    "uncertainty": 0.1,
+}
 CASES = {
     "advir": Case("advir", ADVIR, reads_scores=True),
     "advir_early": Case(
@@ -73,6 +79,7 @@ CASES = {
     ),
     "caser": Case("caser", CASER, reads_scores=True),
     "caser_none": Case("caser", CASER | {"score_entry": "none"}),
+    "diffurec": Case("diffurec", DIFFUREC, reads_scores=True),
     "dlcm": Case("dlcm", DLCM),
     "dlcm_early": Case(
         "dlcm", DLCM | {"score_entry": "concatenate", "score_place": "early"}, reads_scores=True
