@@ -42,6 +42,8 @@ RIVALS_TABLE = (
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
     *("advir_score", "pier_score", "pier_group_score"),
     *("advir_score", "irgan_score", "hetcomp_score"),
+    *("advir_score", "diffurec_score"),
+    *("dnr_b", "dnr_g", "dnr_r"),
 )
 
 # DNR's heuristic noises: letter of the row, label, `config.noise.name`.
@@ -96,6 +98,10 @@ def get_config() -> ConfigDict:
                 "draws": 8,  # IRGAN: candidates drawn a request, for each player
                 "draw_temperature": 0.2,  # IRGAN: below 1 draws harder negatives
                 "ranked_by": "generator",  # IRGAN: generator | discriminator
+                "diffusion_steps": 32,  # DiffuRec: steps from the target's embedding to noise
+                "reverse_steps": 4,  # DiffuRec: steps back that score a request, up to all
+                "reverse_samples": 4,  # DiffuRec: samples of them that are averaged
+                "uncertainty": 0.001,  # DiffuRec: mean and spread of lambda, the share of x_t
                 "group_size": 8,  # GoalRank: sampled lists a request
                 "causal": False,  # True: a candidate sees only those stored before it
                 "score_entry": "concatenate",  # none | concatenate | add | weight
@@ -237,6 +243,7 @@ def rows() -> dict:
         **_rival("pier_group", "PIER (group's variant)"),
         **_rival("irgan", "IRGAN"),
         **_rival("hetcomp", "HetComp"),
+        **_rival("diffurec", "DiffuRec"),
         "mmr": _trivial("mmr", "MMR of the retriever's scores"),
     }
 

@@ -74,6 +74,12 @@ IRGAN = DLCM | {
     "score_entry": "concatenate",
 }
 HETCOMP = DLCM | {"layers": 1, "snapshots": 2, "score_entry": "concatenate"}
+DIFFUREC = SASREC | {
+    "diffusion_steps": 4,
+    "reverse_steps": 2,
+    "reverse_samples": 2,
+    "uncertainty": 0.1,
+}
 CASES = {
     "advir": Case("advir", ADVIR, reads_scores=True),
     "advir_early": Case(
@@ -81,6 +87,7 @@ CASES = {
     ),
     "caser": Case("caser", CASER, reads_scores=True),
     "caser_none": Case("caser", CASER | {"score_entry": "none"}),
+    "diffurec": Case("diffurec", DIFFUREC, reads_scores=True),
     "dlcm": Case("dlcm", DLCM),
     "dlcm_early": Case(
         "dlcm", DLCM | {"score_entry": "concatenate", "score_place": "early"}, reads_scores=True

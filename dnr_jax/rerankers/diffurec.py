@@ -1,0 +1,168 @@
+"""DiffuRec: diffuses the embedding of the target, and denoises it by what the user met before.
+
+Li et al. 2023, arXiv 2304.00686, and its public code. With x_0 the embedding of a positive,
+
+    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps,   xhat_0 = f(LN(e_l) + lambda_l * (x_t + s_t))
+
+where e_l are the events, s_t embeds the step and every element of lambda is drawn from
+N(delta, delta^2), in evaluation too. To rank, x_T ~ N(0, I) is taken back step by step,
+`x_{t-1} = c1 xhat_0 + c2 x_t + sqrt(beta_t) eps`; at the last step it is xhat_0 itself.
+
+Ours: the N candidates of a request stand for the catalogue; x_0 is `sqrt(D) e_i`, on the scale of
+the noise; padded events are not attended to (the code masks queries); an empty history gives 0;
+steps are drawn uniformly (as the code runs); a request's draws are fixed and the mean of several
+samples ranks, so that its logits are no random numbers; scores enter by `ProductHead`. At the
+paper's delta of 0.001 the draws hardly matter: other draws, or 4 steps back in place of 32, move
+the logits of a trained model by a thousandth of their spread.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dnr_jax import ops
+from dnr_jax.nn.adapter import module_loss, wrap
+from dnr_jax.nn.diffusion import HistoryDiffusion, diffuse, draw_noise
+from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.embeddings import FeatureEmbedding
+from dnr_jax.nn.losses import softmax_cross_entropy
+from dnr_jax.nn.score_entry import ProductHead, ScoreUse
+from dnr_jax.nn.sizes import check_heads, check_positive
+from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Stage
+
+# The reverse process draws from this key and the request's number.
+REVERSE_SEED = 2304
+
+
+class DiffuRec(nn.Module):
+    """The module behind `diffurec`; see there for the attributes.
+
+    Training through the logits (`bce`, DNR) differentiates the last step of the reverse process.
+    """
+
+    spec: FeatureSpec
+    width: int
+    history_layers: int
+    heads: int
+    feed_forward: int
+    diffusion_steps: int
+    reverse_steps: int
+    reverse_samples: int
+    uncertainty: float
+    scores: ScoreUse
+
+    def setup(self) -> None:
+        """Make the blocks, in the order in which they run."""
+        self.embedding = FeatureEmbedding(self.spec, self.width)
+        self.event_norm = nn.LayerNorm()
+        self.diffusion = HistoryDiffusion(
+            self.history_layers,
+            self.heads,
+            self.feed_forward,
+            self.diffusion_steps,
+            self.reverse_steps,
+            self.uncertainty,
+        )
+        self.head = ProductHead(self.scores, self.width)
+
+    def encode(self, request: Request, *, drop: Drop) -> tuple[Array, Array]:
+        """Return the mean of the samples `[B, D]` and the candidates' embeddings `[B, N, D]`."""
+        events, items = self._read(request, drop=drop)
+        keys = ops.per_request_keys(jax.random.key(REVERSE_SEED), request.index)
+        keys = jax.vmap(lambda key: jax.random.split(key, self.reverse_samples))(keys).reshape(-1)
+        both = (events, request.history_where)
+        events, where = (jnp.repeat(a, self.reverse_samples, axis=0) for a in both)
+        samples = self.diffusion.sample(keys, events, where, drop=drop)
+        return samples.reshape(-1, self.reverse_samples, self.width).mean(axis=1), items
+
+    def decode(
+        self, memory: tuple[Array, Array], scores: Array, where: Array, *, drop: Drop
+    ) -> Array:
+        """Return the logits `[B, N]`: the mean sample times e_i, and x as `ProductHead` has it."""
+        return self.head(*memory, scores)
+
+    def denoising_loss(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
+        """Compute the cross-entropy of xhat_0's logits, x_0 being a drawn positive of a request."""
+        request = batch.request
+        events, items = self._read(request, drop=drop)
+        gains, keys = batch.labels * batch.weights, ops.per_request_keys(key, request.index)
+        chosen, steps, noise = jax.vmap(self._draw)(keys, gains, events)
+        start = jnp.sqrt(self.width) * jnp.take_along_axis(items, chosen[:, None, None], axis=1)
+        kept = jnp.asarray(self.diffusion.schedule(self.diffusion_steps).kept)[steps]
+        noisy = diffuse(start[:, 0], noise[:, 0], kept)
+        where = request.history_where
+        sample = self.diffusion.predict(noisy, steps, events, where, noise, drop=drop)
+        logits = self.head(sample, items, batch.scores)
+        return softmax_cross_entropy(logits, batch.labels, batch.weights)
+
+    def _read(self, request: Request, *, drop: Drop) -> tuple[Array, Array]:
+        """Return the events `[B, T, D]` and the candidates `[B, N, D]`."""
+        parts = self.embedding(request)
+        return self.event_norm(drop(parts.history_items + parts.history_events)), parts.items
+
+    def _draw(self, key: Array, gains: Array, events: Array) -> tuple[Array, Array, Array]:
+        """Draw a positive, a step, and the noise of a call for one request."""
+        which, when, how = jax.random.split(key, 3)
+        step = jax.random.randint(when, (), 0, self.diffusion_steps)
+        return draw_positive(which, gains), step, draw_noise(how, events)
+
+
+def draw_positive(key: Array, gains: Array) -> Array:
+    """Draw an index by `gains` `[N]` >= 0; any index where all of them are 0."""
+    return jax.random.categorical(key, jnp.log(jnp.maximum(gains, 1e-30)))
+
+
+def diffurec(
+    spec: FeatureSpec,
+    *,
+    width: int,
+    history_layers: int,
+    heads: int,
+    feed_forward: int,
+    dropout: float,
+    diffusion_steps: int,
+    reverse_steps: int,
+    reverse_samples: int,
+    uncertainty: float,
+    score_entry: str,
+    score_place: str,
+) -> Reranker:
+    """Build DiffuRec (Li et al. 2023, arXiv 2304.00686), trained by its cross-entropy of xhat_0.
+
+    Requests without a positive drop out of that loss, which trains the score head as well.
+
+    Args:
+      spec: column names and vocabulary sizes.
+      width: D, a multiple of `heads`.
+      history_layers: blocks of the approximator, >= 1; 4 in the paper.
+      heads: attention heads.
+      feed_forward: hidden width of each block's FFN; 4 D in the paper.
+      dropout: rate in [0, 1).
+      diffusion_steps: T >= 1; 32 in the paper.
+      reverse_steps: calls of the approximator for one sample, 1 to T; T in the paper, fewer skip
+        steps evenly.
+      reverse_samples: samples that are averaged, >= 1; 1 in the paper.
+      uncertainty: delta >= 0, mean and standard deviation of lambda; 0.001 in the paper.
+      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry.ProductHead`.
+      score_place: "late" (non-linear head), "late_linear" or "early".
+
+    Raises:
+      ValueError: a size, rate or name is outside its range.
+    """
+    check_heads(width, heads)
+    check_positive(history_layers=history_layers, feed_forward=feed_forward)
+    check_positive(diffusion_steps=diffusion_steps, reverse_samples=reverse_samples)
+    if not 1 <= reverse_steps <= diffusion_steps:
+        raise ValueError(
+            f"reverse_steps {reverse_steps} is outside 1 to diffusion_steps {diffusion_steps}"
+        )
+    if not uncertainty >= 0:
+        raise ValueError(f"uncertainty {uncertainty} must be at least 0: it is a spread")
+    use = ScoreUse(score_entry, score_place)
+    front = (width, history_layers, heads, feed_forward)
+    steps = (diffusion_steps, reverse_steps, reverse_samples)
+    module = DiffuRec(spec, *front, *steps, uncertainty, use)
+    loss = module_loss(module, DiffuRec.denoising_loss, dropout=dropout)
+    return wrap(module, dropout=dropout)._replace(stages=(Stage("train", loss),))
