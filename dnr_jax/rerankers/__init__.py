@@ -11,6 +11,7 @@ from dnr_jax.rerankers.caser import caser
 from dnr_jax.rerankers.dlcm import dlcm
 from dnr_jax.rerankers.goalrank import goalrank
 from dnr_jax.rerankers.gru4rec import gru4rec
+from dnr_jax.rerankers.mge import mge
 from dnr_jax.rerankers.midnn import midnn
 from dnr_jax.rerankers.mir import mir
 from dnr_jax.rerankers.mmr import mmr
@@ -27,6 +28,7 @@ RERANKERS: dict[str, Callable[..., Reranker]] = {
     "dlcm": dlcm,
     "goalrank": goalrank,
     "gru4rec": gru4rec,
+    "mge": mge,
     "midnn": midnn,
     "mir": mir,
     "mmr": mmr,
