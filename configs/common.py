@@ -40,7 +40,7 @@ RIVALS_TABLE = (
     *("random", "popularity", "retriever", "reversed", "mmr"),
     *("sasrec_score", "gru4rec_score", "caser_score", "midnn_score"),
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
-    *("advir_score", "mge_score"),
+    *("advir_score", "egrerank_score", "mge_score"),
     *("dnr_b", "dnr_g", "dnr_r"),
 )
 
@@ -84,7 +84,8 @@ def get_config() -> ConfigDict:
                 "adversarial_weight": 1.0,  # AdvIR: weight of the loss at the perturbed states
                 "group_size": 8,  # GoalRank: sampled lists a request
                 "complement": 0.1,  # MG-E: reward for lists unlike the other generators' lists
-                "samples": 5,  # MG-E: lists a request that the rewarded generator samples
+                "samples": 5,  # MG-E, EGRerank: lists a request that the rewarded generator samples
+                "realism": 0.1,  # EGRerank: reward for lists like logged ones; 0 = no discriminator
                 "causal": False,  # True: a candidate sees only those stored before it
                 "score_entry": "concatenate",  # none | concatenate | add | weight
                 "score_place": "late",  # late (small MLP) | late_linear (one slope) | early
@@ -221,6 +222,7 @@ def rows() -> dict:
         **_rival("goalrank", "GoalRank"),
         **_rival("advir", "AdvIR"),
         **_rival("nar4rec", "NAR4Rec"),
+        **_rival("egrerank", "EGRerank"),
         **_rival("mge", "MG-E"),
         "mmr": _trivial("mmr", "MMR of the retriever's scores"),
     }

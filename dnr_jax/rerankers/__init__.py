@@ -9,6 +9,7 @@ from typing import Any
 from dnr_jax.rerankers.advir import advir
 from dnr_jax.rerankers.caser import caser
 from dnr_jax.rerankers.dlcm import dlcm
+from dnr_jax.rerankers.egrerank import egrerank
 from dnr_jax.rerankers.goalrank import goalrank
 from dnr_jax.rerankers.gru4rec import gru4rec
 from dnr_jax.rerankers.mge import mge
@@ -26,6 +27,7 @@ RERANKERS: dict[str, Callable[..., Reranker]] = {
     "advir": advir,
     "caser": caser,
     "dlcm": dlcm,
+    "egrerank": egrerank,
     "goalrank": goalrank,
     "gru4rec": gru4rec,
     "mge": mge,
