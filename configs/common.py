@@ -42,6 +42,8 @@ RIVALS_TABLE = (
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
     *("pier_score", "pier_group_score", "diffurec_score"),
     *("advir_score", "irgan_score", "hetcomp_score"),
+    *("advir_score", "egrerank_score", "mge_score"),
+    *("dnr_b", "dnr_g", "dnr_r"),
 )
 
 # DNR's heuristic noises: letter of the row, label, `config.noise.name`.
@@ -83,12 +85,12 @@ def get_config() -> ConfigDict:
                 "dropout": 0.1,
                 "positions": "none",  # none | rank (of the score) | index (of storage)
                 "attention": "imsab",  # SetRank: msab (all pairs) | imsab (through learned points)
-                "inducing": 20,  # SetRank, imsab only: how many learned points
+                "inducing": 20,  # SetRank (imsab) and MG-E: how many learned points
                 "window": 5,  # Caser: how many of the latest events it reads
                 "vertical": 4,  # Caser: filters that weigh the events of the window
                 "horizontal": 8,  # Caser: filters of each height that slide over them
                 "relevance": 0.7,  # MMR: weight of relevance against novelty, 0 to 1
-                "utility_threshold": 3.0,  # NAR4Rec: positives that make a shown list a good one
+                "utility_threshold": 3.0,  # NAR4Rec, MG-E: positives that make a shown list good
                 "contrast": 0.1,  # NAR4Rec: weight of the loss that keeps candidates apart
                 "perturbation": 0.3,  # AdvIR: length of the perturbation of a candidate's state
                 "adversarial_weight": 1.0,  # AdvIR: weight of the loss at the perturbed states
@@ -101,6 +103,9 @@ def get_config() -> ConfigDict:
                 "reverse_samples": 4,  # DiffuRec: samples of them that are averaged
                 "uncertainty": 0.001,  # DiffuRec: mean and spread of lambda, the share of x_t
                 "group_size": 8,  # GoalRank: sampled lists a request
+                "complement": 0.1,  # MG-E: reward for lists unlike the other generators' lists
+                "samples": 5,  # MG-E, EGRerank: lists a request that the rewarded generator samples
+                "realism": 0.1,  # EGRerank: reward for lists like logged ones; 0 = no discriminator
                 "causal": False,  # True: a candidate sees only those stored before it
                 "score_entry": "concatenate",  # none | concatenate | add | weight
                 "score_place": "late",  # late (small MLP) | late_linear (one slope) | early
@@ -242,6 +247,8 @@ def rows() -> dict:
         **_rival("irgan", "IRGAN"),
         **_rival("hetcomp", "HetComp"),
         **_rival("diffurec", "DiffuRec"),
+        **_rival("egrerank", "EGRerank"),
+        **_rival("mge", "MG-E"),
         "mmr": _trivial("mmr", "MMR of the retriever's scores"),
     }
 

@@ -44,7 +44,7 @@ def score_list(lists: Array, logits: Array, where: Array) -> Array:
     """
     size = lists.shape[-1]
     heights = _LIST_FLOOR + size - jnp.arange(size, dtype=jnp.float32)
-    chosen = lists[..., None] == jnp.arange(logits.shape[-1])  # [B, K, N]; -1 matches none
+    chosen = jax.nn.one_hot(lists, logits.shape[-1], dtype=bool)  # [B, K, N]; -1 matches none
     listed = (chosen * heights[None, :, None]).max(axis=-2)
     return ops.mask_logits(jnp.where(listed > 0, listed, jax.nn.sigmoid(logits)), where)
 
@@ -80,22 +80,34 @@ def list_log_probability(logits: Array, where: Array, lists: Array) -> Array:
     """Compute log pi(l) = sum_k log softmax(s)_{l_k} over the candidates not yet chosen.
 
     Args:
-      logits: s, `float32 [B, N]`.
+      logits: s, `float32 [B, N]`, the same at every place.
       where: `bool [B, N]`.
       lists: `int32 [B, L, K]`; an empty place contributes 0.
 
     Returns:
       `float32 [B, L]`.
     """
-    left = where[:, None, None, :] & ~chosen_before(lists, logits.shape[-1])
-    log_probabilities = ops.masked_log_softmax(
-        jnp.broadcast_to(logits[:, None, None, :], left.shape), left
-    )
+    return places_log_probability(logits[:, None], where, lists)
+
+
+def places_log_probability(logits: Array, where: Array, lists: Array) -> Array:
+    """Compute log pi(l) = sum_k log softmax(s_k)_{l_k}, the logits s_k of place k its own.
+
+    Args:
+      logits: s, `float32 [B, K, N]`, or `[B, 1, N]` for the same at every place.
+      where: `bool [B, N]`.
+      lists: `int32 [B, L, K]`; an empty place contributes 0.
+
+    Returns:
+      `float32 [B, L]`.
+    """
+    left = where[:, None, None, :] & ~chosen_before(lists, where.shape[-1])
+    log_probabilities = ops.masked_log_softmax(jnp.broadcast_to(logits[:, None], left.shape), left)
     picked = jnp.take_along_axis(log_probabilities, jnp.maximum(lists, 0)[..., None], axis=-1)
     return jnp.where(lists >= 0, picked[..., 0], 0.0).sum(axis=-1)
 
 
 def chosen_before(lists: Array, candidates: int) -> Array:
     """Tell which candidates stand earlier in the list: `bool [..., K, N]` for `[..., K]`."""
-    chosen = (lists[..., None] == jnp.arange(candidates)).astype(jnp.int32)
+    chosen = jax.nn.one_hot(lists, candidates, dtype=jnp.int32)
     return (jnp.cumsum(chosen, axis=-2) - chosen) > 0

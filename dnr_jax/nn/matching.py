@@ -177,6 +177,29 @@ def fill_places(gains: Array, costs: Array, where: Array) -> Array:
     return jnp.swapaxes(jax.lax.scan(step, start, jnp.moveaxis(gains, -1, 0))[1], 0, 1)
 
 
+def greedy_list(matching: Array, where: Array) -> Array:
+    """Fill places one by one by the best M_ik that is left: `int32 [B, K]`."""
+    return fill_places(matching, jnp.zeros((*where.shape, where.shape[1])), where)
+
+
+def sample_places(keys: Array, matching: Array, where: Array, *, count: int) -> Array:
+    """Draw place k from `softmax M_k` over what is left: `int32 [B, count, K]`.
+
+    A greedy list of M plus Gumbel noise, independent for each place, is such a draw; the likelihood
+    of the lists is `lists.places_log_probability` of M with K before N.
+
+    Args:
+      keys: typed keys `[B]`, one a request.
+      matching: M, `float32 [B, N, K]`.
+      where: `bool [B, N]`.
+      count: lists a request.
+    """
+    shape = (count, *matching.shape[1:])
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, shape))(keys)
+    noisy = jax.lax.stop_gradient(matching)[:, None] + noise
+    return jax.vmap(greedy_list, (1, None), 1)(noisy, where)
+
+
 def keep_best(lists: Array, values: Array) -> Array:
     """Choose from `[B, L, K]` by the highest of `[B, L]`, the first of equals: `[B, K]`."""
     return take_items(lists, values.argmax(axis=-1)[:, None])[:, 0]

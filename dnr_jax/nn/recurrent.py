@@ -79,10 +79,31 @@ class LSTM(nn.Module):
         kernel = self.param("kernel", nn.initializers.orthogonal(), (self.width, 4 * self.width))
 
         def step(state: tuple[Array, Array], now: Array) -> tuple[Array, Array]:
-            h, c = state
-            i, f, g, o = jnp.split(now + h @ kernel, 4, axis=-1)
-            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-            return jax.nn.sigmoid(o) * jnp.tanh(c), c
+            return _advance(now + state[0] @ kernel, state[1])
 
         zeros = jnp.zeros((x.shape[0], self.width), x.dtype)
         return _scan(step, (zeros, zeros), inputs, where, reverse=self.reverse)
+
+
+class LSTMCell(nn.Module):
+    """One step of `LSTM`, with the same parameters, for loops that choose their next input.
+
+    Attributes:
+      width: H, of the state.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, state: tuple[Array, Array], x: Array) -> tuple[Array, Array]:
+        """Return the next `(h, c)`, `float32 [..., H]` each, for `x` `float32 [..., F]`."""
+        inputs = nn.Dense(4 * self.width, name="input")(x)
+        kernel = self.param("kernel", nn.initializers.orthogonal(), (self.width, 4 * self.width))
+        return _advance(inputs + state[0] @ kernel, state[1])
+
+
+def _advance(gates: Array, cell: Array) -> tuple[Array, Array]:
+    """Move an LSTM's cell by the gates `[..., 4H]`, input and state added: the next `(h, c)`."""
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(cell), cell

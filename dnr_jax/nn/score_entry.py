@@ -63,11 +63,11 @@ def combine(entry: str, hidden: Array, scores: Array) -> Array:
 
     Args:
       entry: one of `ENTRIES`.
-      hidden: `float32 [B, N, D]`.
-      scores: `float32 [B, N]`.
+      hidden: `float32 [..., N, D]`.
+      scores: `float32 [..., N]`.
 
     Returns:
-      `float32 [B, N, D]`, `[B, N, D + 1]` for "concatenate".
+      `float32 [..., N, D]`, `[..., N, D + 1]` for "concatenate".
     """
     x = scores[..., None]
     if entry == "concatenate":
@@ -114,7 +114,7 @@ class ScoredHead(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: Array, scores: Array) -> Array:
-        """Map `hidden [B, N, D]` and `scores [B, N]` to `float32 [B, N]`."""
+        """Map `hidden [..., N, D]` and `scores [..., N]` to `float32 [..., N]`."""
         if self.use.late:
             hidden = combine(self.use.entry, hidden, scores)
         if self.use.place == "late":

@@ -10,10 +10,12 @@ from dnr_jax.rerankers.advir import advir
 from dnr_jax.rerankers.caser import caser
 from dnr_jax.rerankers.diffurec import diffurec
 from dnr_jax.rerankers.dlcm import dlcm
+from dnr_jax.rerankers.egrerank import egrerank
 from dnr_jax.rerankers.goalrank import goalrank
 from dnr_jax.rerankers.gru4rec import gru4rec
 from dnr_jax.rerankers.hetcomp import hetcomp
 from dnr_jax.rerankers.irgan import irgan
+from dnr_jax.rerankers.mge import mge
 from dnr_jax.rerankers.midnn import midnn
 from dnr_jax.rerankers.mir import mir
 from dnr_jax.rerankers.mmr import mmr
@@ -31,10 +33,12 @@ RERANKERS: dict[str, Callable[..., Reranker]] = {
     "caser": caser,
     "diffurec": diffurec,
     "dlcm": dlcm,
+    "egrerank": egrerank,
     "goalrank": goalrank,
     "gru4rec": gru4rec,
     "hetcomp": hetcomp,
     "irgan": irgan,
+    "mge": mge,
     "midnn": midnn,
     "mir": mir,
     "mmr": mmr,

@@ -63,6 +63,22 @@ NAR4REC = DLCM | {
     "contrast": 0.1,
     "score_entry": "concatenate",
 }
+MGE = DLCM | {
+    "layers": 1,
+    "inducing": 3,
+    "slate_size": 3,
+    "utility_threshold": 1.0,
+    "complement": 0.1,
+    "samples": 3,
+    "score_entry": "concatenate",
+}
+EGRERANK = DLCM | {
+    "layers": 1,
+    "slate_size": 3,
+    "samples": 3,
+    "realism": 0.1,
+    "score_entry": "concatenate",
+}
 VECTORS = np.random.default_rng(0).normal(size=(factories.SIZES["item"], 4)).astype(np.float32)
 MMR = {"item_vectors": VECTORS, "relevance": 0.5, "slate_size": 3}
 ADVIR = DLCM | {"perturbation": 0.3, "adversarial_weight": 1.0, "score_entry": "concatenate"}
@@ -92,6 +108,8 @@ CASES = {
     "dlcm_early": Case(
         "dlcm", DLCM | {"score_entry": "concatenate", "score_place": "early"}, reads_scores=True
     ),
+    "egrerank": Case("egrerank", EGRERANK, reads_scores=True),
+    "mge": Case("mge", MGE, reads_scores=True),
     "mir": Case("mir", DLCM | {"score_entry": "concatenate"}, reads_scores=True),
     "mir_early": Case(
         "mir", DLCM | {"score_entry": "add", "score_place": "early"}, reads_scores=True

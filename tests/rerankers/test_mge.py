@@ -1,0 +1,178 @@
+"""MG-E-style: the choice among generators, the reward of the last one, the stages."""
+
+from functools import cache
+from itertools import combinations
+
+import factories
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from slow_lists import disagreement_by_hand
+
+from dnr_jax import types
+from dnr_jax.nn.adapter import hide_padding, wrap
+from dnr_jax.nn.dropout import identity
+from dnr_jax.nn.list_evaluator import list_value
+from dnr_jax.nn.lists import top_list
+from dnr_jax.nn.matching import (
+    MatchingGenerator,
+    greedy_list,
+    keep_best,
+)
+from dnr_jax.nn.score_entry import ScoreUse
+from dnr_jax.rerankers.mge import MGE, mge
+from dnr_jax.rerankers.prm import prm
+from dnr_jax.rerankers.setrank import setrank
+
+SIZES = {"width": 8, "layers": 1, "heads": 2, "feed_forward": 8, "history_layers": 1}
+SCORES = {"score_entry": "concatenate", "score_place": "late"}
+OWN = {"slate_size": 3, "utility_threshold": 1.0, "complement": 0.1, "samples": 3}
+KNOBS = SIZES | SCORES | OWN | {"dropout": 0.1, "inducing": 3}
+BATCH = factories.make_batch(seed=10)
+WHERE = BATCH.request.where
+USE = ScoreUse("concatenate", "late")
+
+
+def make(**knobs):
+    return mge(factories.make_spec(), **(KNOBS | knobs))
+
+
+def module(complement):
+    return MGE(factories.make_spec(), 8, 1, 2, 8, 1, 3, 3, 1.0, complement, 3, USE)
+
+
+@cache
+def parameters():
+    model = make()
+    shapes = jax.eval_shape(model.init, jax.random.key(0), BATCH.request, BATCH.scores)
+    rng = np.random.default_rng(2)
+
+    def draw(path, leaf):
+        mean = 1.0 if path[-1].key == "scale" else 0.0
+        return jnp.asarray(mean + 0.4 * rng.normal(size=leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@cache
+def pieces():
+    """Logits of each generator on its own, the lists they propose, and the evaluator's values."""
+    spec, dropout = factories.make_spec(), {"dropout": 0.0}
+    fixed = SIZES | SCORES | dropout
+    generator = MatchingGenerator(spec, 8, 1, 2, 8, 1, 3, USE)
+    models = {
+        "prm": prm(spec, positions="none", causal=False, **fixed),
+        "setrank": setrank(spec, attention="imsab", inducing=3, positions="none", **fixed),
+        "matching": wrap(generator, dropout=0.0),
+    }
+    request, scores = hide_padding(BATCH.request), BATCH.scores
+
+    def match(module):
+        memory = module.encode(request, drop=identity)
+        return module.match(memory, scores, WHERE, drop=identity)[1]
+
+    def value(module, lists):
+        items = module.evaluator.read(request, drop=identity)
+        return list_value(module.evaluator(items, lists, drop=identity), lists)
+
+    @factories.quick_jit
+    def run(params):
+        logits = [types.apply(m, params[name], request, scores) for name, m in models.items()]
+        matrix = generator.apply({"params": params["matching"]}, method=match)
+        lists = [top_list(row, WHERE, 3) for row in logits[:2]] + [greedy_list(matrix, WHERE)]
+        lists = jnp.stack(lists, axis=1)
+        values = module(0.1).apply({"params": params}, lists, method=value)
+        whole = types.apply(make(), params, BATCH.request, scores)
+        shown = types.rank(make(), params, BATCH.request, scores)
+        rewards = [
+            module(beta).apply({"params": params}, BATCH, lists, method=MGE._rewards)
+            for beta in (0.0, 0.7)
+        ]
+        return logits, lists, values, whole, shown, rewards
+
+    return run(parameters())
+
+
+def test_the_scorer_is_the_mean_of_three_generators():
+    logits, _, _, whole, _, _ = pieces()
+    for i, j in combinations(range(3), 2):
+        assert float(jnp.abs(logits[i] - logits[j]).max()) > 1e-2
+    expected = np.mean([np.asarray(row, np.float64) for row in logits], axis=0)
+    np.testing.assert_allclose(
+        np.asarray(whole)[WHERE], expected[np.asarray(WHERE)], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_evaluator_shows_the_best_proposal():
+    _, lists, values, whole, shown, _ = pieces()
+    winners = np.asarray(values).argmax(axis=1)
+    assert len(set(winners)) > 1
+    for b, winner in enumerate(winners):
+        best = [i for i in np.asarray(lists[b, winner]) if i >= 0]
+        np.testing.assert_array_equal(np.argsort(-np.asarray(shown[b]))[: len(best)], best)
+    rest = (np.asarray(shown) < 2) & np.asarray(WHERE)
+    expected = jax.nn.sigmoid(whole)
+    np.testing.assert_allclose(np.asarray(shown)[rest], np.asarray(expected)[rest], rtol=1e-4)
+
+
+def test_more_generators_never_lower_the_best_value():
+    _, lists, values, _, _, _ = pieces()
+    np.testing.assert_array_equal(keep_best(lists[:, :1], values[:, :1]), lists[:, 0])
+    kept = []
+    for m in (1, 2, 3):
+        chosen = keep_best(lists[:, :m], values[:, :m])
+        same = (lists == chosen[:, None]).all(axis=-1)
+        kept.append(jnp.where(same, values, -jnp.inf).max(axis=1))
+    assert bool((kept[1] >= kept[0]).all())
+    assert bool((kept[2] >= kept[1]).all())
+    assert float((kept[2] - kept[0]).max()) > 0
+
+
+def test_the_reward_is_the_value_and_the_difference_from_the_frozen_lists():
+    _, lists, values, _, _, (plain, with_complement) = pieces()
+    np.testing.assert_allclose(plain, values, rtol=1e-5)
+    frozen = np.asarray(lists)[:, :2]
+    apart = [
+        [np.mean([disagreement_by_hand(own, other) for other in others]) for own in rows]
+        for rows, others in zip(np.asarray(lists), frozen, strict=True)
+    ]
+    assert np.max(apart) > 0
+    np.testing.assert_allclose(with_complement, values + 0.7 * np.asarray(apart), rtol=1e-4)
+
+
+def test_each_stage_moves_its_own_groups_alone():
+    model = make()
+    names = ("evaluator", "generators", "complement")
+    groups = (("evaluator",), ("prm", "setrank", "matching"), ("matching",))
+
+    @factories.quick_jit
+    def slopes(params):
+        return [jax.grad(stage.loss)(params, BATCH) for stage in model.stages]
+
+    assert {group for own in groups for group in own} == set(parameters())
+    assert tuple(stage.name for stage in model.stages) == names
+    assert model.needs_slate
+    with jax.numpy_rank_promotion("raise"):
+        found = slopes(parameters())
+    for stage, own, slope in zip(model.stages, groups, found, strict=True):
+        assert stage.groups == own
+        for group, leaves in slope.items():
+            moved = any(bool((leaf != 0).any()) for leaf in jax.tree.leaves(leaves))
+            assert moved == (group in own), (stage.name, group)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"heads": 3}, "width 8 is not a multiple of heads 3"),
+        ({"inducing": 0}, "inducing 0"),
+        ({"samples": 1}, "samples 1 must be at least 2"),
+        ({"complement": -0.1}, "complement -0.1 must be at least 0"),
+        ({"dropout": 1.0}, "dropout 1.0 is outside"),
+        ({"score_entry": "sum"}, "score entry 'sum' is unknown: choose one of"),
+    ],
+)
+def test_bad_knobs_are_named(knobs, message):
+    with pytest.raises(ValueError, match=message):
+        make(**knobs)
