@@ -42,8 +42,7 @@ RIVALS_TABLE = (
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
     *("pier_score", "pier_group_score", "diffurec_score"),
     *("advir_score", "irgan_score", "hetcomp_score"),
-    *("advir_score", "egrerank_score", "mge_score"),
-    *("dnr_b", "dnr_g", "dnr_r"),
+    *("egrerank_score", "mge_score"),
 )
 
 # DNR's heuristic noises: letter of the row, label, `config.noise.name`.
