@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from configs import common
 from dnr_jax.experiment import checks
 from dnr_jax.experiment.rows import resolve
+from dnr_jax.rerankers import RERANKERS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MODULES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem != "common")
@@ -46,6 +48,18 @@ def test_every_preset_passes_the_checks(module, preset):
     checks.check(plain, table)
     assert len(table) == (5 if preset == "smoke" else 10)
     assert 0 < plain["train"]["lambda_e"] < plain["train"]["epochs"]
+
+
+@pytest.mark.parametrize("preset", ["rivals", "rivals_paper"])
+@pytest.mark.parametrize("module", MODULES)
+def test_the_rivals_are_all_models_with_scores_tuned_alike(module, preset):
+    config = importlib.import_module(f"configs.{module}").get_config(preset).to_dict()
+    table = {row.key: row.config for row in resolve(config)}
+    assert {row["reranker"]["name"] for row in table.values()} == set(RERANKERS)
+    assert not any(row["reranker"]["score_entry"] == NO for row in table.values())
+    assert len(config["train"]["learning_rate_factors"]) > 1
+    assert config["train"]["seeds"] >= 3
+    assert sum("dnr" in key for key in table) == 6 * (1 + len(common.BACKBONES))
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -123,8 +137,6 @@ def test_ablation_the_full_game_with_either_noise(rows):
 
 
 def test_ablation_another_reranker_takes_the_whole_table(rows):
-    from dnr_jax.rerankers import RERANKERS
-
     trivial = {"random", "popularity", "retriever", "reversed"}
     for name in set(RERANKERS) - trivial:
         table = rows(("reranker.name", name))
