@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
+from dnr_jax import ops
 from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.layers import Dense, LayerNorm, product
 from dnr_jax.types import Array
 
 
@@ -40,14 +43,13 @@ class Attention(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (width, 3 * width))
         bias = self.param("bias", nn.initializers.zeros, (1, 1, 3 * width))
         if queries is keys:
-            q, k, v = jnp.split(keys @ kernel + bias, 3, axis=-1)
+            q, k, v = jnp.split(product(keys, kernel) + bias, 3, axis=-1)
         else:
-            q = queries @ kernel[:, :width] + bias[..., :width]
-            k, v = jnp.split(keys @ kernel[:, width:] + bias[..., width:], 2, axis=-1)
+            q = product(queries, kernel[:, :width]) + bias[..., :width]
+            k, v = jnp.split(product(keys, kernel[:, width:]) + bias[..., width:], 2, axis=-1)
         q, k, v = (a.reshape(*a.shape[:2], self.heads, -1) for a in (q, k, v))
-        seen = where[:, None, None, :]
-        mixed = jax.nn.dot_product_attention(q, k, v, mask=seen, is_causal=causal)
-        return nn.Dense(width, name="output")(mixed.reshape(queries.shape))
+        mixed = attend(q, k, v, where, causal=causal)
+        return Dense(width, name="output")(mixed.reshape(queries.shape))
 
 
 class TransformerLayer(nn.Module):
@@ -72,9 +74,9 @@ class TransformerLayer(nn.Module):
         `drop` stands on both residual branches and inside the FFN.
         """
         attended = Attention(self.heads)(queries, keys, where, causal=causal)
-        x = nn.LayerNorm()(queries + drop(attended))
-        hidden = drop(nn.relu(nn.Dense(self.feed_forward)(x)))
-        return nn.LayerNorm()(x + drop(nn.Dense(x.shape[-1])(hidden)))
+        x = LayerNorm()(queries + drop(attended))
+        hidden = drop(nn.relu(Dense(self.feed_forward)(x)))
+        return LayerNorm()(x + drop(Dense(x.shape[-1])(hidden)))
 
 
 class Transformer(nn.Module):
@@ -105,3 +107,48 @@ class Transformer(nn.Module):
                 return layer(x[:, -1:], x, where, causal=False, drop=drop)
             x = layer(x, x, where, causal=self.causal, drop=drop)
         return x
+
+
+def attend(q: Array, k: Array, v: Array, where: Array, *, causal: bool) -> Array:
+    """Compute softmax(q k' / sqrt(d)) v by heads (Vaswani et al. 2017, arXiv 1706.03762, Eq. 1).
+
+    Args:
+      q: `float32 [B, Q, H, d]`.
+      k: `float32 [B, L, H, d]`.
+      v: `float32 [B, L, H, d]`.
+      where: `bool [B, L]`, keys that may be seen; a row without any yields the mean of v.
+      causal: let query i see keys <= i only.
+
+    Returns:
+      `float32 [B, Q, H, d]`.
+    """
+    seen = where[:, None, None, :]
+    if causal:
+        seen = seen & np.tri(q.shape[1], k.shape[1], dtype=bool)
+    q, k, v = (a.swapaxes(1, 2) for a in (q * q.shape[-1] ** -0.5, k, v))
+    return _mixed(q, k, v, seen).swapaxes(1, 2)
+
+
+@jax.custom_vjp
+def _mixed(q: Array, k: Array, v: Array, seen: Array) -> Array:
+    """Mix the values; q, k, v are `[B, H, length, d]`, `seen` broadcasts to `[B, H, Q, L]`."""
+    return _mixed_forward(q, k, v, seen)[0]
+
+
+def _mixed_forward(q: Array, k: Array, v: Array, seen: Array) -> tuple[Array, tuple[Array, ...]]:
+    similar = jnp.where(seen, q @ k.swapaxes(2, 3), ops.MASKED_LOGIT)
+    shares = jnp.exp(similar - similar.max(axis=-1, keepdims=True))
+    scale = 1.0 / shares.sum(axis=-1, keepdims=True)  # applied to d numbers instead of L
+    mixed = (shares @ v) * scale
+    return mixed, (q, k, v, shares, scale, mixed)
+
+
+def _mixed_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array | None, ...]:
+    q, k, v, shares, scale, mixed = saved
+    g = g * scale
+    # sum_j p_j dp_j = g . mixed (Dao et al. 2022, arXiv 2205.14135, Eq. 4): d terms instead of L.
+    slopes = shares * (g @ v.swapaxes(2, 3) - (g * mixed).sum(axis=-1, keepdims=True))
+    return slopes @ k, slopes.swapaxes(2, 3) @ q, shares.swapaxes(2, 3) @ g, None
+
+
+_mixed.defvjp(_mixed_forward, _mixed_backward)

@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from dnr_jax.nn.attention import Transformer
 from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.layers import Dense
 from dnr_jax.nn.lists import take_items
 from dnr_jax.nn.losses import bce
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
@@ -45,7 +46,7 @@ class ListEvaluator(nn.Module):
         initial = nn.initializers.normal(0.02)
         self.places = self.param("places", initial, (self.slate_size, self.width))
         self.list_encoder = Transformer(self.layers, self.heads, self.feed_forward, causal=False)
-        self.head = nn.Dense(1)
+        self.head = Dense(1)
 
     def read(self, request: Request, *, drop: Drop) -> Array:
         """Return the fused candidate states h `float32 [B, N, D]`, once for all lists."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flax import linen as nn
 
 from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.layers import Dense, LayerNorm
 from dnr_jax.types import Array
 
 
@@ -23,5 +24,5 @@ class MLP(nn.Module):
     def __call__(self, x: Array, *, drop: Drop) -> Array:
         """Map `float32 [..., F]` to `float32 [..., output]`."""
         for width in self.hidden:
-            x = nn.LayerNorm()(drop(nn.relu(nn.Dense(width)(x))))
-        return nn.Dense(self.output)(x)
+            x = LayerNorm()(drop(nn.relu(Dense(width)(x))))
+        return Dense(self.output)(x)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dnr_jax.nn.layers import Dense
 from dnr_jax.types import Array
 
 
@@ -46,7 +47,7 @@ class GRU(nn.Module):
     @nn.compact
     def __call__(self, x: Array, where: Array) -> Array:
         """Return the states `float32 [B, T, H]` for `x [B, T, F]` under `where` `bool [B, T]`."""
-        inputs = nn.Dense(3 * self.width, name="input")(x)
+        inputs = Dense(3 * self.width, name="input")(x)
         kernel = self.param("kernel", nn.initializers.orthogonal(), (self.width, 3 * self.width))
         bias = self.param("bias", nn.initializers.zeros, (1, 3 * self.width))
 
@@ -75,7 +76,7 @@ class LSTM(nn.Module):
     @nn.compact
     def __call__(self, x: Array, where: Array) -> Array:
         """Return the states `float32 [B, T, H]` for `x [B, T, F]` under `where` `bool [B, T]`."""
-        inputs = nn.Dense(4 * self.width, name="input")(x)
+        inputs = Dense(4 * self.width, name="input")(x)
         kernel = self.param("kernel", nn.initializers.orthogonal(), (self.width, 4 * self.width))
 
         def step(state: tuple[Array, Array], now: Array) -> tuple[Array, Array]:

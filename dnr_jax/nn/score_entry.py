@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dnr_jax.nn.layers import Dense
 from dnr_jax.types import Array
 
 ENTRIES = ("none", "concatenate", "add", "weight")
@@ -96,9 +97,9 @@ class EarlyEntry(nn.Module):
             return tokens
         width = tokens.shape[-1]
         if self.use.entry == "add":
-            return tokens + nn.Dense(width, use_bias=False)(scores[..., None])
+            return tokens + Dense(width, use_bias=False)(scores[..., None])
         joined = combine(self.use.entry, tokens, scores)
-        return nn.Dense(width)(joined) if self.use.entry == "concatenate" else joined
+        return Dense(width)(joined) if self.use.entry == "concatenate" else joined
 
 
 class ScoredHead(nn.Module):
@@ -118,8 +119,8 @@ class ScoredHead(nn.Module):
         if self.use.late:
             hidden = combine(self.use.entry, hidden, scores)
         if self.use.place == "late":
-            hidden = nn.relu(nn.Dense(self.width, name="hidden")(hidden))
-        return nn.Dense(1, name="output")(hidden)[..., 0]
+            hidden = nn.relu(Dense(self.width, name="hidden")(hidden))
+        return Dense(1, name="output")(hidden)[..., 0]
 
 
 class ProductHead(nn.Module):

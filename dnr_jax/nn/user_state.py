@@ -12,6 +12,7 @@ from flax import linen as nn
 from dnr_jax.nn.attention import Transformer
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.embeddings import FeatureEmbedding
+from dnr_jax.nn.layers import Dense, LayerNorm
 from dnr_jax.nn.mlp import MLP
 from dnr_jax.types import Array, FeatureSpec, Request
 
@@ -36,7 +37,7 @@ class HistoryEncoder(nn.Module):
         initial = nn.initializers.normal(0.02)
         from_latest = self.param("positions", initial, events.shape[1:])
         tokens = events + from_latest[::-1][None]
-        tokens = nn.LayerNorm()(drop(tokens))
+        tokens = LayerNorm()(drop(tokens))
         encoder = Transformer(self.layers, self.heads, self.feed_forward, causal=True)
         last = encoder(tokens, where, drop=drop, last_only=True)[:, 0]
         return jnp.where(where.any(axis=1, keepdims=True), last, 0.0)
@@ -66,14 +67,14 @@ class RequestEncoder(nn.Module):
         """Return `(u [B, D], e [B, N, D])`."""
         parts = FeatureEmbedding(self.spec, self.width)(request)
         both = jnp.concatenate([parts.history_items, parts.items], axis=1)
-        both = nn.LayerNorm()(nn.Dense(self.width)(nn.LayerNorm()(both)))
+        both = LayerNorm()(Dense(self.width)(LayerNorm()(both)))
         history, items = jnp.split(both, [parts.history_items.shape[1]], axis=1)
         latest = HistoryEncoder(self.layers, self.heads, self.feed_forward)(
             history + parts.history_events, request.history_where, drop=drop
         )
         known = [latest, parts.user] + ([parts.context] if self.spec.context else [])
         state = MLP((self.width,), self.width)(jnp.concatenate(known, axis=-1), drop=drop)
-        return nn.LayerNorm()(state), items
+        return LayerNorm()(state), items
 
 
 class Fusion(nn.Module):
@@ -88,7 +89,7 @@ class Fusion(nn.Module):
     @nn.compact
     def __call__(self, user: Array, items: Array, *, drop: Drop) -> Array:
         """Map `user [B, D]` and `items [B, N, D]` to `h [B, N, D]`."""
-        norm = nn.LayerNorm()
-        mine = norm(nn.Dense(self.width, name="user")(user))[:, None]
-        joined = mine + norm(nn.Dense(self.width, name="item")(items))
+        norm = LayerNorm()
+        mine = norm(Dense(self.width, name="user")(user))[:, None]
+        joined = mine + norm(Dense(self.width, name="item")(items))
         return MLP((self.width,), self.width)(joined, drop=drop)

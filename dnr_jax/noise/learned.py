@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dnr_jax import ops
+from dnr_jax.nn.layers import Dense
 from dnr_jax.noise.mixing import Draw, check_lambda_c, draw_batch, mix
 from dnr_jax.types import Array, Batch, FeatureSpec, Noise, Params, Request
 
@@ -38,11 +39,11 @@ class Generator(nn.Module):
         user = nn.Embed(self.users, self.embedding_width, name="user")(request.user[:, 0])
         scalars = jnp.stack([labels, eps], axis=-1)
         hidden = (
-            nn.Dense(self.width, name="scalar_layer")(scalars)
-            + nn.Dense(self.width, use_bias=False, name="item_layer")(item)
-            + nn.Dense(self.width, use_bias=False, name="user_layer")(user)[:, None]
+            Dense(self.width, name="scalar_layer")(scalars)
+            + Dense(self.width, use_bias=False, name="item_layer")(item)
+            + Dense(self.width, use_bias=False, name="user_layer")(user)[:, None]
         )
-        return nn.Dense(1, name="output_layer")(nn.relu(hidden))[..., 0]
+        return Dense(1, name="output_layer")(nn.relu(hidden))[..., 0]
 
 
 def _sigmoid(raw: Array, where: Array) -> Array:

@@ -13,6 +13,7 @@ from flax import linen as nn
 from dnr_jax import ops
 from dnr_jax.nn.adapter import trained_by, wrap
 from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.layers import Dense
 from dnr_jax.nn.losses import attrank
 from dnr_jax.nn.recurrent import GRU
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
@@ -42,7 +43,7 @@ class DLCM(nn.Module):
         self.fusion = Fusion(self.width)
         self.early_entry = EarlyEntry(self.scores)
         self.ranking = GRU(self.width)
-        self.context = nn.Dense(self.width)
+        self.context = Dense(self.width)
         self.head = ScoredHead(self.scores, self.width)
 
     def encode(self, request: Request, *, drop: Drop) -> Array:

@@ -13,6 +13,7 @@ from flax import linen as nn
 from dnr_jax.nn.adapter import wrap
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.embeddings import FeatureEmbedding
+from dnr_jax.nn.layers import Dense
 from dnr_jax.nn.recurrent import GRU
 from dnr_jax.nn.score_entry import ProductHead, ScoreUse
 from dnr_jax.nn.sizes import check_positive
@@ -30,7 +31,7 @@ class GRU4Rec(nn.Module):
         """Make the blocks, in the order in which they run."""
         self.embedding = FeatureEmbedding(self.spec, self.width)
         self.recurrent = GRU(self.width)
-        self.state = nn.Dense(self.width)
+        self.state = Dense(self.width)
         self.head = ProductHead(self.scores, self.width)
 
     def encode(self, request: Request, *, drop: Drop) -> tuple[Array, Array]:

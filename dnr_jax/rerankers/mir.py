@@ -27,6 +27,7 @@ from dnr_jax.nn.adapter import wrap
 from dnr_jax.nn.attention import Attention
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.history_tokens import HistoryRequestEncoder
+from dnr_jax.nn.layers import Dense
 from dnr_jax.nn.mlp import MLP
 from dnr_jax.nn.recurrent import LSTM
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
@@ -79,12 +80,12 @@ class SetToList(nn.Module):
         size = candidates.shape[-1]
         # Affinities of about 1 at first: the usual kernel is sqrt(Fv) larger and saturates C.
         initial = nn.initializers.variance_scaling(1 / size, "fan_in", "normal")
-        bilinear = nn.Dense(size, use_bias=False, kernel_init=initial, name="bilinear")
+        bilinear = Dense(size, use_bias=False, kernel_init=initial, name="bilinear")
         raw = bilinear(history.events) @ jnp.swapaxes(candidates, 1, 2)
         both = history.where[:, :, None] & where[:, None, :]
         c = jnp.where(both, affinities(raw, history.decay), 0.0)
-        of_v = nn.Dense(1, use_bias=False, name="candidate")(candidates)  # [B, N, 1]
-        of_q = jnp.swapaxes(nn.Dense(1, use_bias=False, name="event")(history.events), 1, 2)
+        of_v = Dense(1, use_bias=False, name="candidate")(candidates)  # [B, N, 1]
+        of_q = jnp.swapaxes(Dense(1, use_bias=False, name="event")(history.events), 1, 2)
         to_candidates = masked_softmax(jnp.tanh(of_v + of_q @ c), where)
         to_events = masked_softmax(jnp.tanh(of_q + of_v * c.sum(axis=2)[:, None]), history.where)
         return jnp.concatenate([to_candidates @ candidates, to_events @ history.events], axis=-1)

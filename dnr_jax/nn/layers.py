@@ -1,0 +1,75 @@
+"""Linear layer and layer norm of linen, computed so that their gradients are cheap on a CPU too.
+
+Parameters, names and values are those of `flax.linen`; only the order of the sums differs.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dnr_jax.types import Array
+
+
+def product(x: Array, kernel: Array) -> Array:
+    """Multiply `x` `[..., F]` by `kernel` `[F, G]` as a matrix of rows.
+
+    The gradient of the kernel then is a product of two matrices. Of three axes, XLA for CPU makes
+    a sum over two axes and a transposed result out of it, three times slower.
+    """
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+class Dense(nn.Dense):
+    """`nn.Dense` on a matrix of rows, for the reason in `product`."""
+
+    def __call__(self, x: Array) -> Array:
+        """Map `[..., F]` to `[..., features]`."""
+        rows: Array = super().__call__(x.reshape(-1, x.shape[-1]))
+        return rows.reshape(*x.shape[:-1], self.features)
+
+
+class LayerNorm(nn.Module):
+    """`nn.LayerNorm` over the last axis: `scale (x - mean) / sqrt(var + 1e-6) + bias`."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Normalise `float32 [..., D]`."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        return _normalised(x, scale, bias)
+
+
+_EPSILON = 1e-6
+
+
+@jax.custom_vjp
+def _normalised(x: Array, scale: Array, bias: Array) -> Array:
+    return _forward(x, scale, bias)[0]
+
+
+def _forward(x: Array, scale: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
+    mean = _mean(x)
+    variance = jnp.maximum(_mean(x * x) - mean * mean, 0.0)
+    slope = jax.lax.rsqrt(variance + _EPSILON)
+    return (x - mean) * (slope * scale) + bias, (x, mean, slope, scale)
+
+
+def _backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
+    x, mean, slope, scale = saved
+    unit = (x - mean) * slope
+    pull = g * scale
+    to_x = slope * (pull - _mean(pull) - unit * _mean(pull * unit))
+    batch = tuple(range(g.ndim - 1))
+    return to_x, (g * unit).sum(batch), g.sum(batch)
+
+
+def _mean(x: Array) -> Array:
+    """Average the last axis, kept, by a matrix product: several times faster than a CPU's sum."""
+    width = x.shape[-1]
+    means = x.reshape(-1, width) @ jnp.full((width, 1), 1.0 / width, x.dtype)
+    return means.reshape(*x.shape[:-1], 1)
+
+
+_normalised.defvjp(_forward, _backward)
