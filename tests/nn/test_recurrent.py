@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dnr_jax.nn.recurrent import GRU, LSTM
+from dnr_jax.nn.recurrent import GRU, LSTM, LSTMCell
 
 torch = pytest.importorskip("torch")
 
@@ -66,3 +66,13 @@ def test_padding_holds_the_state():
     np.testing.assert_array_equal(states[0, 1], states[0, 0])
     np.testing.assert_array_equal(states[0, 4], states[0, 3])
     np.testing.assert_array_equal(states[1], 0)
+
+
+def test_the_cell_is_one_step_of_the_network():
+    x = np.random.default_rng(2).normal(size=(2, 5, 3)).astype(np.float32)
+    params = LSTM(4).init(jax.random.key(0), x, np.ones((2, 5), bool))
+    state = (np.zeros((2, 4), np.float32),) * 2
+    for step in range(5):
+        state = LSTMCell(4).apply(params, state, x[:, step])
+        expected = LSTM(4).apply(params, x, np.ones((2, 5), bool))[:, step]
+        np.testing.assert_allclose(state[0], expected, rtol=1e-5, atol=1e-6)
