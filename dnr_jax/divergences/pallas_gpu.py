@@ -48,7 +48,7 @@ def _over_rows(body: Callable[..., None], inputs: Sequence[Array], *, outputs: i
     return call(*inputs)
 
 
-def _own_rows() -> pl.Slice:
+def _own_rows() -> slice | pl.Slice:
     return pl.ds(jax.lax.axis_index("tile") * ROWS, ROWS)
 
 
