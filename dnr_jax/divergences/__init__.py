@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dnr_jax.divergences import pooling
-from dnr_jax.divergences.density import density_exact_kl, density_kl
+from dnr_jax.divergences.density import density_exact_kl, density_kl, density_pallas_kl
 from dnr_jax.divergences.histogram import histogram_kl
 from dnr_jax.divergences.moments import beta_kl, gaussian_kl
 from dnr_jax.divergences.samples import energy_distance, gaussian_mmd
@@ -16,6 +16,7 @@ from dnr_jax.types import Divergence
 DIVERGENCES: dict[str, Callable[..., pooling.Flat]] = {
     "density": density_kl,
     "density_exact": density_exact_kl,
+    "density_pallas": density_pallas_kl,
     "histogram": histogram_kl,
     "gaussian": gaussian_kl,
     "beta": beta_kl,

@@ -12,6 +12,8 @@ from dnr_jax.types import Array
 def density_kl(*, bandwidth: float) -> Flat:
     """Make the KL of binned kernel densities: linear time, the default.
 
+    Its gradient has a cosine above 0.9999 with the exact one; its value is some 1e-3 nats off.
+
     Args:
       bandwidth: of the Gaussian kernel, more than two steps of the grid (5e-4).
 
@@ -31,6 +33,18 @@ def density_exact_kl(*, bandwidth: float) -> Flat:
       ValueError: `bandwidth` is not above 0.
     """
     return _kl(bandwidth, "exact")
+
+
+def density_pallas_kl(*, bandwidth: float) -> Flat:
+    """Make the KL of exact kernel densities, summed by a Pallas kernel; slow on CPU.
+
+    Args:
+      bandwidth: of the Gaussian kernel, above 0.
+
+    Raises:
+      ValueError: `bandwidth` is not above 0.
+    """
+    return _kl(bandwidth, "pallas")
 
 
 def _kl(bandwidth: float, method: str) -> Flat:

@@ -15,6 +15,7 @@ from dnr_jax.divergences import moments
 OPTIONS = {
     "density": dict(bandwidth=0.05),
     "density_exact": dict(bandwidth=0.05),
+    "density_pallas": dict(bandwidth=0.05),
     "histogram": dict(bins=32, smoothing=1e-3),
     "gaussian": {},
     "beta": {},
@@ -170,7 +171,7 @@ def samples(seed=0):
     return *values, (generated, observed, labels, where)
 
 
-@pytest.mark.parametrize("name", ["density", "density_exact"])
+@pytest.mark.parametrize("name", ["density", "density_exact", "density_pallas"])
 def test_density_kl_agrees_with_scipy(name):
     x, y, arrays = samples()
 
@@ -181,10 +182,14 @@ def test_density_kl_agrees_with_scipy(name):
     np.testing.assert_allclose(program(name)(*arrays)[0], expected, atol=1e-3)
 
 
-def test_binned_density_gradient_points_as_the_exact_one():
+@pytest.mark.parametrize("name", ["density", "density_pallas"])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_density_gradients_point_the_same_way(name, conditional):
+    """L_x trains the same whichever implementation computes it."""
     *_, arrays = samples()
-    exact, binned = (program(n, True)(*arrays)[1].ravel() for n in ("density_exact", "density"))
-    assert np.dot(exact, binned) / np.linalg.norm(exact) / np.linalg.norm(binned) > 0.9999
+    exact, other = (program(n, conditional)(*arrays)[1].ravel() for n in ("density_exact", name))
+    assert np.dot(exact, other) / np.linalg.norm(exact) / np.linalg.norm(other) > 0.9999
+    assert np.linalg.norm(other) / np.linalg.norm(exact) == pytest.approx(1, abs=0.01)
 
 
 def test_histogram_kl_agrees_with_numpy():
@@ -251,7 +256,7 @@ def test_never_below_zero(generated, observed):
 def test_works_under_vmap_over_seeds():
     generated, observed, labels, where = make()
     stack = jnp.stack([generated, observed])
-    for name in ("density", "density_exact", "energy"):
+    for name in ("density", "density_exact", "density_pallas", "energy"):
         values, _ = jax.vmap(program(name), (0, None, None, None))(stack, observed, labels, where)
         single, _ = program(name)(generated, observed, labels, where)
         np.testing.assert_allclose(values, [single, 0], atol=2e-5)

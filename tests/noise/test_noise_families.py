@@ -175,13 +175,6 @@ def test_small_noise_keeps_positives_above_negatives(batch, families):
             np.testing.assert_allclose([row[real].min(), row[real].max()], [0, 1], atol=1e-6)
 
 
-@pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (2.0, 0.7)])
-def test_beta_draws_follow_the_beta_law(a, b):
-    draw = quick_jit(lambda key: beta.draw_beta(key, (20_000,), alpha=a, beta=b))
-    draws = np.asarray(draw(jax.random.key(0)))
-    assert stats.kstest(draws, stats.beta(a, b).cdf).statistic < 0.015
-
-
 def test_fit_recovers_the_shape_of_generated_noise():
     random = np.random.default_rng(0)
     labels = (random.random((400, 50)) < 0.3).astype(np.float32)
