@@ -148,6 +148,11 @@ def get_config() -> ConfigDict:
                 "reranker_updates": 1,  # ... before every so many updates of the reranker
                 "patience": 20,  # stop after so many epochs without better validation; 0 = never
             },
+            "compute": {
+                # float32 | bfloat16, of the reranker in training and scoring; parameters, scores,
+                # softmaxes, logits, losses and metrics are float32 in both.
+                "dtype": "float32",
+            },
             "eval": {
                 "k": 6,  # K, the length of the shown list
                 "batch_size": 512,

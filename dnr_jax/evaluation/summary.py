@@ -12,7 +12,7 @@ import numpy as np
 
 from dnr_jax import metrics, ops
 from dnr_jax.data.store import Split
-from dnr_jax.metrics import beyond, calibration, pooled
+from dnr_jax.metrics import beyond, calibration, pairs, pooled
 from dnr_jax.types import Array
 
 # Requests at a time: bounds device memory, and one compiled program serves every split.
@@ -64,7 +64,7 @@ def evaluate(
     the truth takes the real candidates whose truth is known; without any its keys are absent.
 
     Args:
-      logits: `[R, N]`, finite on real candidates; ranked in float32.
+      logits: `[R, N]`, finite on real candidates, of at least 32 bits; ranked in float32.
       split: with R requests of N candidates.
       k: length of the shown list, at most N.
       item_vectors: `float32 [V, d]`; d = 0 means unknown and gives NaN diversity.
@@ -73,7 +73,9 @@ def evaluate(
     Raises:
       ValueError: shapes disagree, there is no request, a real candidate's logit is not finite, k
         is not in 1 .. N, or an item id has no vector or popularity.
+      TypeError: the logits have 16 bits.
     """
+    pairs.check_precision(logits)
     logits = np.asarray(logits, np.float32)
     where = np.asarray(split.batch.request.where)
     items = np.asarray(split.batch.request.candidates)[..., 0]

@@ -10,6 +10,7 @@ from dnr_jax.divergences import DIVERGENCES
 from dnr_jax.experiment import datasets
 from dnr_jax.experiment.players import NO_NOISE
 from dnr_jax.experiment.rows import Row, unknown
+from dnr_jax.nn.precision import DTYPES
 from dnr_jax.noise import DRAWS, NOISES
 from dnr_jax.rerankers import RERANKERS
 
@@ -29,6 +30,7 @@ def check(config: Mapping[str, Any], rows: list[Row]) -> None:
         f"candidates.name (for {config['data']['name']})", config["candidates"]["name"], protocols
     )
     for names in (config, *(row.config for row in rows)):
+        _known("compute.dtype", names["compute"]["dtype"], DTYPES)
         _known("reranker.name", names["reranker"]["name"], RERANKERS)
         _known("noise.name", names["noise"]["name"], [*DRAWS, NO_NOISE])
         _known("generator.name", names["generator"]["name"], [*LEARNED, NO_NOISE])

@@ -13,6 +13,7 @@ import optax
 from dnr_jax import divergences, noise, rerankers
 from dnr_jax.data.store import Prepared
 from dnr_jax.experiment.rows import Row
+from dnr_jax.nn.precision import compute_in
 from dnr_jax.noise.beta import fit_beta
 from dnr_jax.noise.resampled import score_pools
 from dnr_jax.training.optimizers import OptimizerSettings, two_player_optimizer
@@ -62,7 +63,7 @@ class Players(NamedTuple):
 
 
 def build_all(rows: list[Row], prepared: Prepared) -> list[Players]:
-    """Build the players of every row, one reranker for all rows with the same `config.reranker`.
+    """Build the players of every row, one reranker for all rows that want the same one.
 
     Raises:
       ValueError: a name is in no table, or a value is outside its range.
@@ -70,7 +71,7 @@ def build_all(rows: list[Row], prepared: Prepared) -> list[Players]:
     models: dict[str, Model] = {}
 
     def model(config: Mapping[str, Any]) -> Model:
-        knobs = json.dumps(config["reranker"], sort_keys=True)
+        knobs = json.dumps([config["reranker"], config["compute"]], sort_keys=True)
         if knobs not in models:
             models[knobs] = _model(config, prepared)
         return models[knobs]
@@ -117,6 +118,7 @@ def _model(config: Mapping[str, Any], prepared: Prepared) -> Model:
     name = known.pop("name")
     knobs = {word: known[word] for word in rerankers.keywords(name)}
     reranker = rerankers.build(name, spec=prepared.spec, **knobs)
+    reranker = compute_in(reranker, config["compute"]["dtype"])
     return Model(reranker, partial(apply, reranker), partial(rank, reranker))
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dnr_jax.types import Array
 
@@ -52,16 +53,29 @@ class Pairs(NamedTuple):
         return jnp.sum(self.positive, axis=-1)
 
 
+def check_precision(logits: Array | np.ndarray) -> None:
+    """Raise `TypeError` for logits of 16 bits: many tie that the model tells apart."""
+    if jnp.dtype(logits.dtype).itemsize == 2:
+        raise TypeError(
+            f"logits are {logits.dtype}, in whose 16 bits many tie: let the model compute in 16 "
+            "bits, but its head in float32"
+        )
+
+
 def count_pairs(logits: Array, labels: Array, where: Array) -> Pairs:
     """Compare every candidate with every other one of its list.
 
     A loop over one side of the pair: 1 ms for [512, 50] on one core and no [B, N, N] array.
 
     Args:
-      logits: `[B, N]`, any float; compared in float32. NaN ranks below everything.
+      logits: `[B, N]`, floats of 32 or 64 bits; compared in float32. NaN ranks below everything.
       labels: `[B, N]` in [0, 1].
       where: `bool [B, N]`, False = padding, compared with nothing.
+
+    Raises:
+      TypeError: see `check_precision`.
     """
+    check_precision(logits)
     chex.assert_equal_shape([logits, labels, where])
     chex.assert_rank(logits, 2)
     logits = logits.astype(jnp.float32)

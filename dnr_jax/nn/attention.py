@@ -136,10 +136,11 @@ def _mixed(q: Array, k: Array, v: Array, seen: Array) -> Array:
 
 
 def _mixed_forward(q: Array, k: Array, v: Array, seen: Array) -> tuple[Array, tuple[Array, ...]]:
-    similar = jnp.where(seen, q @ k.swapaxes(2, 3), ops.MASKED_LOGIT)
+    similar = jnp.where(seen, _dot(q, k.swapaxes(2, 3)), ops.MASKED_LOGIT)
     shares = jnp.exp(similar - similar.max(axis=-1, keepdims=True))
     scale = 1.0 / shares.sum(axis=-1, keepdims=True)  # applied to d numbers instead of L
-    mixed = (shares @ v) * scale
+    shares = shares.astype(v.dtype)
+    mixed = (_dot(shares, v) * scale).astype(q.dtype)
     return mixed, (q, k, v, shares, scale, mixed)
 
 
@@ -147,8 +148,15 @@ def _mixed_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array | None, .
     q, k, v, shares, scale, mixed = saved
     g = g * scale
     # sum_j p_j dp_j = g . mixed (Dao et al. 2022, arXiv 2205.14135, Eq. 4): d terms instead of L.
-    slopes = shares * (g @ v.swapaxes(2, 3) - (g * mixed).sum(axis=-1, keepdims=True))
-    return slopes @ k, slopes.swapaxes(2, 3) @ q, shares.swapaxes(2, 3) @ g, None
+    slopes = shares * (_dot(g, v.swapaxes(2, 3)) - (g * mixed).sum(axis=-1, keepdims=True))
+    slopes_by_key, shares_by_key = slopes.swapaxes(2, 3), shares.swapaxes(2, 3)
+    gradients = _dot(slopes, k), _dot(slopes_by_key, q), _dot(shares_by_key, g.astype(v.dtype))
+    return *(gradient.astype(q.dtype) for gradient in gradients), None
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """Multiply in the dtype of `b`, sum in float32: softmax and its gradient lose no bits."""
+    return jnp.matmul(a.astype(b.dtype), b, preferred_element_type=jnp.float32)
 
 
 _mixed.defvjp(_mixed_forward, _mixed_backward)

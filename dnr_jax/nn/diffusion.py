@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from dnr_jax.nn.attention import Attention
 from dnr_jax.nn.dropout import Drop, identity
+from dnr_jax.nn.layers import Dense, LayerNorm
 from dnr_jax.types import Array
 
 # The frequencies of the embedding are made for 1000 steps.
@@ -90,7 +91,7 @@ class StepEmbedding(nn.Module):
         frequencies = _LONGEST_PERIOD ** (-np.arange(half, dtype=np.float32) / half)
         angles = (steps * (_FINEST / self.total))[:, None] * frequencies[None]
         waves = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-        return nn.Dense(self.width)(nn.silu(nn.Dense(4 * self.width)(waves)))
+        return Dense(self.width)(nn.silu(Dense(4 * self.width)(waves)))
 
 
 class Approximator(nn.Module):
@@ -128,14 +129,14 @@ class Approximator(nn.Module):
         disturbance = noisy + StepEmbedding(width, self.total)(steps)
         x = events + mix * disturbance[:, None]
         for number in range(self.layers):
-            keys = queries = nn.LayerNorm()(x)
+            keys = queries = LayerNorm()(x)
             if number == self.layers - 1:
                 # Only the last position is read: one query instead of L.
                 x, queries = x[:, -1:], keys[:, -1:]
             x = x + drop(Attention(self.heads)(queries, keys, where, causal=False))
-            hidden = drop(nn.gelu(nn.Dense(self.feed_forward)(nn.LayerNorm()(x))))
-            x = x + drop(nn.Dense(width)(hidden))
-        last = nn.LayerNorm()(drop(x[:, 0]))
+            hidden = drop(nn.gelu(Dense(self.feed_forward)(LayerNorm()(x))))
+            x = x + drop(Dense(width)(hidden))
+        last = LayerNorm()(drop(x[:, 0]))
         return jnp.where(where.any(axis=1, keepdims=True), last, 0.0)
 
 

@@ -21,6 +21,7 @@ from flax import linen as nn
 from dnr_jax.nn import page_orders as fpsm
 from dnr_jax.nn.attention import Attention
 from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.layers import Dense, LayerNorm
 from dnr_jax.nn.lists import take_items
 from dnr_jax.nn.mlp import MLP
 from dnr_jax.types import Array
@@ -75,12 +76,12 @@ class PageModel(nn.Module):
         initial = nn.initializers.normal(0.02)
         self.places = self.param("places", initial, (self.slate_size, self.width))
         self.attention = Attention(self.heads)
-        self.norm = nn.LayerNorm()
+        self.norm = LayerNorm()
         # The hidden layer of CPU, a part of its input each: most of them are the same for a page.
-        self.of_page = nn.Dense(self.width)
-        self.of_state = nn.Dense(self.width, use_bias=False)
+        self.of_page = Dense(self.width)
+        self.of_state = Dense(self.width, use_bias=False)
         self.of_item = MLP((self.width,), self.width)
-        self.output = nn.Dense(1)
+        self.output = Dense(1)
 
     def read(self, items: Array, where: Array, *, drop: Drop) -> tuple[Array, Array]:
         """Compute OAU of pages `[B, L, K, D]`: states `[B, L, K, D]`, their means `[B, L, D]`."""

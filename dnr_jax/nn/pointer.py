@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.layers import Dense, LayerNorm
 from dnr_jax.nn.recurrent import LSTMCell
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
 from dnr_jax.types import Array
@@ -60,9 +61,9 @@ class Pointer(nn.Module):
         """Make the blocks, in the order in which they run."""
         self.early_entry = EarlyEntry(self.use)
         self.cell = LSTMCell(self.width)
-        self.of_item = nn.Dense(self.width)
-        self.of_state = nn.Dense(self.width, use_bias=False)
-        self.norm = nn.LayerNorm()
+        self.of_item = Dense(self.width)
+        self.of_state = Dense(self.width, use_bias=False)
+        self.norm = LayerNorm()
         self.head = ScoredHead(self.use, self.width)
 
     def first(self, tokens: Array, scores: Array, *, drop: Drop) -> Array:

@@ -42,8 +42,8 @@ class ListPositions(nn.Module):
         initial = nn.initializers.normal(0.02)
         table = self.param("table", initial, tokens.shape[1:])
         if self.kind == "index":
-            return tokens + table[None]
+            return tokens + table[None].astype(tokens.dtype)
         if scores is None:
             raise ValueError("positions 'rank' need the scores: add them where scores are known")
         places = jnp.maximum(ops.ranks(scores, where) - 1, 0)
-        return tokens + jnp.take(table, places, axis=0)
+        return tokens + jnp.take(table, places, axis=0).astype(tokens.dtype)

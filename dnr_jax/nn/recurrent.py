@@ -98,7 +98,7 @@ class LSTMCell(nn.Module):
     @nn.compact
     def __call__(self, state: tuple[Array, Array], x: Array) -> tuple[Array, Array]:
         """Return the next `(h, c)`, `float32 [..., H]` each, for `x` `float32 [..., F]`."""
-        inputs = nn.Dense(4 * self.width, name="input")(x)
+        inputs = Dense(4 * self.width, name="input")(x)
         kernel = self.param("kernel", nn.initializers.orthogonal(), (self.width, 4 * self.width))
         return _advance(inputs + state[0] @ kernel, state[1])
 

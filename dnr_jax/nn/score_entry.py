@@ -95,15 +95,18 @@ class EarlyEntry(nn.Module):
         """Map `tokens [B, N, D]` and `scores [B, N]` to `[B, N, D]`."""
         if not self.use.early:
             return tokens
-        width = tokens.shape[-1]
+        width, dtype = tokens.shape[-1], tokens.dtype
         if self.use.entry == "add":
-            return tokens + Dense(width, use_bias=False)(scores[..., None])
+            return tokens + Dense(width, use_bias=False)(scores[..., None]).astype(dtype)
         joined = combine(self.use.entry, tokens, scores)
-        return Dense(width)(joined) if self.use.entry == "concatenate" else joined
+        joined = Dense(width)(joined) if self.use.entry == "concatenate" else joined
+        return joined.astype(dtype)
 
 
 class ScoredHead(nn.Module):
     """Turn H, and x where `use.late`, into logits: non-linear for place "late", else linear.
+
+    It computes in float32 whatever H is, or differences of x, and of logits, would be rounded away.
 
     Attributes:
       use: entry and place.
@@ -116,6 +119,7 @@ class ScoredHead(nn.Module):
     @nn.compact
     def __call__(self, hidden: Array, scores: Array) -> Array:
         """Map `hidden [..., N, D]` and `scores [..., N]` to `float32 [..., N]`."""
+        hidden = hidden.astype(jnp.float32)
         if self.use.late:
             hidden = combine(self.use.entry, hidden, scores)
         if self.use.place == "late":
@@ -140,6 +144,7 @@ class ProductHead(nn.Module):
     @nn.compact
     def __call__(self, state: Array, items: Array, scores: Array) -> Array:
         """Map `state [B, D]`, `items [B, N, D]` and `scores [B, N]` to `float32 [B, N]`."""
+        state, items = state.astype(jnp.float32), items.astype(jnp.float32)  # see `ScoredHead`
         matched = state[:, None] * EarlyEntry(self.use)(items, scores)
         logits = matched.sum(axis=-1)
         return (

@@ -27,6 +27,7 @@ from dnr_jax.nn.adapter import module_loss, wrap
 from dnr_jax.nn.diffusion import HistoryDiffusion, diffuse, draw_noise
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.embeddings import FeatureEmbedding
+from dnr_jax.nn.layers import LayerNorm
 from dnr_jax.nn.losses import softmax_cross_entropy
 from dnr_jax.nn.score_entry import ProductHead, ScoreUse
 from dnr_jax.nn.sizes import check_heads, check_positive
@@ -56,7 +57,7 @@ class DiffuRec(nn.Module):
     def setup(self) -> None:
         """Make the blocks, in the order in which they run."""
         self.embedding = FeatureEmbedding(self.spec, self.width)
-        self.event_norm = nn.LayerNorm()
+        self.event_norm = LayerNorm()
         self.diffusion = HistoryDiffusion(
             self.history_layers,
             self.heads,

@@ -88,7 +88,9 @@ class SetToList(nn.Module):
         of_q = jnp.swapaxes(Dense(1, use_bias=False, name="event")(history.events), 1, 2)
         to_candidates = masked_softmax(jnp.tanh(of_v + of_q @ c), where)
         to_events = masked_softmax(jnp.tanh(of_q + of_v * c.sum(axis=2)[:, None]), history.where)
-        return jnp.concatenate([to_candidates @ candidates, to_events @ history.events], axis=-1)
+        v = to_candidates.astype(candidates.dtype) @ candidates
+        q = to_events.astype(history.events.dtype) @ history.events
+        return jnp.concatenate([v, q], axis=-1)
 
 
 def affinities(raw: Array, decay: Array) -> Array:
