@@ -147,6 +147,13 @@ def get_config() -> ConfigDict:
                 "generator_updates": 1,  # in phase 2, updates of the generator ...
                 "reranker_updates": 1,  # ... before every so many updates of the reranker
                 "patience": 20,  # stop after so many epochs without better validation; 0 = never
+                # For data larger than the device: keep it on the host and copy so many batches at
+                # a time, while the device works on those before; 0 = the data lives on the device.
+                "stream": 0,
+            },
+            "devices": {
+                "count": 0,  # every batch is split over so many; 0 = all there are
+                "shard_tables": False,  # True: embedding tables lie by rows over the devices
             },
             "compute": {
                 # float32 | bfloat16, of the reranker in training and scoring; parameters, scores,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,21 +46,71 @@ def take(batch: Batch, rows: Array) -> Batch:
     An empty request has `where`, `history_where` and `exposed` False, weights, labels and scores
     0 and a slate of -1, so that it counts for nothing anywhere.
     """
-    real = rows != PADDING_ROW
     taken = jax.tree.map(lambda a: jnp.asarray(a)[jnp.maximum(rows, 0)], batch)
+    return _blank(taken, rows != PADDING_ROW, jnp.where)
 
-    def keep(array: Array, empty: float | bool | int) -> Array:
-        return jnp.where(real.reshape(-1, *[1] * (array.ndim - 1)), array, empty)
 
-    request = taken.request.replace(
-        where=keep(taken.request.where, False),
-        history_where=keep(taken.request.history_where, False),
+def read(batch: Batch, rows: np.ndarray) -> Batch:
+    """Gather rows `int32 [..., B]` of a split of NumPy arrays, memory-mapped or not, on the host.
+
+    The same content as `take` of each batch, in arrays `[..., B, ...]` of their own.
+    """
+    taken = jax.tree.map(lambda a: np.take(a, np.maximum(rows, 0), axis=0), batch)
+    real = rows != PADDING_ROW
+    return taken if real.all() else _blank(taken, real, np.where)
+
+
+def pick(batches: Batch, number: Array) -> Batch:
+    """Return batch `number` (int32 scalar) of arrays `[P, B, ...]` on the device, as of `read`."""
+    return jax.tree.map(lambda a: a[number], batches)
+
+
+def parts(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut batches `int32 [P, B]` into parts of `size` batches, the last filled up with padding."""
+    missing = -len(rows) % size
+    filled = np.pad(rows, [(0, missing), (0, 0)], constant_values=PADDING_ROW)
+    return list(filled.reshape(-1, size, rows.shape[1]))
+
+
+def stream(
+    work: Callable[[Batch], Any],
+    put: Callable[[np.ndarray], Batch],
+    parts: Iterable[np.ndarray],
+) -> list[Any]:
+    """Run `work` on one part of host data after another, reading each while the device is busy.
+
+    Args:
+      work: starts a program on a part and returns its results without waiting for them.
+      put: reads the rows `int32 [P, B]` of a part on the host and puts them on the device, where
+        at most two parts are at any time.
+      parts: the rows of each.
+
+    Returns:
+      The results of each part, as NumPy arrays.
+    """
+    found: list[Any] = []
+    for rows in parts:
+        result = work(put(rows))
+        found[-1:] = jax.device_get(found[-1:])  # waits for the part before this one
+        found.append(result)
+    return jax.device_get(found)
+
+
+def _blank(batch: Any, real: Any, choose: Callable[..., Any]) -> Batch:
+    """Empty the requests that are not `real`; `choose` is the `where` of the arrays' library."""
+
+    def keep(array: Any, empty: float | bool | int) -> Any:
+        return choose(real.reshape(*real.shape, *[1] * (array.ndim - real.ndim)), array, empty)
+
+    request = batch.request.replace(
+        where=keep(batch.request.where, False),
+        history_where=keep(batch.request.history_where, False),
     )
     return Batch(
         request=request,
-        scores=keep(taken.scores, 0.0),
-        labels=keep(taken.labels, 0.0),
-        exposed=keep(taken.exposed, False),
-        slate=keep(taken.slate, -1),
-        weights=keep(taken.weights, 0.0),
+        scores=keep(batch.scores, 0.0),
+        labels=keep(batch.labels, 0.0),
+        exposed=keep(batch.exposed, False),
+        slate=keep(batch.slate, -1),
+        weights=keep(batch.weights, 0.0),
     )

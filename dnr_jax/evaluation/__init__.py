@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from dnr_jax.evaluation.audit import audit, render
-from dnr_jax.evaluation.scoring import score_split
-from dnr_jax.evaluation.summary import Evaluation, evaluate, mean_ndcg
+from dnr_jax.evaluation.scoring import score_split, score_stream
+from dnr_jax.evaluation.summary import Evaluation, evaluate, mean_ndcg, ndcg_sums
 
-__all__ = ["Evaluation", "audit", "evaluate", "mean_ndcg", "render", "score_split"]
+__all__ = [
+    "Evaluation",
+    "audit",
+    "evaluate",
+    "mean_ndcg",
+    "ndcg_sums",
+    "render",
+    "score_split",
+    "score_stream",
+]

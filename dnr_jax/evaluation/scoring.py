@@ -7,18 +7,15 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dnr_jax.data import loader
 from dnr_jax.types import Array, Batch, Params, Request
 
+ApplyFn = Callable[[Params, Request, Array], Array]
 
-def score_split(
-    apply_fn: Callable[[Params, Request, Array], Array],
-    params: Params,
-    batch: Batch,
-    *,
-    batch_size: int,
-) -> Array:
+
+def score_split(apply_fn: ApplyFn, params: Params, batch: Batch, *, batch_size: int) -> Array:
     """Score every request of a split once, in stored order: float32 logits `[R, N]`.
 
     The last batch is filled up with empty requests, whose logits are cut off again. May be
@@ -39,14 +36,53 @@ def score_split(
     if count == 0:
         raise ValueError("this split holds no requests: nothing to score")
     rows = loader.order(count, min(batch_size, count))
-    return _scan(apply_fn, params, batch, rows)[:count]
+    logits = _scan(apply_fn, loader.take, params, batch, rows)
+    return logits.reshape(-1, logits.shape[-1])[:count]
 
 
-@partial(jax.jit, static_argnums=0)
-def _scan(apply_fn: Callable, params: Params, batch: Batch, rows: Array) -> Array:
+def score_stream(
+    apply_fn: ApplyFn,
+    params: Params,
+    batch: Batch,
+    *,
+    batch_size: int,
+    batches: int,
+    put: Callable[[Batch, np.ndarray], Batch],
+) -> np.ndarray:
+    """Score a split that stays on the host, `batches` at a time: float32 logits `[R, N]`.
+
+    Args:
+      apply_fn: see `score_split`.
+      params: of the model.
+      batch: the split, NumPy arrays, memory-mapped or not.
+      batch_size: requests at a time, >= 1.
+      batches: on the device together, >= 1.
+      put: reads rows `int32 [P, B]` of the split and puts them on the device as `[P, B', ...]`,
+        B' >= B.
+
+    Raises:
+      ValueError: see `score_split`.
+    """
+    count = len(batch.scores)
+    if count == 0:
+        raise ValueError("this split holds no requests: nothing to score")
+    rows = loader.order(count, min(batch_size, count))
+    work = partial(_scan, apply_fn, loader.pick, params, rows=np.arange(batches))
+    found = loader.stream(work, partial(put, batch), loader.parts(rows, batches))
+    logits = np.concatenate(found)[:, : rows.shape[1]]
+    return logits.reshape(-1, logits.shape[-1])[:count]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _scan(
+    apply_fn: ApplyFn,
+    take: Callable[[Batch, Array], Batch],
+    params: Params,
+    batch: Batch,
+    rows: Array | np.ndarray,
+) -> Array:
     def step(carry, taken):
-        part = loader.take(batch, taken)
+        part = take(batch, taken)
         return carry, apply_fn(params, part.request, part.scores).astype(jnp.float32)
 
-    _, logits = jax.lax.scan(step, None, rows)
-    return logits.reshape(-1, logits.shape[-1])
+    return jax.lax.scan(step, None, rows)[1]

@@ -49,6 +49,12 @@ def mean_ndcg(logits: Array, labels: Array, where: Array, k: int) -> Array:
     return ops.weighted_mean(value, valid)
 
 
+def ndcg_sums(logits: Array, labels: Array, where: Array, k: int) -> tuple[Array, Array]:
+    """Return numerator and denominator of `mean_ndcg`: sums add up over batches."""
+    value, valid = metrics.build("n", k=k)(logits, labels, where)
+    return ops.weighted_sum(value, valid)
+
+
 def evaluate(
     logits: np.ndarray | Array,
     split: Split,

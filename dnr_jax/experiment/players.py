@@ -16,10 +16,10 @@ from dnr_jax.experiment.rows import Row
 from dnr_jax.nn.precision import compute_in
 from dnr_jax.noise.beta import fit_beta
 from dnr_jax.noise.resampled import score_pools
+from dnr_jax.training import sharding
 from dnr_jax.training.optimizers import OptimizerSettings, two_player_optimizer
-from dnr_jax.types import Array, Divergence, Noise, Params, Request, Reranker, Stage, apply, rank
-
-Score = Callable[[Params, Request, Array], Array]
+from dnr_jax.training.sharding import Layout, Score
+from dnr_jax.types import Divergence, Noise, Reranker, Stage, apply, rank
 
 NO_NOISE = "none"
 TRIVIAL = ("random", "popularity", "retriever", "reversed", "mmr")
@@ -50,6 +50,7 @@ class Players(NamedTuple):
       generator: noise of phase 2; None for rows that never learn one.
       divergence: the estimator of L_x.
       optimizer: makes both players' optimisers of the keyword `groups`.
+      layout: the devices that they train and score on.
     """
 
     reranker: Reranker
@@ -60,6 +61,7 @@ class Players(NamedTuple):
     generator: Noise | None
     divergence: Divergence
     optimizer: Callable[..., optax.GradientTransformationExtraArgs]
+    layout: Layout
 
 
 def build_all(rows: list[Row], prepared: Prepared) -> list[Players]:
@@ -68,18 +70,22 @@ def build_all(rows: list[Row], prepared: Prepared) -> list[Players]:
     Raises:
       ValueError: a name is in no table, or a value is outside its range.
     """
+    layout = sharding.make_layout(**rows[0].config["devices"])
+    prepared = prepared._replace(spec=sharding.rounded(prepared.spec, layout))
     models: dict[str, Model] = {}
 
     def model(config: Mapping[str, Any]) -> Model:
         knobs = json.dumps([config["reranker"], config["compute"]], sort_keys=True)
         if knobs not in models:
-            models[knobs] = _model(config, prepared)
+            models[knobs] = _model(config, prepared, layout)
         return models[knobs]
 
-    return [_players(row.config, prepared, model(row.config)) for row in rows]
+    return [_players(row.config, prepared, model(row.config), layout) for row in rows]
 
 
-def _players(config: Mapping[str, Any], prepared: Prepared, model: Model) -> Players:
+def _players(
+    config: Mapping[str, Any], prepared: Prepared, model: Model, layout: Layout
+) -> Players:
     knobs = dict(config["divergence"])
     name, conditional = knobs.pop("name"), knobs.pop("conditional")
     options = {key: knobs[key] for key in divergences.keywords(name)}
@@ -104,10 +110,11 @@ def _players(config: Mapping[str, Any], prepared: Prepared, model: Model) -> Pla
             two_player_optimizer,
             *(_optimizer(config, p, batches) for p in ("reranker", "generator")),
         ),
+        layout,
     )
 
 
-def _model(config: Mapping[str, Any], prepared: Prepared) -> Model:
+def _model(config: Mapping[str, Any], prepared: Prepared, layout: Layout) -> Model:
     """Build a model from those knobs of `config.reranker` that it names, and its two scorers."""
     known = dict(config["reranker"]) | {
         "seed": config["seed"],
@@ -119,7 +126,8 @@ def _model(config: Mapping[str, Any], prepared: Prepared) -> Model:
     knobs = {word: known[word] for word in rerankers.keywords(name)}
     reranker = rerankers.build(name, spec=prepared.spec, **knobs)
     reranker = compute_in(reranker, config["compute"]["dtype"])
-    return Model(reranker, partial(apply, reranker), partial(rank, reranker))
+    scorers = (sharding.split_score(layout, partial(f, reranker)) for f in (apply, rank))
+    return Model(reranker, *scorers)
 
 
 def _check_slates(config: Mapping[str, Any], reranker: Reranker, prepared: Prepared) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,12 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dnr_jax.data.store import Prepared, Split
-from dnr_jax.evaluation import Evaluation, evaluate, score_split
+from dnr_jax.evaluation import Evaluation, evaluate, score_split, score_stream
 from dnr_jax.experiment.players import TRIVIAL, Players
 from dnr_jax.experiment.rows import Row
 from dnr_jax.experiment.training import best_trial, seed_numbers
 from dnr_jax.io import json_files
 from dnr_jax.io.run_folder import ROWS, RunFolder, write_per_request
+from dnr_jax.training import sharding
 from dnr_jax.training.phases import Progress
 from dnr_jax.types import Batch, Params
 
@@ -86,8 +88,13 @@ def _seed(stacked: Params, number: int) -> Params:
 
 
 def _score(players: Players, params: Params, split: Split, config: dict[str, Any]) -> np.ndarray:
-    size = config["eval"]["batch_size"]
-    return np.asarray(score_split(players.score, params, split.batch, batch_size=size))
+    size, batches = config["eval"]["batch_size"], config["train"]["stream"]
+    if not batches:
+        return np.asarray(score_split(players.score, params, split.batch, batch_size=size))
+    put = partial(sharding.put_batches, players.layout)
+    return score_stream(
+        players.score, params, split.batch, batch_size=size, batches=batches, put=put
+    )
 
 
 def _evaluate(

@@ -14,18 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
-from dnr_jax import ops
 from dnr_jax.data import loader
 from dnr_jax.data.store import Prepared
-from dnr_jax.evaluation import mean_ndcg, score_split
-from dnr_jax.experiment.players import NO_NOISE, Players, Score
+from dnr_jax.experiment import validation
+from dnr_jax.experiment.players import NO_NOISE, Players
 from dnr_jax.experiment.rows import Row
 from dnr_jax.io import checkpoints
 from dnr_jax.io.run_folder import RunFolder
+from dnr_jax.training import sharding
 from dnr_jax.training.epoch import make_epoch, schedule, seed_axis, stack_states
 from dnr_jax.training.phases import Phase, Plan, Progress, Record, finished, fit, start
 from dnr_jax.training.step import Game, TrainState, init_state, make_step
-from dnr_jax.types import Array, Batch, Loss, Noise, Params, Stage
+from dnr_jax.training.stream import streamed
+from dnr_jax.types import Batch, Noise, Stage
 
 
 def train(row: Row, players: Players, prepared: Prepared, run: RunFolder) -> Progress:
@@ -41,7 +42,9 @@ def train(row: Row, players: Players, prepared: Prepared, run: RunFolder) -> Pro
       ValueError: the batch does not fit the training split, or a checkpoint is torn beyond repair.
       NonFiniteError: a loss or gradient is not finite; the last good checkpoint is kept.
     """
-    data = jax.device_put(_plain(prepared.splits["train"].batch))
+    data = prepared.splits["train"].batch
+    if not row.config["train"]["stream"]:
+        data = sharding.replicate(players.layout, validation.plain(data))
     lengths = [stage_epochs(row.config, stage) for stage in players.stages]
     progress: Progress | None = None
     with tqdm(total=sum(lengths), desc=row.label, unit="epoch", leave=False) as bar:
@@ -78,7 +81,7 @@ def _train_stage(
     config, entries = place.row.config, entries_of(place.row.config)
     seeds = [entry.seed for entry in entries]
     plan = make_plan(config, players, place.stage, count=data.scores.shape[0], seeds=seeds)
-    states = _initial_states(place, players, before, data, entries)
+    states = _initial_states(place, players, before, prepared, entries)
     folder = run.checkpoints(place.row.key)
     folder = folder if place.last else folder / place.stage.name
     progress = _restore(folder, start(states, len(entries)))
@@ -88,9 +91,9 @@ def _train_stage(
         return progress
     run.rewind_metrics(place.row.key, place.offset + int(progress.epoch))
     validate = (
-        validator(players.score, prepared, config)
+        validation.ndcg(players, prepared, config)
         if place.last
-        else _loss_validator(place.stage, prepared, config)
+        else validation.minus_loss(players, place.stage, prepared, config)
     )
     save = _saver(place, run, folder, entries, bar)
     return fit(progress, data, plan, validate, save)
@@ -157,45 +160,6 @@ def make_plan(
     )
 
 
-def validator(
-    score: Score, prepared: Prepared, config: dict[str, Any]
-) -> Callable[[Params], Array]:
-    """Make the map from stacked reranker parameters to N@K on the validation split, `[S]`."""
-    valid = jax.device_put(_plain(prepared.splits["valid"].batch))
-    return partial(_validate, score, config["eval"]["batch_size"], config["eval"]["k"], batch=valid)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _validate(score: Score, batch_size: int, k: int, params: Params, batch: Batch) -> Array:
-    judged = batch.weights > 0
-
-    def one(seed: Params) -> Array:
-        logits = score_split(score, seed, batch, batch_size=batch_size)
-        return mean_ndcg(logits, batch.labels, judged, k)
-
-    return jax.lax.map(one, params)
-
-
-def _loss_validator(
-    stage: Stage, prepared: Prepared, config: dict[str, Any]
-) -> Callable[[Params], Array]:
-    """Make the map from stacked parameters to minus the stage's loss on the validation split."""
-    valid = jax.device_put(_plain(prepared.splits["valid"].batch))
-    rows = loader.order(len(valid.scores), min(config["eval"]["batch_size"], len(valid.scores)))
-    return partial(_minus_loss, stage.loss, rows=rows, batch=valid)
-
-
-@partial(jax.jit, static_argnums=0)
-def _minus_loss(loss: Loss, params: Params, rows: Array, batch: Batch) -> Array:
-    sizes = (rows != loader.PADDING_ROW).sum(axis=1)
-
-    def one(seed: Params) -> Array:
-        losses = jax.lax.map(lambda taken: loss(seed, loader.take(batch, taken)), rows)
-        return -ops.weighted_mean(losses, sizes)
-
-    return jax.lax.map(one, params)
-
-
 def _phase(
     players: Players,
     stage: Stage,
@@ -208,21 +172,27 @@ def _phase(
     divergence = players.divergence if plays else None
     game = Game(players.reranker, noise, divergence, stage.loss, **config["objective"])
     step = make_step(game, players.optimizer(groups=stage.groups), plays=plays)
-    return Phase(make_epoch(step, seeds=seed_axis()), schedule(batches, **updates))
+    step, plan = sharding.split_step(players.layout, step), schedule(batches, **updates)
+    if not config["train"]["stream"]:
+        return Phase(make_epoch(step, seeds=seed_axis()), plan)
+    epoch = make_epoch(step, seeds=seed_axis(), take=loader.pick)
+    read = partial(sharding.put_batches, players.layout)
+    return Phase(streamed(epoch, plan, batches=config["train"]["stream"], put=read), plan)
 
 
 def _initial_states(
     place: _Place,
     players: Players,
     before: Progress | None,
-    data: Batch,
+    prepared: Prepared,
     entries: list[Entry],
 ) -> TrainState:
     """Stack the first states of all entries; an entry's state does not depend on the others."""
-    example = jax.tree.map(lambda array: array[:1], data)
+    example = jax.tree.map(lambda a: jnp.asarray(a[:1]), prepared.splits["train"].batch)
     optimizer = players.optimizer(groups=place.stage.groups)
     parts = (players.reranker, players.generator, optimizer, example)
-    fresh = {seed: init_state(jax.random.key(seed), *parts) for seed, _ in entries}
+    make = partial(sharding.build, players.layout, lambda key: init_state(key, *parts))
+    fresh = {seed: make(jax.random.key(seed)) for seed, _ in entries}
     states = stack_states([replace(fresh[e.seed], rate=jnp.float32(e.rate)) for e in entries])
     keys, learned = states.key, states.params["reranker"]
     if before is not None:
@@ -282,8 +252,3 @@ def _records(
         | {names.get(n, n): float(v[i]) for n, v in record.items() if n not in idle}
         for i, entry in enumerate(entries)
     ]
-
-
-def _plain(batch: Batch) -> Batch:
-    """Read memory-mapped arrays whole: this data set fits the device."""
-    return jax.tree.map(np.ascontiguousarray, batch)

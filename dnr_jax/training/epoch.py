@@ -51,17 +51,22 @@ def schedule(batches: int, *, generator_updates: int, reranker_updates: int) -> 
     return Schedule(np.asarray(turns, np.int32), np.asarray(seen, np.int32))
 
 
-def make_epoch(step: Step, *, seeds: str) -> Epoch:
+def make_epoch(
+    step: Step, *, seeds: str, take: Callable[[Batch, Array], Batch] = loader.take
+) -> Epoch:
     """Make `epoch(states, data, rows, turns) -> (states, terms)` for stacked seeds, jitted.
 
     Args:
       step: a step of `make_step`.
       seeds: how the seed axis runs. "vmap" computes all seeds at once (accelerators); "map" one
         after the other in the same program (CPU, where batched weights are slow).
+      take: `take(data, rows)` is the batch of one update: `loader.take` gathers it from a whole
+        split, `loader.pick` reads one of a part of ready batches.
 
     Returns:
-      A function of `states` (leading axis S; donated), `data` (a whole split on the device),
-      `rows` `int32 [S, U, B]` and `turns` `int32 [U]`; `terms` are `float32 [S, U]`.
+      A function of `states` (leading axis S; donated), `data` (what `take` reads, on the device),
+      `rows` (`int32 [S, U, B]` for `loader.take`, `[S, U]` for `loader.pick`) and `turns`
+      `int32 [U]`; `terms` are `float32 [S, U]`.
 
     Raises:
       ValueError: `seeds` is neither "vmap" nor "map".
@@ -69,7 +74,7 @@ def make_epoch(step: Step, *, seeds: str) -> Epoch:
 
     def run(state: TrainState, data: Batch, rows: Array, turns: Array) -> tuple[TrainState, Terms]:
         def update(state: TrainState, now: tuple[Array, Array]) -> tuple[TrainState, Terms]:
-            return step(state, loader.take(data, now[0]), now[1])
+            return step(state, take(data, now[0]), now[1])
 
         return jax.lax.scan(update, state, (rows, turns))
 

@@ -1,0 +1,111 @@
+"""What each epoch is judged by on the validation split: N@K of a model, or a stage's own loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dnr_jax import ops
+from dnr_jax.data import loader
+from dnr_jax.data.store import Prepared
+from dnr_jax.evaluation import mean_ndcg, ndcg_sums, score_split
+from dnr_jax.experiment.players import Players
+from dnr_jax.training import sharding
+from dnr_jax.training.phases import Validate
+from dnr_jax.training.sharding import Layout, Score
+from dnr_jax.types import Array, Batch, Loss, Params, Stage
+
+# Of one batch: the sum of what is averaged, and the sum of its weights.
+Judge = Callable[[Params, Batch], tuple[Array, Array]]
+
+
+def ndcg(players: Players, prepared: Prepared, config: dict[str, Any]) -> Validate:
+    """Make the map from stacked reranker parameters to N@K on the validation split, `[S]`."""
+    batch, k = prepared.splits["valid"].batch, config["eval"]["k"]
+    if config["train"]["stream"]:
+        return _streamed(partial(_ndcg_of_batch, players.score, k), players, batch, config)
+    valid = sharding.replicate(players.layout, plain(batch))
+    return partial(_ndcg, players.score, config["eval"]["batch_size"], k, batch=valid)
+
+
+def minus_loss(
+    players: Players, stage: Stage, prepared: Prepared, config: dict[str, Any]
+) -> Validate:
+    """Make the map from stacked parameters to minus the stage's loss on the validation split."""
+    batch, loss = prepared.splits["valid"].batch, stage.loss
+    assert loss is not None
+    if config["train"]["stream"]:
+        return _streamed(partial(_minus_loss_of_batch, loss), players, batch, config)
+    valid = sharding.replicate(players.layout, plain(batch))
+    return partial(_minus_loss, loss, players.layout, rows=_rows(batch, config), batch=valid)
+
+
+def plain(batch: Batch) -> Batch:
+    """Read memory-mapped arrays whole: this data set fits the device."""
+    return jax.tree.map(np.ascontiguousarray, batch)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _ndcg(score: Score, batch_size: int, k: int, params: Params, batch: Batch) -> Array:
+    judged = batch.weights > 0
+
+    def one(seed: Params) -> Array:
+        logits = score_split(score, seed, batch, batch_size=batch_size)
+        return mean_ndcg(logits, batch.labels, judged, k)
+
+    return jax.lax.map(one, params)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _minus_loss(loss: Loss, layout: Layout, params: Params, rows: Array, batch: Batch) -> Array:
+    sizes = (rows != loader.PADDING_ROW).sum(axis=1)
+
+    def one(seed: Params) -> Array:
+        def judge(taken: Array) -> Array:
+            return loss(seed, sharding.split_batch(layout, loader.take(batch, taken)))
+
+        return -ops.weighted_mean(jax.lax.map(judge, rows), sizes)
+
+    return jax.lax.map(one, params)
+
+
+def _streamed(judge: Judge, players: Players, batch: Batch, config: dict[str, Any]) -> Validate:
+    """Make the mean of `judge` over a split that is read from the host, part by part."""
+    parts = loader.parts(_rows(batch, config), config["train"]["stream"])
+    read = partial(sharding.put_batches, players.layout, batch)
+
+    def validate(params: Params) -> Array:
+        sums = loader.stream(partial(_sums, judge, params), read, parts)
+        total, count = (np.sum(column, axis=0) for column in zip(*sums, strict=True))
+        return jnp.asarray(total / np.where(count > 0, count, 1.0), jnp.float32)
+
+    return validate
+
+
+@partial(jax.jit, static_argnums=0)
+def _sums(judge: Judge, params: Params, part: Batch) -> tuple[Array, Array]:
+    def one(seed: Params) -> tuple[Array, Array]:
+        sums = jax.lax.map(partial(judge, seed), part)
+        return jax.tree.map(lambda column: column.sum(axis=0), sums)
+
+    return jax.lax.map(one, params)
+
+
+def _ndcg_of_batch(score: Score, k: int, params: Params, batch: Batch) -> tuple[Array, Array]:
+    logits = score(params, batch.request, batch.scores)
+    return ndcg_sums(logits, batch.labels, batch.weights > 0, k)
+
+
+def _minus_loss_of_batch(loss: Loss, params: Params, batch: Batch) -> tuple[Array, Array]:
+    size = batch.request.where.any(axis=1).sum()
+    return -size * loss(params, batch), size
+
+
+def _rows(batch: Batch, config: dict[str, Any]) -> np.ndarray:
+    count = len(batch.scores)
+    return loader.order(count, min(config["eval"]["batch_size"], count))

@@ -1,0 +1,95 @@
+"""An epoch over data that stays on the host: parts of it go to the device while it trains.
+
+The order is that of `loader.order(seed, epoch)`, as it is for data on the device, and the step is
+the same: so are the numbers. Where a run stands in its data is the triple (seed, epoch, step) that
+every checkpoint holds; there is no other state to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from dnr_jax.data import loader
+from dnr_jax.training.epoch import Epoch, Schedule
+from dnr_jax.training.step import Terms, TrainState
+from dnr_jax.types import Array, Batch
+
+Put = Callable[[Batch, np.ndarray], Batch]
+
+
+class Part(NamedTuple):
+    """A stretch of an epoch: updates `[U']` on batches that fit the device together.
+
+    Attributes:
+      updates: which updates of the epoch.
+      batches: which batches of the epoch they see.
+      picks: `int32 [U']`, which of these each update sees.
+    """
+
+    updates: slice
+    batches: slice
+    picks: np.ndarray
+
+
+def streamed(epoch: Epoch, plan: Schedule, *, batches: int, put: Put) -> Epoch:
+    """Make the epoch program that reads its batches from the host, part by part.
+
+    Every seed has an order, and so batches, of its own. See `loader.stream`.
+
+    Args:
+      epoch: from `make_epoch` with `take=loader.pick`. It is compiled once for whole parts and
+        once for a shorter last one.
+      plan: the schedule of the epoch.
+      batches: a seed's batches in a part, >= 1; rounded up where the players' turns on one batch
+        would fall into two parts.
+      put: reads rows `int32 [P, B]` of the data and puts them on the device.
+
+    Returns:
+      An epoch whose `data` are arrays of the host, memory-mapped or not.
+
+    Raises:
+      ValueError: `batches` is below 1.
+    """
+    if batches < 1:
+        raise ValueError(f"a part of {batches} batches is none: stream at least 1 at a time")
+    parts = list(cut(plan, batches))
+    first = np.unique(plan.batches, return_index=True)[1]  # an update that sees each batch
+
+    def run(
+        states: TrainState, data: Batch, rows: Array | np.ndarray, turns: Array | np.ndarray
+    ) -> tuple[TrainState, Terms]:
+        seeds, left = len(rows), iter(parts)
+
+        def train(ready: Batch) -> Terms:
+            nonlocal states
+            part = next(left)
+            size = part.batches.stop - part.batches.start
+            picks = np.arange(seeds, dtype=np.int32)[:, None] * size + part.picks
+            states, terms = epoch(states, ready, picks, turns[part.updates])
+            return terms
+
+        order = np.asarray(rows)[:, first]  # [S, batches, B]
+        wanted = (np.concatenate(order[:, part.batches]) for part in parts)
+        terms = loader.stream(train, partial(put, data), wanted)
+        return states, jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *terms)
+
+    return run
+
+
+def cut(plan: Schedule, batches: int) -> Iterator[Part]:
+    """Cut an epoch into parts of at least `batches` batches, the last one shorter."""
+    highest = np.maximum.accumulate(plan.batches)
+    lowest = np.minimum.accumulate(plan.batches[::-1])[::-1]
+    start = 0
+    # At these places no batch is needed on both sides.
+    for stop in [*(np.flatnonzero(highest[:-1] < lowest[1:]) + 1), len(plan.batches)]:
+        seen = plan.batches[start:stop]
+        low, high = int(seen.min()), int(seen.max()) + 1
+        if high - low >= batches or stop == len(plan.batches):
+            yield Part(slice(start, stop), slice(low, high), (seen - low).astype(np.int32))
+            start = stop
