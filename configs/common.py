@@ -43,6 +43,8 @@ RIVALS_TABLE = (
     *("pier_score", "pier_group_score", "diffurec_score"),
     *("advir_score", "irgan_score", "hetcomp_score"),
     *("egrerank_score", "mge_score"),
+    *("advir_score", "diffurec_score", "dcdr_p_score", "dcdr_t_score"),
+    *("dnr_b", "dnr_g", "dnr_r"),
 )
 
 # DNR's heuristic noises: letter of the row, label, `config.noise.name`.
@@ -101,6 +103,12 @@ def get_config() -> ConfigDict:
                 "reverse_steps": 4,  # DiffuRec: steps back that score a request, up to all
                 "reverse_samples": 4,  # DiffuRec: samples of them that are averaged
                 "uncertainty": 0.001,  # DiffuRec: mean and spread of lambda, the share of x_t
+                "list_noise": "permutation",  # DCDR: permutation (swaps, DCDR-P) | token (DCDR-T)
+                "noise_steps": 5,  # DCDR: steps of the noise, and steps back from the start
+                "first_beta": 0.1,  # DCDR: chance of a change at the first step ...
+                "last_beta": 0.5,  # ... and at the last one
+                "condition_dropout": 0.1,  # DCDR: share of lists whose feedback is hidden
+                "beam": 4,  # DCDR: lists kept at every step back
                 "group_size": 8,  # GoalRank: sampled lists a request
                 "complement": 0.1,  # MG-E: reward for lists unlike the other generators' lists
                 "samples": 5,  # MG-E, EGRerank: lists a request that the rewarded generator samples
@@ -260,6 +268,8 @@ def rows() -> dict:
         **_rival("diffurec", "DiffuRec"),
         **_rival("egrerank", "EGRerank"),
         **_rival("mge", "MG-E"),
+        **_rival("dcdr_p", "DCDR-P", name="dcdr", list_noise="permutation"),
+        **_rival("dcdr_t", "DCDR-T", name="dcdr", list_noise="token"),
         "mmr": _trivial("mmr", "MMR of the retriever's scores"),
     }
 
@@ -285,15 +295,19 @@ def _heuristic(suffix: str, words: str, noise: str) -> dict:
     }
 
 
-def _rival(name: str, label: str) -> dict:
-    """Make a model's two rows, `name` without scores and `name_score` with them."""
-    without = {"reranker": {"name": name, "score_entry": "none"}, **NO_NOISE}
+def _rival(row: str, label: str, **knobs: str) -> dict:
+    """Make a model's two rows, `row` without scores and `row_score` with them.
+
+    The model is `row` too, unless `knobs` of the reranker name another.
+    """
+    knobs = {"name": row, **knobs}
+    without = {"reranker": {**knobs, "score_entry": "none"}, **NO_NOISE}
     return {
-        name: {"model": name, "label": f"{label} without scores", "set": without},
-        f"{name}_score": {
-            "model": f"{name}+score",
+        row: {"model": row, "label": f"{label} without scores", "set": without},
+        f"{row}_score": {
+            "model": f"{row}+score",
             "label": f"{label} with scores",
-            "set": {"reranker": {"name": name}, **NO_NOISE},
+            "set": {"reranker": knobs, **NO_NOISE},
         },
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from dnr_jax.rerankers.advir import advir
 from dnr_jax.rerankers.caser import caser
+from dnr_jax.rerankers.dcdr import dcdr
 from dnr_jax.rerankers.diffurec import diffurec
 from dnr_jax.rerankers.dlcm import dlcm
 from dnr_jax.rerankers.egrerank import egrerank
@@ -31,6 +32,7 @@ from dnr_jax.types import FeatureSpec, Reranker
 RERANKERS: dict[str, Callable[..., Reranker]] = {
     "advir": advir,
     "caser": caser,
+    "dcdr": dcdr,
     "diffurec": diffurec,
     "dlcm": dlcm,
     "egrerank": egrerank,

@@ -90,6 +90,17 @@ IRGAN = DLCM | {
     "score_entry": "concatenate",
 }
 HETCOMP = DLCM | {"layers": 1, "snapshots": 2, "score_entry": "concatenate"}
+DCDR = DLCM | {
+    "layers": 1,
+    "slate_size": 3,
+    "list_noise": "permutation",
+    "noise_steps": 2,
+    "first_beta": 0.2,
+    "last_beta": 0.5,
+    "condition_dropout": 0.1,
+    "beam": 2,
+    "score_entry": "concatenate",
+}
 DIFFUREC = SASREC | {
     "diffusion_steps": 4,
     "reverse_steps": 2,
@@ -103,6 +114,12 @@ CASES = {
     ),
     "caser": Case("caser", CASER, reads_scores=True),
     "caser_none": Case("caser", CASER | {"score_entry": "none"}),
+    "dcdr": Case("dcdr", DCDR, reads_scores=True),
+    "dcdr_token_early": Case(
+        "dcdr",
+        DCDR | {"list_noise": "token", "score_entry": "add", "score_place": "early"},
+        reads_scores=True,
+    ),
     "diffurec": Case("diffurec", DIFFUREC, reads_scores=True),
     "dlcm": Case("dlcm", DLCM),
     "dlcm_early": Case(

@@ -1,0 +1,138 @@
+"""DCDR: what it shows, what each stage may move, and what the condition is."""
+
+from functools import cache
+
+import factories
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_contract import DCDR as KNOBS
+from test_contract import model_of
+
+from dnr_jax.nn.dropout import identity
+from dnr_jax.nn.list_diffusion import LIKED, UNKNOWN
+from dnr_jax.nn.list_evaluator import list_value
+from dnr_jax.nn.lists import top_list
+from dnr_jax.nn.score_entry import ScoreUse
+from dnr_jax.rerankers import build
+from dnr_jax.rerankers.dcdr import DCDR, LIST_NOISES, feedback_of
+
+VARIANTS = ["dcdr", "dcdr_token_early"]
+
+
+@cache
+def seen_by(name):
+    """Return the lists that a variant sees, which of them are real, and the evaluator's values."""
+    model = model_of(name)
+    knobs, request = model.case.knobs, model.batch.request
+    use = ScoreUse(knobs["score_entry"], knobs["score_place"])
+    process = LIST_NOISES[knobs["list_noise"]]
+    module = DCDR(factories.make_spec(), 8, 3, 1, 2, 8, 1, (0.2, 0.5), 0.1, 2, process, use)
+
+    def read(module):
+        memory = module.encode(request, drop=identity)
+        logits = module.decode(memory, model.batch.scores, request.where, drop=identity)
+        start = top_list(logits, request.where, 3)
+        seen, real = module.diffusion.search(memory[0], request.where, start)
+        clicks = module.evaluator(memory[1], seen, drop=identity)
+        return start, seen, real, list_value(clicks, seen)
+
+    run = factories.quick_jit(lambda params: module.apply({"params": params}, method=read))
+    return jax.tree.map(np.asarray, run(model.params))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_best_list_seen_is_shown(name):
+    model, (start, seen, real, values) = model_of(name), seen_by(name)
+    np.testing.assert_array_equal(seen[:, 0], start)
+    order = np.asarray(model.rank(model.params, model.batch.request, model.batch.scores))
+    moved = 0
+    for row, first, lists, on, value in zip(order, start, seen, real, values, strict=True):
+        best = lists[on][value[on].argmax()]
+        best, first = best[best >= 0], first[first >= 0]
+        np.testing.assert_array_equal(np.argsort(-row)[: len(best)], best)
+        moved += not np.array_equal(best, first)
+    assert moved > 0
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_other_candidates_follow_by_the_scorer(name):
+    model = model_of(name)
+    order = np.asarray(model.rank(model.params, model.batch.request, model.batch.scores))
+    rest = (order < 2) & np.asarray(model.batch.request.where)
+    expected = jax.nn.sigmoid(model.logits(model.batch))
+    np.testing.assert_allclose(order[rest], np.asarray(expected)[rest], rtol=1e-4)
+
+
+def test_the_scorer_judges_each_candidate_by_itself():
+    model = model_of("dcdr")
+    batch = model.batch
+    alone = batch.request.where & (jnp.arange(8) % 2 == 0)[None]
+    fewer = batch.replace(request=batch.request.replace(where=alone), scores=batch.scores * alone)
+    logits, others = (np.asarray(model.logits(b)) for b in (batch, fewer))
+    np.testing.assert_allclose(logits[alone], others[alone], rtol=1e-4, atol=1e-5)
+
+
+def test_the_condition_is_the_feedback_of_the_shown_list():
+    batch = factories.make_batch()
+    batch = batch.replace(
+        slate=batch.slate.at[0].set(jnp.array([4, 2, -1])).at[1:].set(-1),
+        labels=batch.labels.at[0].set(jnp.arange(8) == 4),
+    )
+    found = feedback_of(batch)
+    np.testing.assert_array_equal(found[0], [LIKED, 0, UNKNOWN])
+    assert bool((found[1:] == UNKNOWN).all())
+    unjudged = batch.replace(weights=batch.weights.at[0, 4].set(0.0))
+    np.testing.assert_array_equal(feedback_of(unjudged)[0], [UNKNOWN, 0, UNKNOWN])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_each_stage_moves_its_own_groups_alone(name):
+    model = model_of(name)
+    assert model.reranker.needs_slate
+    assert [stage.name for stage in model.reranker.stages] == ["evaluator", "denoiser"]
+    with jax.numpy_rank_promotion("raise"):
+        found = model.lessons(model.params, model.batch, jax.random.key(1))
+    for stage, (_, gradient) in zip(model.reranker.stages, found, strict=True):
+        moved = {
+            group
+            for group, leaves in gradient.items()
+            if any(bool((leaf != 0).any()) for leaf in jax.tree.leaves(leaves))
+        }
+        assert moved == set(stage.groups)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_draws_of_a_request_are_its_own(name):
+    model = model_of(name)
+    batch, key = model.batch, jax.random.key(1)
+    loss = factories.quick_jit(model.reranker.stages[1].loss)
+
+    def lost(batch):
+        return float(loss(model.params, batch, key=key))
+
+    backwards = jax.tree.map(lambda a: a[::-1], batch)
+    np.testing.assert_allclose(lost(backwards), lost(batch), rtol=1e-5)
+    moved = batch.replace(request=batch.request.replace(index=batch.request.index + 1))
+    assert abs(lost(moved) - lost(batch)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"heads": 3}, "width 8 is not a multiple of heads 3"),
+        ({"beam": 0}, "beam 0 must be at least 1"),
+        ({"noise_steps": 0}, "noise_steps 0"),
+        ({"list_noise": "swap"}, "list_noise 'swap' is unknown: choose one of"),
+        ({"first_beta": 0.0}, "first_beta 0.0, last_beta 0.5 must rise within"),
+        ({"first_beta": 0.6}, "first_beta 0.6, last_beta 0.5 must rise within"),
+        ({"last_beta": 1.0}, "last_beta 1.0 must rise within"),
+        ({"condition_dropout": 1.0}, "condition_dropout 1.0 is outside"),
+        ({"dropout": 1.0}, "dropout 1.0 is outside"),
+        ({"score_place": "head"}, "score place 'head' is unknown: choose one of"),
+    ],
+)
+def test_bad_knobs_are_named(knobs, message):
+    with pytest.raises(ValueError, match=message):
+        build("dcdr", spec=factories.make_spec(), **(KNOBS | knobs))
