@@ -40,11 +40,9 @@ RIVALS_TABLE = (
     *("random", "popularity", "retriever", "reversed", "mmr"),
     *("sasrec_score", "gru4rec_score", "caser_score", "midnn_score"),
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
-    *("pier_score", "pier_group_score", "diffurec_score"),
+    *("pier_score", "pier_group_score", "egrerank_score", "mge_score"),
+    *("diffurec_score", "dcdr_p_score", "dcdr_t_score"),
     *("advir_score", "irgan_score", "hetcomp_score"),
-    *("egrerank_score", "mge_score"),
-    *("advir_score", "diffurec_score", "dcdr_p_score", "dcdr_t_score"),
-    *("dnr_b", "dnr_g", "dnr_r"),
 )
 
 # DNR's heuristic noises: letter of the row, label, `config.noise.name`.
