@@ -40,7 +40,7 @@ RIVALS_TABLE = (
     *("random", "popularity", "retriever", "reversed", "mmr"),
     *("sasrec_score", "gru4rec_score", "caser_score", "midnn_score"),
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
-    *("advir_score", "irgan_score", "hetcomp_score"),
+    *("advir_score", "irgan_score", "hetcomp_score", "glorank_score"),
     *("dnr_b", "dnr_g", "dnr_r"),
 )
 
@@ -86,7 +86,9 @@ def get_config() -> ConfigDict:
                 "draws": 8,  # IRGAN: candidates drawn a request, for each player
                 "draw_temperature": 0.2,  # IRGAN: below 1 draws harder negatives
                 "ranked_by": "generator",  # IRGAN: generator | discriminator
-                "group_size": 8,  # GoalRank: sampled lists a request
+                "group_size": 8,  # GoalRank, GloRank: sampled lists a request
+                "codes": 32,  # GloRank: codes a level
+                "code_levels": 2,  # GloRank: levels before items of the same codes are numbered
                 "causal": False,  # True: a candidate sees only those stored before it
                 "score_entry": "concatenate",  # none | concatenate | add | weight
                 "score_place": "late",  # late (small MLP) | late_linear (one slope) | early
@@ -223,6 +225,7 @@ def rows() -> dict:
         **_rival("goalrank", "GoalRank"),
         **_rival("advir", "AdvIR"),
         **_rival("nar4rec", "NAR4Rec"),
+        **_rival("glorank", "GloRank"),
         **_rival("irgan", "IRGAN"),
         **_rival("hetcomp", "HetComp"),
         "mmr": _trivial("mmr", "MMR of the retriever's scores"),

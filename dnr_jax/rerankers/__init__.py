@@ -9,6 +9,7 @@ from typing import Any
 from dnr_jax.rerankers.advir import advir
 from dnr_jax.rerankers.caser import caser
 from dnr_jax.rerankers.dlcm import dlcm
+from dnr_jax.rerankers.glorank import glorank
 from dnr_jax.rerankers.goalrank import goalrank
 from dnr_jax.rerankers.gru4rec import gru4rec
 from dnr_jax.rerankers.hetcomp import hetcomp
@@ -27,6 +28,7 @@ RERANKERS: dict[str, Callable[..., Reranker]] = {
     "advir": advir,
     "caser": caser,
     "dlcm": dlcm,
+    "glorank": glorank,
     "goalrank": goalrank,
     "gru4rec": gru4rec,
     "hetcomp": hetcomp,
