@@ -43,6 +43,8 @@ RIVALS_TABLE = (
     *("pier_score", "pier_group_score", "egrerank_score", "mge_score"),
     *("diffurec_score", "dcdr_p_score", "dcdr_t_score"),
     *("advir_score", "irgan_score", "hetcomp_score"),
+    *("advir_score", "irgan_score", "hetcomp_score", "glorank_score"),
+    *("dnr_b", "dnr_g", "dnr_r"),
 )
 
 # DNR's heuristic noises: letter of the row, label, `config.noise.name`.
@@ -111,6 +113,9 @@ def get_config() -> ConfigDict:
                 "complement": 0.1,  # MG-E: reward for lists unlike the other generators' lists
                 "samples": 5,  # MG-E, EGRerank: lists a request that the rewarded generator samples
                 "realism": 0.1,  # EGRerank: reward for lists like logged ones; 0 = no discriminator
+                "group_size": 8,  # GoalRank, GloRank: sampled lists a request
+                "codes": 32,  # GloRank: codes a level
+                "code_levels": 2,  # GloRank: levels before items of the same codes are numbered
                 "causal": False,  # True: a candidate sees only those stored before it
                 "score_entry": "concatenate",  # none | concatenate | add | weight
                 "score_place": "late",  # late (small MLP) | late_linear (one slope) | early
@@ -261,6 +266,7 @@ def rows() -> dict:
         **_rival("nar4rec", "NAR4Rec"),
         **_rival("pier", "PIER"),
         **_rival("pier_group", "PIER (group's variant)"),
+        **_rival("glorank", "GloRank"),
         **_rival("irgan", "IRGAN"),
         **_rival("hetcomp", "HetComp"),
         **_rival("diffurec", "DiffuRec"),

@@ -69,6 +69,15 @@ def list_value(logits: Array, lists: Array) -> Array:
     return jnp.where(lists >= 0, jax.nn.sigmoid(logits), 0.0).sum(axis=-1)
 
 
+def standardise(rewards: Array) -> Array:
+    """Compute `(r - mean) / std` over the lists of a request, 0 if they are alike: `[B, G]`."""
+    centred = rewards - rewards.mean(axis=-1, keepdims=True)
+    spread = jnp.std(rewards, axis=-1, ddof=1, keepdims=True)
+    # Rounding alone must not be blown up to a preference.
+    alike = spread <= 1e-6
+    return jnp.where(alike, 0.0, centred / jnp.where(alike, 1.0, spread))
+
+
 def slate_labels(batch: Batch) -> tuple[Array, Array]:
     """Return the shown list's labels and weights, `float32 [B, K]` each; weight 0 = no item."""
     weights = take_items(batch.weights, batch.slate) * (batch.slate >= 0)

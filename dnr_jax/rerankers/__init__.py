@@ -12,6 +12,7 @@ from dnr_jax.rerankers.dcdr import dcdr
 from dnr_jax.rerankers.diffurec import diffurec
 from dnr_jax.rerankers.dlcm import dlcm
 from dnr_jax.rerankers.egrerank import egrerank
+from dnr_jax.rerankers.glorank import glorank
 from dnr_jax.rerankers.goalrank import goalrank
 from dnr_jax.rerankers.gru4rec import gru4rec
 from dnr_jax.rerankers.hetcomp import hetcomp
@@ -36,6 +37,7 @@ RERANKERS: dict[str, Callable[..., Reranker]] = {
     "diffurec": diffurec,
     "dlcm": dlcm,
     "egrerank": egrerank,
+    "glorank": glorank,
     "goalrank": goalrank,
     "gru4rec": gru4rec,
     "hetcomp": hetcomp,

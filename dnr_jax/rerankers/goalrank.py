@@ -23,7 +23,7 @@ from dnr_jax.nn import lists
 from dnr_jax.nn.adapter import module_loss, wrap
 from dnr_jax.nn.attention import Transformer
 from dnr_jax.nn.dropout import Drop, identity
-from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss
+from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, standardise
 from dnr_jax.nn.losses import bce
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
 from dnr_jax.nn.sizes import check_heads, check_positive
@@ -109,11 +109,7 @@ def list_reward(clicks: Array, group: Array) -> Array:
 
 def reference_policy(rewards: Array) -> Array:
     """Turn rewards `[B, G]` into the reference: softmax of `(r - mean) / std`, uniform if equal."""
-    centred = rewards - rewards.mean(axis=-1, keepdims=True)
-    spread = jnp.std(rewards, axis=-1, ddof=1, keepdims=True)
-    # Rounding alone must not be blown up to a preference.
-    alike = spread <= 1e-6
-    return jax.nn.softmax(jnp.where(alike, 0.0, centred / jnp.where(alike, 1.0, spread)), axis=-1)
+    return jax.nn.softmax(standardise(rewards), axis=-1)
 
 
 def goalrank(

@@ -89,6 +89,7 @@ IRGAN = DLCM | {
     "ranked_by": "generator",
     "score_entry": "concatenate",
 }
+GLORANK = GOALRANK | {"codes": 3, "code_levels": 2, "item_vectors": VECTORS, "seed": 0}
 HETCOMP = DLCM | {"layers": 1, "snapshots": 2, "score_entry": "concatenate"}
 DCDR = DLCM | {
     "layers": 1,
@@ -151,6 +152,10 @@ CASES = {
     "goalrank_none": Case("goalrank", GOALRANK | {"score_entry": "none"}),
     "gru4rec": Case("gru4rec", GRU4REC, reads_scores=True),
     "gru4rec_early": Case("gru4rec", GRU4REC | {"score_place": "early"}, reads_scores=True),
+    "glorank": Case("glorank", GLORANK, reads_scores=True),
+    "glorank_early": Case(
+        "glorank", GLORANK | {"score_entry": "add", "score_place": "early"}, reads_scores=True
+    ),
     "hetcomp": Case("hetcomp", HETCOMP, reads_scores=True),
     "irgan": Case("irgan", IRGAN, reads_scores=True),
     "mmr": Case("mmr", MMR, reads_scores=True),

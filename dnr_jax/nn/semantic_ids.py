@@ -1,0 +1,77 @@
+"""Item vectors -> short sequences of codes that similar items share: residual k-means.
+
+After TIGER (Rajput et al. 2023, arXiv 2305.05065), with k-means for its autoencoder. Runs once, in
+numpy, where a model is built.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Rounds of Lloyd's algorithm.
+ROUNDS = 10
+
+
+def semantic_ids(vectors: np.ndarray, *, codes: int, levels: int, seed: int) -> np.ndarray:
+    """Give every item a sequence of codes of its own: `int32 [V, L]` in 0..codes-1.
+
+    Level 1 is the nearest of `codes` means of the directions `v / |v|`, every further one that of
+    what the levels before leave over. Items that are alike in all of them are told apart by their
+    number among these, in as many further codes as that takes, so L >= `levels`.
+
+    Args:
+      vectors: `float32 [V, E]`; zero vectors are alike.
+      codes: size of each level's vocabulary, >= 2.
+      levels: levels of means, >= 1.
+      seed: chooses the first means.
+    """
+    draw = np.random.default_rng(seed)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    rest = vectors / np.where(lengths > 0, lengths, 1.0)
+    found = []
+    for _ in range(levels):
+        means = k_means(rest, codes, draw)
+        nearest = nearest_mean(rest, means)
+        found.append(nearest)
+        rest = rest - means[nearest]
+    cells = np.stack(found, axis=1)
+    return np.concatenate([cells, _digits(_number_in_cell(cells), codes)], axis=1).astype(np.int32)
+
+
+def k_means(points: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
+    """Fit `count` means to points `[V, E]`, from points drawn to begin with: `[count, E]`.
+
+    A mean that is nearest to no point stays where it is.
+    """
+    means = points[draw.choice(len(points), count, replace=len(points) < count)]
+    for _ in range(ROUNDS):
+        nearest = nearest_mean(points, means)
+        sizes = np.bincount(nearest, minlength=count)[:, None]
+        sums = np.stack([np.bincount(nearest, column, count) for column in points.T], axis=1)
+        means = np.where(sizes > 0, sums / np.maximum(sizes, 1), means)
+    return means
+
+
+def nearest_mean(points: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Return the index of each point's nearest mean, the first of equally near ones: `[V]`."""
+    return np.argmin(np.square(means).sum(axis=1) - 2 * points @ means.T, axis=1)
+
+
+def _number_in_cell(cells: np.ndarray) -> np.ndarray:
+    """Number the rows that are equal, from 0, in the order in which they stand."""
+    cell = np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(cell, kind="stable")
+    sizes = np.bincount(cell)
+    first = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    numbers = np.empty(len(cell), np.int64)
+    numbers[order] = np.arange(len(cell)) - first
+    return numbers
+
+
+def _digits(numbers: np.ndarray, base: int) -> np.ndarray:
+    """Write numbers in a base, highest digit first, in as few columns as hold them all."""
+    columns = []
+    while numbers.any():
+        columns.append(numbers % base)
+        numbers = numbers // base
+    return np.stack(columns[::-1], axis=1) if columns else np.empty((len(numbers), 0), np.int64)

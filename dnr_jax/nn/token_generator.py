@@ -1,0 +1,268 @@
+"""A generator that writes a list as the code sequences of its items, one code after the other.
+
+Every item has a fixed sequence of L codes (`nn.semantic_ids`), the same in every request. With h_k
+the decoder's state at place k (from the items before it and, by attention, from the candidates),
+the next code c of the item at place k, after the codes p, has the chance
+
+    p(c | k, p)  ~  e^{t(c)} sum_{i in candidates left, under p + c} e^{b_i}
+
+with `t(c) = MLP(h_k + sum of E over p + level) . E_level[c] / sqrt(D)`. The sum keeps the generator
+to sequences that are candidates and not yet listed. b is 0, or where the scores enter late the
+score head's logit: without t the next item then follows the softmax of b. Candidates with one and
+the same sequence are told apart by the softmax of b.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from dnr_jax import ops
+from dnr_jax.nn.attention import Transformer, TransformerLayer
+from dnr_jax.nn.dropout import Drop, identity
+from dnr_jax.nn.lists import chosen_before, take_items
+from dnr_jax.nn.mlp import MLP
+from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.user_state import Fusion, RequestEncoder
+from dnr_jax.types import Array, FeatureSpec, Request
+
+# Log of the least share of a candidate's e^b in that of the best: float32 must not lose it.
+LEAST = -60.0
+
+
+class Scene(NamedTuple):
+    """What lists are written from.
+
+    Attributes:
+      user: `float32 [B, D]`.
+      items: the candidates as the decoder sees them, `float32 [B, N, D]`.
+      codes: their sequences, `int32 [B, N, L]`.
+      bias: b, `float32 [B, N]`.
+      where: `bool [B, N]`.
+    """
+
+    user: Array
+    items: Array
+    codes: Array
+    bias: Array
+    where: Array
+
+
+class ListDecoder(nn.Module):
+    """Layers in which places of a list see those before them, and then the candidates.
+
+    Attributes:
+      layers, heads, feed_forward: see `nn.attention.Transformer`.
+    """
+
+    layers: int
+    heads: int
+    feed_forward: int
+
+    @nn.compact
+    def __call__(self, x: Array, items: Array, where: Array, *, drop: Drop) -> Array:
+        """Map G lists of places `float32 [B, G, K, D]` and items `[B, N, D]` to `[B, G, K, D]`."""
+        batch, group, size, width = x.shape
+        every = jnp.ones((batch * group, size), bool)
+        for number in range(self.layers):
+            among, across = (
+                TransformerLayer(self.heads, self.feed_forward, name=f"{part}_{number}")
+                for part in ("among", "across")
+            )
+            flat = x.reshape(batch * group, size, width)
+            flat = among(flat, flat, every, causal=True, drop=drop)
+            flat = flat.reshape(batch, group * size, width)
+            x = across(flat, items, where, causal=False, drop=drop).reshape(x.shape)
+        return x
+
+
+class TokenGenerator(nn.Module):
+    """From a request to lists of its candidates; see the module's docstring.
+
+    As a scorer its logit of a candidate is `b_i + sum of t over its sequence` at the first place.
+
+    Attributes: see `rerankers.glorank`; `table` `int32 [V, L]` holds the sequences by item id, with
+    codes below `codes`.
+    """
+
+    spec: FeatureSpec
+    width: int
+    layers: int
+    heads: int
+    feed_forward: int
+    history_layers: int
+    slate_size: int
+    table: np.ndarray
+    codes: int
+    scores: ScoreUse
+
+    def setup(self) -> None:
+        """Make the blocks, in the order in which they run."""
+        sizes = (self.layers, self.heads, self.feed_forward)
+        self.request_encoder = RequestEncoder(
+            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
+        )
+        self.fusion = Fusion(self.width)
+        self.early_entry = EarlyEntry(self.scores)
+        self.list_encoder = Transformer(*sizes, causal=False)
+        self.decoder = ListDecoder(*sizes)
+        self.reader = MLP((self.width,), self.width)
+        levels, normal = self.table.shape[1], nn.initializers.normal
+        self.code_vectors = self.param("codes", normal(1.0), (levels, self.codes, self.width))
+        self.levels = self.param("levels", normal(1.0), (levels, self.width))
+        self.places = self.param("places", normal(1.0), (self.slate_size, self.width))
+        self.head = ScoredHead(self.scores, self.width)
+
+    def encode(self, request: Request, *, drop: Drop) -> tuple[Array, ...]:
+        """Return u, items and codes, and unless the items need scores the first place's t."""
+        user, items = self.request_encoder(request, drop=drop)
+        items = self.fusion(user, items, drop=drop)
+        codes = jnp.take(jnp.asarray(self.table), request.candidates[..., 0], axis=0, mode="clip")
+        if self.scores.early:
+            return user, items, codes
+        items = self.list_encoder(items, request.where, drop=drop)
+        scene = Scene(user, items, codes, jnp.zeros(request.where.shape), request.where)
+        return user, items, codes, self._first(scene, drop=drop)
+
+    def decode(
+        self, memory: tuple[Array, ...], scores: Array, where: Array, *, drop: Drop
+    ) -> Array:
+        """Return the logits `[B, N]`."""
+        scene = self.scene(memory, scores, where, drop=drop)
+        return (self._first(scene, drop=drop) if self.scores.early else memory[3]) + scene.bias
+
+    def scene(self, memory: tuple[Array, ...], scores: Array, where: Array, *, drop: Drop) -> Scene:
+        """Let the scores in."""
+        user, items, codes = memory[:3]
+        if self.scores.early:
+            items = self.list_encoder(self.early_entry(items, scores), where, drop=drop)
+        bias = self.head(items, scores) if self.scores.late else jnp.zeros(where.shape)
+        return Scene(user, items, codes, bias, where)
+
+    def log_probability(self, scene: Scene, lists: Array, *, drop: Drop) -> Array:
+        """Compute each item's log-chance after those before it: `float32 [B, G, K]`.
+
+        Args:
+          scene: of the request.
+          lists: `int32 [B, G, K]`; an empty place (-1) gives 0 and may stand at the end only.
+          drop: dropout.
+        """
+        codes, prefixes = take_items(scene.codes, lists), take_items(self._prefixes(scene), lists)
+        states = self._read(
+            self._places(scene, lists, drop=drop)[..., None, :] + prefixes, drop=drop
+        )
+        logits = jnp.einsum("bgkld,lcd->bgklc", states, self.code_vectors) / self.width**0.5
+        left = scene.where[:, None, None] & ~chosen_before(lists, scene.where.shape[1])
+        same = codes[..., None] == jnp.swapaxes(scene.codes, 1, 2)[:, None, None]  # [B,G,K,L,N]
+        under = jnp.cumprod(jnp.concatenate([left[..., None, :], same], axis=-2), axis=-2)
+        weights = under * _powers(scene)[:, None, None, None]
+        masses = jnp.einsum("bgkln,bnlc->bgklc", weights[..., :-1, :], self._marks(scene))
+        steps = _log_chances(logits, masses)
+        steps = jnp.take_along_axis(steps, codes[..., None], axis=-1)[..., 0].sum(axis=-1)
+        own = take_items(jnp.log(_powers(scene)), lists)
+        twins = weights[..., -1, :].sum(axis=-1)
+        return jnp.where(lists >= 0, steps + own - jnp.log(jnp.where(twins > 0, twins, 1.0)), 0.0)
+
+    def write(self, scene: Scene, luck: Array | None, *, group: int) -> Array:
+        """Write lists place by place, without dropout: `int32 [B, group, K]`, -1 = nothing left.
+
+        Args:
+          scene: of the request.
+          luck: uniform on [0, 1), `float32 [B, group, K, L + 1]`, to draw from the generator; None
+            takes the likeliest code each time.
+          group: lists a request.
+        """
+        shape = (scene.where.shape[0], group)
+
+        def fill(
+            generator: TokenGenerator, state: tuple[Array, Array], place: Array
+        ) -> tuple[tuple[Array, Array], None]:
+            lists, left = state
+            here = generator._places(scene, lists, drop=identity)[:, :, place]
+            draws = None if luck is None else luck[:, :, place]
+            item = generator._write_item(scene, here, left, draws)
+            taken = item[..., None] == jnp.arange(left.shape[-1])[None, None]
+            return (lists.at[:, :, place].set(item), left & ~taken), None
+
+        empty = jnp.full((*shape, self.slate_size), -1, jnp.int32)
+        left = jnp.broadcast_to(scene.where[:, None], (*shape, scene.where.shape[1]))
+        run = nn.scan(fill, variable_broadcast="params", split_rngs={"params": False})
+        return run(self, (empty, left), jnp.arange(self.slate_size))[0][0]
+
+    def _write_item(self, scene: Scene, here: Array, left: Array, luck: Array | None) -> Array:
+        """Choose by its codes one item of those left: `[B, G, D]` and `[B, G, N]` to `[B, G]`."""
+        marks, powers = self._marks(scene), _powers(scene)[:, None]
+        under, state = left, here
+        for level in range(scene.codes.shape[-1]):
+            vectors = self.code_vectors[level]
+            read = self.reader(state + self.levels[level][None, None], drop=identity)
+            masses = jnp.einsum("bgn,bnc->bgc", under * powers, marks[:, :, level])
+            chances = _log_chances(read @ vectors.T / self.width**0.5, masses)
+            code = _choose(chances, masses > 0, None if luck is None else luck[..., level])
+            under = under & (scene.codes[:, None, :, level] == code[..., None])
+            state = state + vectors[code]
+        alike = jnp.broadcast_to(jnp.log(powers), under.shape)
+        item = _choose(alike, under, None if luck is None else luck[..., -1])
+        return jnp.where(left.any(axis=-1), item, -1).astype(jnp.int32)
+
+    def _first(self, scene: Scene, *, drop: Drop) -> Array:
+        """Compute the sum of t over each candidate's sequence at the first place: `[B, N]`."""
+        empty = jnp.full((scene.where.shape[0], 1, 1), -1, jnp.int32)
+        here = self._places(scene, empty, drop=drop)[:, 0, :, None]
+        states = self._read(here + self._prefixes(scene), drop=drop)
+        return (states * self._vectors(scene)).sum(axis=(-1, -2)) / self.width**0.5
+
+    def _places(self, scene: Scene, lists: Array, *, drop: Drop) -> Array:
+        """Return the states h before each place is filled: `[B, G, K]` to `[B, G, K, D]`."""
+        items = take_items(self._vectors(scene).sum(axis=2), lists[..., :-1])
+        start = jnp.broadcast_to(
+            scene.user[:, None, None], (*lists.shape[:2], 1, scene.user.shape[-1])
+        )
+        tokens = jnp.concatenate([start, items], axis=2) + self.places[None, None, : lists.shape[2]]
+        return self.decoder(tokens, scene.items, scene.where, drop=drop)
+
+    def _read(self, x: Array, *, drop: Drop) -> Array:
+        """Read place and codes so far, `[..., L, D]` for each level, into states."""
+        return self.reader(
+            x + self.levels.reshape((1,) * (x.ndim - 2) + self.levels.shape), drop=drop
+        )
+
+    def _vectors(self, scene: Scene) -> Array:
+        """Return E of each candidate's codes: `[B, N, L, D]`."""
+        levels = jnp.arange(scene.codes.shape[-1])
+        return self.code_vectors[levels[None, None], scene.codes]
+
+    def _prefixes(self, scene: Scene) -> Array:
+        """Return the sum of E over the codes before each level: `[B, N, L, D]`."""
+        vectors = self._vectors(scene)
+        return jnp.cumsum(vectors, axis=2) - vectors
+
+    def _marks(self, scene: Scene) -> Array:
+        """Mark each candidate's code of each level: `float32 [B, N, L, codes]`."""
+        return jax.nn.one_hot(scene.codes, self.codes)
+
+
+def _powers(scene: Scene) -> Array:
+    """Compute e^b of real candidates, in shares of the request's best: `[B, N]`."""
+    logits = ops.mask_logits(scene.bias, scene.where)
+    best = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+    return jnp.exp(jnp.maximum(logits - best, LEAST))
+
+
+def _log_chances(logits: Array, masses: Array) -> Array:
+    """Compute `log softmax(t + log mass)` over codes that some candidate has."""
+    possible = masses > 0
+    return ops.masked_log_softmax(logits + jnp.log(jnp.where(possible, masses, 1.0)), possible)
+
+
+def _choose(logits: Array, where: Array, luck: Array | None) -> Array:
+    """Choose along the last axis: the best, or by `luck` `[...]` uniform on [0, 1) a draw."""
+    if luck is None:
+        return jnp.argmax(jnp.where(where, logits, -jnp.inf), axis=-1)
+    totals = jnp.cumsum(jnp.where(where, jnp.exp(logits), 0.0), axis=-1)
+    # 1 - luck is in (0, 1]: what is not `where` adds nothing to the sums and is never reached.
+    return (totals < (1 - luck)[..., None] * totals[..., -1:]).sum(axis=-1)
