@@ -42,9 +42,7 @@ RIVALS_TABLE = (
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
     *("pier_score", "pier_group_score", "egrerank_score", "mge_score"),
     *("diffurec_score", "dcdr_p_score", "dcdr_t_score"),
-    *("advir_score", "irgan_score", "hetcomp_score"),
     *("advir_score", "irgan_score", "hetcomp_score", "glorank_score"),
-    *("dnr_b", "dnr_g", "dnr_r"),
 )
 
 # DNR's heuristic noises: letter of the row, label, `config.noise.name`.
@@ -109,7 +107,6 @@ def get_config() -> ConfigDict:
                 "last_beta": 0.5,  # ... and at the last one
                 "condition_dropout": 0.1,  # DCDR: share of lists whose feedback is hidden
                 "beam": 4,  # DCDR: lists kept at every step back
-                "group_size": 8,  # GoalRank: sampled lists a request
                 "complement": 0.1,  # MG-E: reward for lists unlike the other generators' lists
                 "samples": 5,  # MG-E, EGRerank: lists a request that the rewarded generator samples
                 "realism": 0.1,  # EGRerank: reward for lists like logged ones; 0 = no discriminator
