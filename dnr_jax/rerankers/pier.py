@@ -16,6 +16,10 @@ score entry, and L_base is its binary cross-entropy. The OCPM reads x through b.
 The authors order a given page of 5, not the best K of N. Here the proposals always hold the base
 order, so that the shown one is never predicted to be worse, and the contrast is over every fourth
 of the 20 orders at each end. `nn.page_orders` and `nn.page_model` name further deviations.
+
+The mean rate gives early places no more weight than late ones. Where clicks do not depend on the
+place (MovieLens) it hardly tells orders apart, and the list shown is then little better in NDCG
+than the base scorer's best K shuffled; the logits are what is good there.
 """
 
 from __future__ import annotations
