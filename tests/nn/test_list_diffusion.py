@@ -30,7 +30,7 @@ def best_of(children, width):
     return sorted(children.items(), key=lambda pair: -pair[1])[:width]
 
 
-def check(found, expected):
+def assert_beam(found, expected):
     lists, totals = found
     alive = np.asarray(totals) > ops.MASKED_LOGIT / 2
     assert [tuple(row) for row in np.asarray(lists)[alive].tolist()] == [e[0] for e in expected]
@@ -45,7 +45,7 @@ def test_the_best_swaps_of_a_beam():
             made = tuple(np.asarray(swap(places, jnp.int32(move), 6)).tolist())
             children[made] = max(children.get(made, -np.inf), float(total + logs[move]))
     found = step_back(PERMUTATION, GAINS, LISTS, TOTALS, WHERE, RATES)
-    check(found, best_of(children, 3))
+    assert_beam(found, best_of(children, 3))
 
 
 def test_the_best_tokens_of_a_beam():

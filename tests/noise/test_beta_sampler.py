@@ -136,4 +136,6 @@ def test_draws_do_not_depend_on_the_shard():
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
         "PYTHONPATH": str(root),
     }
-    subprocess.run([sys.executable, "-c", SHARDED], check=True, env=environment, timeout=120)
+    command = [sys.executable, "-c", SHARDED]
+    done = subprocess.run(command, env=environment, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
