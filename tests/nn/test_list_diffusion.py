@@ -61,7 +61,7 @@ def test_the_best_tokens_of_a_beam():
             value = float(total) + logs[0, made[0]] + logs[1, made[1]]
             children[made] = max(children.get(made, -np.inf), value)
     lists, totals = step_back(TOKEN, gains, lists, totals, WHERE, RATES)
-    check((lists[:8], totals[:8]), best_of_distinct(children, lists[:8], totals[:8]))
+    assert_beam((lists[:8], totals[:8]), best_of_distinct(children, lists[:8], totals[:8]))
 
 
 def best_of_distinct(children, lists, totals):
