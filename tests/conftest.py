@@ -23,3 +23,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         model = getattr(item, "callspec", None) and item.callspec.params.get("model")
         item.add_marker(pytest.mark.xdist_group(model or item.path.name))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Drop compiled programs after each file: a process holds only so many before XLA crashes."""
+    import jax  # after the flags above are set
+
+    yield
+    jax.clear_caches()

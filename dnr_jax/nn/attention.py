@@ -124,7 +124,7 @@ def attend(q: Array, k: Array, v: Array, where: Array, *, causal: bool) -> Array
     """
     seen = where[:, None, None, :]
     if causal:
-        seen = seen & np.tri(q.shape[1], k.shape[1], dtype=bool)
+        seen = seen & np.tri(q.shape[1], k.shape[1], dtype=bool)[None, None]
     q, k, v = (a.swapaxes(1, 2) for a in (q * q.shape[-1] ** -0.5, k, v))
     return _mixed(q, k, v, seen).swapaxes(1, 2)
 

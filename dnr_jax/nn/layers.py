@@ -38,7 +38,8 @@ class LayerNorm(nn.Module):
         """Normalise `float32 [..., D]`."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        return _normalised(x, scale, bias)
+        last = (*[1] * (x.ndim - 1), -1)
+        return _normalised(x, scale.reshape(last), bias.reshape(last))
 
 
 _EPSILON = 1e-6
@@ -62,7 +63,7 @@ def _backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
     pull = g * scale
     to_x = slope * (pull - _mean(pull) - unit * _mean(pull * unit))
     batch = tuple(range(g.ndim - 1))
-    return to_x, (g * unit).sum(batch), g.sum(batch)
+    return to_x, (g * unit).sum(batch, keepdims=True), g.sum(batch, keepdims=True)
 
 
 def _mean(x: Array) -> Array:

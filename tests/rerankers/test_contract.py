@@ -1,6 +1,7 @@
 """What every reranker of the table must hold, whatever it computes."""
 
-from functools import cache, partial
+from collections.abc import Iterator
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import factories
@@ -220,14 +221,16 @@ class Model:
         return self.score(self.params, batch.request, batch.scores)
 
 
-@cache
+@lru_cache(maxsize=1)
 def model_of(name: str) -> Model:
     return Model(CASES[name])
 
 
-@pytest.fixture(params=sorted(CASES))
-def model(request: pytest.FixtureRequest) -> Model:
-    return model_of(request.param)
+@pytest.fixture(params=sorted(CASES), scope="module")
+def model(request: pytest.FixtureRequest) -> Iterator[Model]:
+    """A model for all its tests, one model after the other: their programs fill the memory."""
+    yield model_of(request.param)
+    jax.clear_caches()
 
 
 def irregular(batch: Batch) -> Batch:
