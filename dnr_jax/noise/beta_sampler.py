@@ -9,8 +9,8 @@ from the Beta law (Kolmogorov-Smirnov, tested) is at most
     given shapes               5e-6                       2e-5
     learned shapes             1e-4                       2e-3
 
-where a million draws would show 1e-3. Rejection, as in `jax.random.beta`, costs some 40 times
-more on CPU and its gradient some 150 times more; it stays the way for a shape per element.
+where a million draws would show 1e-3. Rejection, as in `jax.random.beta`, costs 25 to 50 times
+more on CPU and its gradient 100 times more; it stays the way for a shape per element.
 """
 
 from __future__ import annotations
