@@ -133,7 +133,7 @@ def get_config() -> ConfigDict:
             "divergence": {
                 "name": "density",  # estimator of L_x, a name of dnr_jax.divergences.DIVERGENCES
                 "conditional": False,  # True: compare positives and negatives apart
-                "bandwidth": 0.05,  # density, density_exact, mmd: kernel width on [0, 1]
+                "bandwidth": 0.05,  # density*, mmd: kernel width on [0, 1]
                 "bins": 64,  # histogram only
                 "smoothing": 1e-3,  # histogram only: mass spread evenly over the bins
             },
