@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 def pytest_collection_modifyitems(items):
     """Give a worker whole files, or in the contract tests whole models: each compiles once."""
     for item in items:
-        model = getattr(item, "callspec", None) and item.callspec.params.get("model")
-        item.add_marker(pytest.mark.xdist_group(model or item.path.name))
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        group = params.get("model") or params.get("half") or item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True, scope="module")

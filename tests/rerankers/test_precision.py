@@ -1,7 +1,7 @@
 """bfloat16 compute over the table: near the float32 model, and float32 at every door."""
 
 import math
-from functools import cache
+from functools import lru_cache
 
 import factories
 import jax
@@ -34,14 +34,15 @@ class Half:
         return types.apply(self.reranker, params, request, scores)
 
 
-@cache
+@lru_cache(maxsize=1)
 def half_of(name):
     return Half(name)
 
 
-@pytest.fixture(params=LEARNED)
+@pytest.fixture(params=LEARNED, scope="module")
 def half(request):
-    return half_of(request.param)
+    yield half_of(request.param)
+    jax.clear_caches()
 
 
 def products(jaxpr):
