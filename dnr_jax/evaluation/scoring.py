@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from dnr_jax.data import loader
+from dnr_jax.metrics.pairs import check_precision
 from dnr_jax.types import Array, Batch, Params, Request
 
 
@@ -34,6 +35,7 @@ def score_split(
 
     Raises:
       ValueError: the split is empty, or `batch_size` is below 1.
+      TypeError: the logits have 16 bits.
     """
     count = batch.scores.shape[0]
     if count == 0:
@@ -46,7 +48,9 @@ def score_split(
 def _scan(apply_fn: Callable, params: Params, batch: Batch, rows: Array) -> Array:
     def step(carry, taken):
         part = loader.take(batch, taken)
-        return carry, apply_fn(params, part.request, part.scores).astype(jnp.float32)
+        logits = apply_fn(params, part.request, part.scores)
+        check_precision(logits)
+        return carry, logits.astype(jnp.float32)
 
     _, logits = jax.lax.scan(step, None, rows)
     return logits.reshape(-1, logits.shape[-1])

@@ -18,9 +18,10 @@ from dnr_jax import ops
 from dnr_jax.data import loader
 from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import mean_ndcg, score_split
+from dnr_jax.experiment.first_step import FirstStep
 from dnr_jax.experiment.players import NO_NOISE, Players, Score
 from dnr_jax.experiment.rows import Row
-from dnr_jax.io import checkpoints
+from dnr_jax.io import checkpoints, compiled
 from dnr_jax.io.run_folder import RunFolder
 from dnr_jax.training.epoch import make_epoch, schedule, seed_axis, stack_states
 from dnr_jax.training.phases import Phase, Plan, Progress, Record, finished, fit, start
@@ -41,13 +42,18 @@ def train(row: Row, players: Players, prepared: Prepared, run: RunFolder) -> Pro
       ValueError: the batch does not fit the training split, or a checkpoint is torn beyond repair.
       NonFiniteError: a loss or gradient is not finite; the last good checkpoint is kept.
     """
+    began = time.monotonic()
     data = jax.device_put(_plain(prepared.splits["train"].batch))
     lengths = [stage_epochs(row.config, stage) for stage in players.stages]
     progress: Progress | None = None
-    with tqdm(total=sum(lengths), desc=row.label, unit="epoch", leave=False) as bar:
+    with (
+        compiled.counted() as count,
+        tqdm(total=sum(lengths), desc=row.label, unit="epoch", leave=False) as bar,
+    ):
+        first = FirstStep(row, run, count, began)
         for number, stage in enumerate(players.stages):
             place = _Place(row, stage, number, number == len(lengths) - 1, sum(lengths[:number]))
-            progress = _train_stage(place, players, progress, data, prepared, run, bar)
+            progress = _train_stage(place, players, progress, data, prepared, run, bar, first)
     assert progress is not None
     return progress
 
@@ -74,11 +80,12 @@ def _train_stage(
     prepared: Prepared,
     run: RunFolder,
     bar: tqdm,
+    first: FirstStep,
 ) -> Progress:
     config, entries = place.row.config, entries_of(place.row.config)
     seeds = [entry.seed for entry in entries]
     plan = make_plan(config, players, place.stage, count=data.scores.shape[0], seeds=seeds)
-    states = _initial_states(place, players, before, data, entries)
+    states = _initial_states(place, players, before, prepared, entries)
     folder = run.checkpoints(place.row.key)
     folder = folder if place.last else folder / place.stage.name
     progress = _restore(folder, start(states, len(entries)))
@@ -93,7 +100,7 @@ def _train_stage(
         else _loss_validator(place.stage, prepared, config)
     )
     save = _saver(place, run, folder, entries, bar)
-    return fit(progress, data, plan, validate, save)
+    return fit(progress, data, first.noted(plan), validate, save)
 
 
 class Entry(NamedTuple):
@@ -115,12 +122,22 @@ def best_trial(progress: Progress, config: dict[str, Any]) -> tuple[Progress, fl
     The first of equally good ones wins.
     """
     factors, seeds = config["train"]["learning_rate_factors"], config["train"]["seeds"]
+    if len(factors) == 1:
+        return progress, float(factors[0])
     means = np.asarray(progress.best_value).reshape(len(factors), seeds).mean(axis=1)
     number = int(np.argmax(means))
-    mine = slice(number * seeds, (number + 1) * seeds)
-    arrays = replace(progress, epoch=jnp.broadcast_to(progress.epoch, len(factors) * seeds))
-    chosen = jax.tree.map(lambda leaf: leaf[mine], arrays)
-    return replace(chosen, epoch=progress.epoch), float(factors[number])
+    return _part(progress, number * seeds, seeds), float(factors[number])
+
+
+@partial(jax.jit, static_argnums=2)
+def _part(progress: Progress, start: Array, count: int) -> Progress:
+    """Take `count` entries from `start` on."""
+
+    def cut(leaf: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(leaf, start, count)
+
+    parts = jax.tree.map(cut, replace(progress, epoch=progress.best_epoch))
+    return replace(parts, epoch=progress.epoch)
 
 
 def seed_numbers(config: dict[str, Any]) -> list[int]:
@@ -215,19 +232,26 @@ def _initial_states(
     place: _Place,
     players: Players,
     before: Progress | None,
-    data: Batch,
+    prepared: Prepared,
     entries: list[Entry],
 ) -> TrainState:
     """Stack the first states of all entries; an entry's state does not depend on the others."""
-    example = jax.tree.map(lambda array: array[:1], data)
+    example = jax.tree.map(lambda array: np.asarray(array[:1]), prepared.splits["train"].batch)
     optimizer = players.optimizer(groups=place.stage.groups)
     parts = (players.reranker, players.generator, optimizer, example)
-    fresh = {seed: init_state(jax.random.key(seed), *parts) for seed, _ in entries}
-    states = stack_states([replace(fresh[e.seed], rate=jnp.float32(e.rate)) for e in entries])
-    if before is None:
-        return states
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, place.number))(states.key)
-    learned = jax.tree.map(jnp.copy, before.best_params)
+    # Runs once a seed: not worth optimising.
+    options = {"xla_backend_optimization_level": 0}
+    fresh = jax.jit(lambda key: init_state(key, *parts), compiler_options=options)
+    made = {seed: fresh(jax.random.key(seed)) for seed, _ in entries}
+    states = stack_states([replace(made[e.seed], rate=np.float32(e.rate)) for e in entries])
+    return states if before is None else _go_on(states, before.best_params, place.number)
+
+
+@jax.jit
+def _go_on(states: TrainState, learned: Params, stage: int) -> TrainState:
+    """Start a stage from what was learned before it, with keys of its own."""
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, stage))(states.key)
+    learned = jax.tree.map(jnp.copy, learned)
     return replace(states, params=states.params | {"reranker": learned}, key=keys)
 
 
