@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dnr_jax.data import loader
+from dnr_jax.metrics.pairs import check_precision
 from dnr_jax.types import Array, Batch, Params, Request
 
 ApplyFn = Callable[[Params, Request, Array], Array]
@@ -31,6 +32,7 @@ def score_split(apply_fn: ApplyFn, params: Params, batch: Batch, *, batch_size: 
 
     Raises:
       ValueError: the split is empty, or `batch_size` is below 1.
+      TypeError: the logits have 16 bits.
     """
     count = batch.scores.shape[0]
     if count == 0:
@@ -83,6 +85,8 @@ def _scan(
 ) -> Array:
     def step(carry, taken):
         part = take(batch, taken)
-        return carry, apply_fn(params, part.request, part.scores).astype(jnp.float32)
+        logits = apply_fn(params, part.request, part.scores)
+        check_precision(logits)
+        return carry, logits.astype(jnp.float32)
 
     return jax.lax.scan(step, None, rows)[1]

@@ -170,10 +170,13 @@ def _check_items(items: np.ndarray, item_vectors: np.ndarray, popularity: np.nda
 
 
 def _chunks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Cut arrays along their first axis into chunks of one size, the last filled up with zeros."""
+    """Cut arrays along their first axis into chunks of one size, the last filled up with zeros.
+
+    A chunk is a power of two, so that splits of nearly one size share their compiled programs.
+    """
     count = len(arrays[0])
-    size = min(count, CHUNK)
-    for start in range(0, count, max(size, 1)):
+    size = min(1 << max(count - 1, 0).bit_length(), CHUNK)
+    for start in range(0, count, size):
         missing = max(0, start + size - count)
         parts = (np.asarray(array[start : start + size]) for array in arrays)
         yield tuple(np.pad(p, [(0, missing)] + [(0, 0)] * (p.ndim - 1)) for p in parts)

@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import audit, render
 from dnr_jax.experiment import checks, datasets, players, scoring, training
 from dnr_jax.experiment.meter import Meter
 from dnr_jax.experiment.rows import Row, resolve
-from dnr_jax.io import json_files, run_folder
+from dnr_jax.io import compiled, json_files, run_folder
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,7 +59,7 @@ def run(config: Mapping[str, Any], workdir: Path, meter: Meter | None = None) ->
     """
     rows = resolve(config)
     checks.check(config, rows)
-    _cache_compiled_programs(Path(config["cache"]))
+    compiled.keep(Path(config["cache"]).expanduser() / "compiled")
     with run_folder.open_run(workdir, config) as folder:
         prepared = datasets.prepare(config)
         checks.check_sizes(config, prepared)
@@ -82,8 +80,17 @@ def _finish_row(
     row: Row, team: players.Players, prepared: Prepared, folder: run_folder.RunFolder
 ) -> None:
     trivial = row.config["reranker"]["name"] in players.TRIVIAL
-    progress = None if trivial else training.train(row, team, prepared, folder)
-    scoring.score_row(row, team, progress, prepared, folder)
+    with compiled.counted() as count:
+        progress = None if trivial else training.train(row, team, prepared, folder)
+        scoring.score_row(row, team, progress, prepared, folder)
+    folder.append_timings(
+        {
+            "row": row.key,
+            "programs": count.programs,
+            "programs_from_cache": count.from_cache,
+            "compile_seconds": count.seconds,
+        }
+    )
 
 
 def _audit(config: Mapping[str, Any], prepared: Prepared, folder: run_folder.RunFolder) -> None:
@@ -104,10 +111,3 @@ def _refuse_changed_data(prepared: Prepared, folder: run_folder.RunFolder) -> No
             f"{prepared.fingerprint}: the input files or the code that reads them have changed; "
             "choose another --workdir or delete this folder"
         )
-
-
-def _cache_compiled_programs(cache: Path) -> None:
-    """Keep compiled programs between runs: the second start is several times faster."""
-    jax.config.update("jax_compilation_cache_dir", str(cache.expanduser() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
+from scipy.special import expit
 
 from dnr_jax.data.store import Prepared, Split
 from dnr_jax.evaluation import Evaluation, evaluate, score_split, score_stream
@@ -48,13 +48,14 @@ def score_row(
     began, rate = time.monotonic(), 1.0
     if progress is not None:
         progress, rate = best_trial(progress, row.config)
+    requests = max(len(prepared.splits[name].request_id) for name in EVALUATED)
     records: list[dict[str, Any]] = []
     columns: list[dict[str, np.ndarray]] = []
     for number, seed in enumerate(_seeds(row)):
         best = {} if progress is None else _seed(progress.best_params, number)
         for name in EVALUATED:
             split = prepared.splits[name]
-            logits = _score(players, best, split, row.config)
+            logits = _score(players, best, split, row.config, requests)
             found = _evaluate(logits, split, prepared, row.config)
             extra = _extra(players, found, progress, number, best, rate)
             records.append(_record(row, name, seed, found) | extra)
@@ -83,18 +84,29 @@ def _seeds(row: Row) -> list[int]:
     return seeds[:1] if name in TRIVIAL else seeds
 
 
+@jax.jit
 def _seed(stacked: Params, number: int) -> Params:
     return jax.tree.map(lambda leaf: leaf[number], stacked)
 
 
-def _score(players: Players, params: Params, split: Split, config: dict[str, Any]) -> np.ndarray:
-    size, batches = config["eval"]["batch_size"], config["train"]["stream"]
-    if not batches:
-        return np.asarray(score_split(players.score, params, split.batch, batch_size=size))
-    put = partial(sharding.put_batches, players.layout)
-    return score_stream(
-        players.score, params, split.batch, batch_size=size, batches=batches, put=put
-    )
+def _score(
+    players: Players, params: Params, split: Split, config: dict[str, Any], requests: int
+) -> np.ndarray:
+    """Score a split, filled up to `requests`: then one compiled program serves all splits."""
+    count, size = len(split.request_id), config["eval"]["batch_size"]
+    batches = config["train"]["stream"]
+    if batches:
+        put = partial(sharding.put_batches, players.layout)
+        return score_stream(
+            players.score, params, split.batch, batch_size=size, batches=batches, put=put
+        )
+    filled = jax.tree.map(lambda array: _fill(array, requests), split.batch)
+    return np.asarray(score_split(players.score, params, filled, batch_size=size))[:count]
+
+
+def _fill(array: np.ndarray, rows: int) -> np.ndarray:
+    """Add rows of zeros, which are empty requests."""
+    return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
 def _evaluate(
@@ -137,7 +149,7 @@ def _extra(
     if progress is None:
         return record
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    best = int(progress.best_epoch[number])
+    best = int(np.asarray(progress.best_epoch)[number])
     return record | {"best_epoch": best, "parameters": size, "learning_rate_factor": rate}
 
 
@@ -165,9 +177,9 @@ def _analysis(
     arrays = {
         "scores": np.asarray(split.batch.scores),
         "labels": np.asarray(split.batch.labels),
-        "probabilities": np.asarray(jax.nn.sigmoid(jnp.asarray(logits))),
+        "probabilities": expit(logits),
     }
-    batch, key = jax.tree.map(jnp.asarray, split.batch), jax.random.key(config["seed"])
+    batch, key = jax.tree.map(np.asarray, split.batch), jax.random.key(config["seed"])
     if players.heuristic is not None:
         arrays["generated_phase1"] = _generate(players.heuristic.sample, {}, key, batch)
     if players.generator is not None:

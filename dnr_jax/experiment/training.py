@@ -17,16 +17,17 @@ from tqdm.auto import tqdm
 from dnr_jax.data import loader
 from dnr_jax.data.store import Prepared
 from dnr_jax.experiment import validation
+from dnr_jax.experiment.first_step import FirstStep
 from dnr_jax.experiment.players import NO_NOISE, Players
 from dnr_jax.experiment.rows import Row
-from dnr_jax.io import checkpoints
+from dnr_jax.io import checkpoints, compiled
 from dnr_jax.io.run_folder import RunFolder
 from dnr_jax.training import sharding
 from dnr_jax.training.epoch import make_epoch, schedule, seed_axis, stack_states
 from dnr_jax.training.phases import Phase, Plan, Progress, Record, finished, fit, start
 from dnr_jax.training.step import Game, TrainState, init_state, make_step
 from dnr_jax.training.stream import streamed
-from dnr_jax.types import Batch, Noise, Stage
+from dnr_jax.types import Array, Batch, Noise, Params, Stage
 
 
 def train(row: Row, players: Players, prepared: Prepared, run: RunFolder) -> Progress:
@@ -42,15 +43,20 @@ def train(row: Row, players: Players, prepared: Prepared, run: RunFolder) -> Pro
       ValueError: the batch does not fit the training split, or a checkpoint is torn beyond repair.
       NonFiniteError: a loss or gradient is not finite; the last good checkpoint is kept.
     """
+    began = time.monotonic()
     data = prepared.splits["train"].batch
     if not row.config["train"]["stream"]:
         data = sharding.replicate(players.layout, validation.plain(data))
     lengths = [stage_epochs(row.config, stage) for stage in players.stages]
     progress: Progress | None = None
-    with tqdm(total=sum(lengths), desc=row.label, unit="epoch", leave=False) as bar:
+    with (
+        compiled.counted() as count,
+        tqdm(total=sum(lengths), desc=row.label, unit="epoch", leave=False) as bar,
+    ):
+        first = FirstStep(row, run, count, began)
         for number, stage in enumerate(players.stages):
             place = _Place(row, stage, number, number == len(lengths) - 1, sum(lengths[:number]))
-            progress = _train_stage(place, players, progress, data, prepared, run, bar)
+            progress = _train_stage(place, players, progress, data, prepared, run, bar, first)
     assert progress is not None
     return progress
 
@@ -77,6 +83,7 @@ def _train_stage(
     prepared: Prepared,
     run: RunFolder,
     bar: tqdm,
+    first: FirstStep,
 ) -> Progress:
     config, entries = place.row.config, entries_of(place.row.config)
     seeds = [entry.seed for entry in entries]
@@ -96,7 +103,7 @@ def _train_stage(
         else validation.minus_loss(players, place.stage, prepared, config)
     )
     save = _saver(place, run, folder, entries, bar)
-    return fit(progress, data, plan, validate, save)
+    return fit(progress, data, first.noted(plan), validate, save)
 
 
 class Entry(NamedTuple):
@@ -118,12 +125,22 @@ def best_trial(progress: Progress, config: dict[str, Any]) -> tuple[Progress, fl
     The first of equally good ones wins.
     """
     factors, seeds = config["train"]["learning_rate_factors"], config["train"]["seeds"]
+    if len(factors) == 1:
+        return progress, float(factors[0])
     means = np.asarray(progress.best_value).reshape(len(factors), seeds).mean(axis=1)
     number = int(np.argmax(means))
-    mine = slice(number * seeds, (number + 1) * seeds)
-    arrays = replace(progress, epoch=jnp.broadcast_to(progress.epoch, len(factors) * seeds))
-    chosen = jax.tree.map(lambda leaf: leaf[mine], arrays)
-    return replace(chosen, epoch=progress.epoch), float(factors[number])
+    return _part(progress, number * seeds, seeds), float(factors[number])
+
+
+@partial(jax.jit, static_argnums=2)
+def _part(progress: Progress, start: Array, count: int) -> Progress:
+    """Take `count` entries from `start` on."""
+
+    def cut(leaf: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(leaf, start, count)
+
+    parts = jax.tree.map(cut, replace(progress, epoch=progress.best_epoch))
+    return replace(parts, epoch=progress.epoch)
 
 
 def seed_numbers(config: dict[str, Any]) -> list[int]:
@@ -188,18 +205,25 @@ def _initial_states(
     entries: list[Entry],
 ) -> TrainState:
     """Stack the first states of all entries; an entry's state does not depend on the others."""
-    example = jax.tree.map(lambda a: jnp.asarray(a[:1]), prepared.splits["train"].batch)
+    example = jax.tree.map(lambda array: np.asarray(array[:1]), prepared.splits["train"].batch)
     optimizer = players.optimizer(groups=place.stage.groups)
     parts = (players.reranker, players.generator, optimizer, example)
     make = partial(sharding.build, players.layout, lambda key: init_state(key, *parts))
     fresh = {seed: make(jax.random.key(seed)) for seed, _ in entries}
-    states = stack_states([replace(fresh[e.seed], rate=jnp.float32(e.rate)) for e in entries])
-    keys, learned = states.key, states.params["reranker"]
-    if before is not None:
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, place.number))(keys)
-        learned = before.best_params
-    if place.stage.begin is not None:
-        learned = jax.vmap(place.stage.begin)(learned)
+    states = stack_states([replace(fresh[e.seed], rate=np.float32(e.rate)) for e in entries])
+    if before is None and place.stage.begin is None:
+        return states
+    learned = states.params["reranker"] if before is None else before.best_params
+    return _go_on(states, learned, place.number, place.stage.begin)
+
+
+@partial(jax.jit, static_argnums=3)
+def _go_on(
+    states: TrainState, learned: Params, stage: int, begin: Callable[[Params], Params] | None
+) -> TrainState:
+    """Start a stage from parameters learned before it, with keys of its own."""
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, stage))(states.key)
+    learned = learned if begin is None else jax.vmap(begin)(learned)
     # Copies, as the states are donated: two leaves may not share what one of them is made of.
     learned = jax.tree.map(jnp.copy, learned)
     return replace(states, params=states.params | {"reranker": learned}, key=keys)

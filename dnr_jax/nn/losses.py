@@ -23,7 +23,8 @@ def bce(logits: Array, labels: Array, weights: Array) -> Array:
       weights: w, `float32 [B, N]` >= 0.
     """
     chex.assert_equal_shape([logits, labels, weights])
-    safe = jnp.where(weights > 0, logits, 0.0).astype(jnp.float32)
+    safe = jnp.where(weights > 0, logits, 0.0)
+    safe = safe.astype(jnp.promote_types(safe.dtype, jnp.float32))
     return ops.weighted_mean(jax.nn.softplus(safe) - labels * safe, weights)
 
 

@@ -75,7 +75,7 @@ class Pointer(nn.Module):
           drop: dropout, on e.
         """
         items = drop(self.early_entry(tokens, scores))
-        nothing = jnp.zeros((items.shape[0], 1, self.width))
+        nothing = jnp.zeros((items.shape[0], 1, self.width), items.dtype)
         state, _ = self.cell((nothing, nothing), nothing)
         return self._point(self.of_item(items), state, scores)[:, 0]
 
@@ -105,7 +105,7 @@ class Pointer(nn.Module):
             last = jnp.einsum("bln,bnd->bld", choice.astype(items.dtype), items)
             return _Progress(memory, last, now.left & ~choice), record
 
-        nothing = jnp.zeros((*noise.shape[:2], self.width))
+        nothing = jnp.zeros((*noise.shape[:2], self.width), items.dtype)
         left = jnp.broadcast_to(where[:, None], (*noise.shape[:2], noise.shape[-1]))
         # What a step holds is [B, L, N, D]: computed again for the gradient, not kept K times.
         loop = nn.scan(

@@ -134,6 +134,7 @@ def check_finite(terms: Terms, *, first_step: int, seeds: list[int]) -> None:
     )
 
 
+@jax.jit
 def stack_states(states: list[TrainState]) -> TrainState:
-    """Stack the states of single seeds along a new leading axis."""
+    """Stack the states of single seeds along a new leading axis; one program, not one a leaf."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)

@@ -7,6 +7,7 @@ it with the learned one (DNR, arXiv 2509.18736, section on training).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -71,12 +72,13 @@ Validate = Callable[[Params], Array]
 OnEpoch = Callable[[Progress, Record], Any]
 
 
+@partial(jax.jit, static_argnums=1)
 def start(states: TrainState, seeds: int) -> Progress:
     """Wrap freshly initialised states; the best parameters are a copy, as states are donated."""
     return Progress(
         states=states,
         best_params=jax.tree.map(jnp.copy, states.params["reranker"]),
-        best_value=jnp.full(seeds, -jnp.inf),
+        best_value=jnp.full(seeds, -jnp.inf, jnp.float32),
         best_epoch=jnp.zeros(seeds, jnp.int32),
         epoch=jnp.zeros((), jnp.int32),
     )
@@ -117,7 +119,7 @@ def finished(progress: Progress, plan: Plan) -> bool:
     if epoch >= plan.epochs:
         return True
     phase_start = plan.lambda_e if plan.phases[1] is not None else 0
-    last_improvement = max(int(np.max(progress.best_epoch)), phase_start)
+    last_improvement = max(int(np.asarray(progress.best_epoch).max()), phase_start)
     return 0 < plan.patience <= epoch - last_improvement
 
 
@@ -128,12 +130,13 @@ def _run_epoch(
     phase = learned if learned is not None and epoch >= plan.lambda_e else plan.phases[0]
     count = data.scores.shape[0]
     rows = rows_of_epoch(count, plan.batch_size, phase.plan, seeds=plan.seeds, epoch=epoch)
-    first_step = int(states.step[0])  # read before the states are donated
+    first_step = int(np.asarray(states.step)[0])  # read before the states are donated
     states, terms = phase.run(states, data, rows, phase.plan.turns)
     check_finite(terms, first_step=first_step, seeds=plan.seeds)
     return states, epoch_means(terms, phase.plan.turns)
 
 
+@jax.jit
 def _keep_best(progress: Progress, states: TrainState, value: Array) -> Progress:
     better = value > progress.best_value
 

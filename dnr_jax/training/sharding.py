@@ -117,12 +117,14 @@ def put_batches(layout: Layout, data: Batch, rows: np.ndarray) -> Batch:
 def build(layout: Layout, make: Callable[..., Any], *inputs: Any) -> Any:
     """Compute `make(*inputs)`, parameters or training state, where its arrays belong.
 
-    On many devices it is one program, so that no table is ever whole on one device.
+    It is one program, so that on many devices no table is ever whole on one of them; not
+    optimised, as it runs once or a few times.
     """
+    quickly = {"xla_backend_optimization_level": 0}
     if layout.alone:
-        return make(*inputs)
+        return jax.jit(make, compiler_options=quickly)(*inputs)
     where = shardings(layout, jax.eval_shape(make, *inputs))
-    return jax.jit(make, out_shardings=where)(*inputs)
+    return jax.jit(make, out_shardings=where, compiler_options=quickly)(*inputs)
 
 
 def shardings(layout: Layout, tree: Any) -> Any:

@@ -10,7 +10,8 @@ from dnr_jax import evaluation
 
 def score(params, request, scores):
     items = request.candidates[..., 0].astype(jnp.float32)
-    return (params * scores + 1e-3 * items + request.user[:, :1]).astype(jnp.bfloat16)
+    # Sums of few bits, so that no order of operations rounds them.
+    return jnp.round(64 * params * scores) + items / 1024 + request.user[:, :1]
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100, 101, 5000])
@@ -20,7 +21,15 @@ def test_every_request_comes_back_once_and_in_order(prepared, batch_size):
     expected = score(2.0, split.batch.request, split.batch.scores)
     assert logits.shape == (101, 20)
     assert logits.dtype == jnp.float32
-    np.testing.assert_array_equal(logits, expected.astype(jnp.float32))
+    np.testing.assert_array_equal(logits, expected)
+
+
+def test_half_precision_logits_are_refused(prepared):
+    batch = prepared.splits["test"].batch
+    with pytest.raises(TypeError, match="16 bits"):
+        evaluation.score_split(
+            lambda *inputs: score(*inputs).astype(jnp.bfloat16), 1.0, batch, batch_size=64
+        )
 
 
 def test_seeds_are_a_vmapped_axis(prepared):

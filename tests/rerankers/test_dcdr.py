@@ -124,7 +124,7 @@ def test_the_draws_of_a_request_are_its_own(name):
         ({"heads": 3}, "width 8 is not a multiple of heads 3"),
         ({"beam": 0}, "beam 0 must be at least 1"),
         ({"noise_steps": 0}, "noise_steps 0"),
-        ({"list_noise": "swap"}, "list_noise 'swap' is unknown: choose one of"),
+        ({"list_noise": "swap"}, "list noise 'swap' is unknown: choose one of"),
         ({"first_beta": 0.0}, "first_beta 0.0, last_beta 0.5 must rise within"),
         ({"first_beta": 0.6}, "first_beta 0.6, last_beta 0.5 must rise within"),
         ({"last_beta": 1.0}, "last_beta 1.0 must rise within"),
