@@ -5,7 +5,7 @@ Steps count from 0: step t of T adds noise to what step t - 1 left, and step T -
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,13 +85,13 @@ class StepEmbedding(nn.Module):
     total: int
 
     @nn.compact
-    def __call__(self, steps: Array) -> Array:
-        """Map `steps` `[B]` to `float32 [B, D]`."""
+    def __call__(self, steps: Array, dtype: Any) -> Array:
+        """Map `steps` `[B]` to `[B, D]` of `dtype`."""
         half = (self.width + 1) // 2
         frequencies = _LONGEST_PERIOD ** (-np.arange(half, dtype=np.float32) / half)
         angles = (steps * (_FINEST / self.total))[:, None] * frequencies[None]
         waves = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-        return Dense(self.width)(nn.silu(Dense(4 * self.width)(waves)))
+        return Dense(self.width)(nn.silu(Dense(4 * self.width)(waves.astype(dtype))))
 
 
 class Approximator(nn.Module):
@@ -126,7 +126,7 @@ class Approximator(nn.Module):
           drop: dropout.
         """
         width = noisy.shape[-1]
-        disturbance = noisy + StepEmbedding(width, self.total)(steps)
+        disturbance = noisy + StepEmbedding(width, self.total)(steps, events.dtype)
         x = events + mix * disturbance[:, None]
         for number in range(self.layers):
             keys = queries = LayerNorm()(x)

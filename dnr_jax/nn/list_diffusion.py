@@ -17,6 +17,7 @@ from dnr_jax import ops
 from dnr_jax.nn.attention import Transformer
 from dnr_jax.nn.diffusion import StepEmbedding
 from dnr_jax.nn.dropout import Drop, identity
+from dnr_jax.nn.layers import Dense
 from dnr_jax.nn.list_noise import (
     Rates,
     noise_by_swaps,
@@ -80,14 +81,14 @@ class Denoiser(nn.Module):
         initial = nn.initializers.normal(0.02)
         places = self.param("places", initial, (size, width))
         feedback = self.param("feedback", initial, (3, width))
-        step = StepEmbedding(width, self.total)(steps)[:, None]
+        step = StepEmbedding(width, self.total)(steps, items.dtype)[:, None]
         known = places[None] + jnp.take(feedback, condition, axis=0) + step
         flat = lists.reshape(-1, size)
         tokens = (take_items(items, lists) + known[:, None]).reshape(*flat.shape, width)
         encoder = Transformer(self.layers, self.heads, self.feed_forward, causal=False)
         encoded = encoder(tokens, flat >= 0, drop=drop).reshape(*lists.shape, width)
-        queries = nn.Dense(width, name="slot")(encoded)
-        keys = nn.Dense(width, name="item")(items)
+        queries = Dense(width, name="slot")(encoded)
+        keys = Dense(width, name="item")(items)
         return jnp.einsum("bwkd,bnd->bwkn", queries, keys) / jnp.sqrt(width)
 
 

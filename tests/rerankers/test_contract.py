@@ -183,6 +183,10 @@ CASES = {
 }
 
 
+# Run op by op too: between them they use every block, and each op costs a compilation.
+EAGER = ["dlcm", "gru4rec_early", "nar4rec", "prm", "setrank_ordinal"]
+
+
 class Model:
     """A built case with its compiled functions; made once per case."""
 
@@ -294,10 +298,16 @@ def test_order_of_candidates(model):
     assert same != model.case.order_aware
 
 
-def test_jit_equals_eager(model):
+def test_no_rank_is_promoted_silently(model):
     batch = model.batch
     with jax.numpy_rank_promotion("raise"):
-        eager = model.apply(model.params, batch.request, batch.scores)
+        assert jax.make_jaxpr(model.apply)(model.params, batch.request, batch.scores).jaxpr.eqns
+
+
+@pytest.mark.parametrize("model", EAGER, indirect=True)
+def test_jit_equals_eager(model):
+    batch = model.batch
+    eager = model.apply(model.params, batch.request, batch.scores)
     np.testing.assert_allclose(model.logits(batch), eager, rtol=1e-4, atol=1e-5)
 
 
