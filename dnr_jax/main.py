@@ -10,6 +10,9 @@
 A run writes its config, environment, metrics, checkpoints, results, tables and plots to --workdir.
 Started again with the same --workdir it goes on where it was and ends with the same numbers.
 
+Several processes, on one machine or many, train one run together: start the same command in each
+with --coordinator=HOST:PORT --processes=N --process=I, I from 0. The first writes to --workdir.
+
 Any knob of the config is set by --config.SECTION.KNOB=VALUE. The knobs, with their defaults and
 meanings, stand in configs/common.py and in the config file itself.
 """
@@ -30,6 +33,13 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "run folder; default: runs/CONFIG-PRESET-PROTOCOL in the current folder"
 )
+
+
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of the first process, in a run of several processes"
+)
+_PROCESSES = flags.DEFINE_integer("processes", 1, "how many processes run together")
+_PROCESS = flags.DEFINE_integer("process", 0, "which of them this is, from 0")
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -71,6 +81,8 @@ def _main(_: list[str]) -> None:
 
     workdir = Path(_WORKDIR.value or _default_workdir())
     try:
+        if _COORDINATOR.value:
+            experiment.join(_COORDINATOR.value, processes=_PROCESSES.value, process=_PROCESS.value)
         folders = experiment.run_all(_CONFIG.value.to_dict(), workdir)
     except (ValueError, FileNotFoundError, ArithmeticError) as error:
         sys.exit(f"error: {error}")
@@ -87,7 +99,7 @@ def _log_plainly() -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("dnr_jax")
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.WARNING if _PROCESS.value else logging.INFO)
     logger.propagate = False
 
 

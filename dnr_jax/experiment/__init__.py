@@ -7,12 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import audit, render
-from dnr_jax.experiment import checks, datasets, players, scoring, training
+from dnr_jax.experiment import checks, datasets, players, processes, scoring, training
 from dnr_jax.experiment.meter import Meter
+from dnr_jax.experiment.processes import join
 from dnr_jax.experiment.rows import Row, resolve
 from dnr_jax.io import compiled, json_files, run_folder
+
+__all__ = ["join", "run", "run_all"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -23,8 +28,11 @@ def run_all(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     One protocol fills `workdir` itself, several a folder each in it, named like the protocol. All
     are checked before the first is run, and one that has been run before is not run again.
 
+    In a run of several processes (`join`) all call this with the same config, and the first alone
+    writes to `workdir`.
+
     Returns:
-      The run folders, in the order given.
+      The run folders, in the order given; none in a process that is not the first.
 
     Raises:
       ValueError, FileNotFoundError, NonFiniteError: see `run`.
@@ -41,7 +49,7 @@ def run_all(config: Mapping[str, Any], workdir: Path) -> list[Path]:
         if len(names) > 1:
             _LOG.info("protocol %d of %d: %s", number, len(names), names[number - 1])
         run(part, folder, meter)
-    return folders
+    return folders if processes.is_first() else []
 
 
 def run(config: Mapping[str, Any], workdir: Path, meter: Meter | None = None) -> None:
@@ -60,20 +68,28 @@ def run(config: Mapping[str, Any], workdir: Path, meter: Meter | None = None) ->
     rows = resolve(config)
     checks.check(config, rows)
     compiled.keep(Path(config["cache"]).expanduser() / "compiled")
-    with run_folder.open_run(workdir, config) as folder:
-        prepared = datasets.prepare(config)
+    with (
+        processes.folder(workdir) as place,
+        run_folder.open_run(place, config) as folder,
+    ):
+        prepared = processes.first_then_all(lambda: datasets.prepare(config))
         checks.check_sizes(config, prepared)
         teams = players.build_all(rows, prepared)
         _audit(config, prepared, folder)
         meter = meter or Meter(len(rows))
         for row, team in zip(rows, teams, strict=True):
             _LOG.info("%s", meter.begin(row.label))
-            if not scoring.is_done(row, folder):
+            if not processes.of_first(np.asarray(scoring.is_done(row, folder))):
                 _finish_row(row, team, prepared, folder)
                 meter.worked()
-        records, columns = scoring.collect(rows, folder)
-        folder.write_per_request(columns)
-        folder.write_json(run_folder.RESULTS, {"data": prepared.fingerprint, "rows": records})
+        if processes.is_first():
+            _write_results(rows, prepared, folder)
+
+
+def _write_results(rows: list[Row], prepared: Prepared, folder: run_folder.RunFolder) -> None:
+    records, columns = scoring.collect(rows, folder)
+    folder.write_per_request(columns)
+    folder.write_json(run_folder.RESULTS, {"data": prepared.fingerprint, "rows": records})
 
 
 def _finish_row(

@@ -69,11 +69,12 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
     for section, names in at_least_one.items():
         for name in names:
             _at_least(f"{section}.{name}", config[section][name], 1)
-    for name in ("lambda_e", "patience"):
+    for name in ("lambda_e", "patience", "stream"):
         _at_least(f"train.{name}", config["train"][name], 0)
     for name, value in config["objective"].items():
         _at_least(f"objective.{name}", value, 0)
     _at_least("seed", config["seed"], 0)
+    _at_least("devices.count", config["devices"]["count"], 0)
 
 
 def _check_optimizer(player: str, settings: Mapping[str, float]) -> None:

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from dnr_jax.data import loader
 from dnr_jax.data.store import Prepared
-from dnr_jax.experiment import validation
+from dnr_jax.experiment import processes, validation
 from dnr_jax.experiment.first_step import FirstStep
 from dnr_jax.experiment.players import NO_NOISE, Players
 from dnr_jax.experiment.rows import Row
@@ -91,7 +91,7 @@ def _train_stage(
     states = _initial_states(place, players, before, prepared, entries)
     folder = run.checkpoints(place.row.key)
     folder = folder if place.last else folder / place.stage.name
-    progress = _restore(folder, start(states, len(entries)))
+    progress = _restore(folder, start(states, len(entries)), players.layout)
     bar.set_description(place.row.label if place.last else place.name)
     bar.update(place.offset + int(progress.epoch) - bar.n)
     if finished(progress, plan):
@@ -229,9 +229,17 @@ def _go_on(
     return replace(states, params=states.params | {"reranker": learned}, key=keys)
 
 
-def _restore(folder: Any, fresh: Progress) -> Progress:
-    found = checkpoints.restore(folder, "last", fresh)
-    return fresh if found is None else found[0]
+def _restore(folder: Path, fresh: Progress, layout: sharding.Layout) -> Progress:
+    """Go on from the last checkpoint, if there is one; it may come from any number of devices."""
+    if layout.alone:
+        found = checkpoints.restore(folder, "last", fresh)
+        return fresh if found is None else found[0]
+    whole = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), fresh)
+    found = checkpoints.restore(folder, "last", whole)
+    if not processes.of_first(np.asarray(found is not None)):
+        return fresh
+    mine = processes.blank(whole) if found is None else found[0]
+    return sharding.place(layout, processes.of_first(mine))
 
 
 def _saver(
@@ -245,6 +253,7 @@ def _saver(
         epoch = int(progress.epoch)
         run.append_metrics(*_records(place, entries, epoch, record))
         improved = bool(np.any(np.asarray(progress.best_epoch) == epoch))
+        progress = processes.on_host(progress)
         metadata = {"row": key, "epoch": epoch, "valid": record["valid"].tolist()}
         if improved:
             checkpoints.save(folder, "best", progress.best_params, metadata)

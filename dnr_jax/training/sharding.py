@@ -127,6 +127,21 @@ def build(layout: Layout, make: Callable[..., Any], *inputs: Any) -> Any:
     return jax.jit(make, out_shardings=where, compiler_options=quickly)(*inputs)
 
 
+def place(layout: Layout, tree: Any) -> Any:
+    """Put a state that is whole in every process where it belongs; the result may be donated."""
+    if layout.alone:
+        return jax.device_put(tree)
+    return jax.tree.map(_scatter, tree, shardings(layout, tree))
+
+
+def _scatter(array: Any, where: NamedSharding) -> Array:
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        data = _scatter(jax.random.key_data(array), where)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, where, lambda index: host[index].copy())
+
+
 def shardings(layout: Layout, tree: Any) -> Any:
     """Tell where each leaf of parameters, optimiser state or anything with them inside lies."""
     return jax.tree_util.tree_map_with_path(

@@ -1,0 +1,293 @@
+"""How cost grows: with devices, requests, the catalogue, and data that stays on the host.
+
+  python -m benchmarks.scaling requests                     seconds an epoch
+  python -m benchmarks.scaling catalogue                    seconds a step
+  python -m benchmarks.scaling stream                       host against device, requests a second
+  python -m benchmarks.scaling devices --cpu-devices 8      the same numbers on each?
+  python -m benchmarks.scaling memory --cpu-devices 8       bytes a device, compiled but not run
+
+`--cpu-devices` splits the CPU into fake devices: they show placement, communication and equal
+numbers, and say nothing of speed, as they share its cores. Leave it out where there are real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import harness, standard_case
+from dnr_jax import rerankers
+from dnr_jax.data import loader
+from dnr_jax.training import sharding
+from dnr_jax.training.epoch import (
+    Epoch,
+    make_epoch,
+    rows_of_epoch,
+    schedule,
+    seed_axis,
+    stack_states,
+)
+from dnr_jax.training.optimizers import RERANKER, OptimizerSettings, two_player_optimizer
+from dnr_jax.training.step import Game, Step, TrainState, init_state, make_step
+from dnr_jax.training.stream import streamed
+from dnr_jax.types import Batch
+
+Row = dict[str, Any]
+ADAM = OptimizerSettings(1e-4, 1e-3, 5.0, 0.9, 0.98, 1e-6, 0.1, 10**6)
+SMALL = {"width": 16, "layers": 1, "history_layers": 1, "heads": 2, "feed_forward": 16}
+TINY = {"width": 8, "layers": 1, "history_layers": 1, "heads": 1, "feed_forward": 8}
+# `nn.embeddings.FeatureEmbedding` has its parameter in `request_encoder`; so do its moments.
+STATE_COPIES = 3
+
+
+class Work(NamedTuple):
+    """A plain PRM at the standard shapes, ready to train on a layout of devices."""
+
+    step: Step
+    start: Callable[[], TrainState]
+    layout: sharding.Layout
+
+
+def make_work(
+    example: Batch, *, items: int, devices: int = 1, shard_tables: bool = False, **sizes: Any
+) -> Work:
+    layout = sharding.make_layout(count=devices, shard_tables=shard_tables)
+    spec = standard_case.SPEC
+    spec = spec._replace(sizes=dict(spec.sizes) | {"item": items + 2})
+    knobs = standard_case.PRM | sizes
+    reranker = rerankers.build("prm", spec=sharding.rounded(spec, layout), **knobs)
+    optimizer = two_player_optimizer(ADAM, ADAM)
+    game = Game(reranker, None, None, None, lambda_m=0.0, lambda_adv=0.0, lambda_x=0.0)
+    first = jax.tree.map(lambda a: jnp.asarray(a[:1]), example)
+
+    def start() -> TrainState:
+        make = partial(
+            init_state, reranker=reranker, generator=None, optimizer=optimizer, example=first
+        )
+        return sharding.build(layout, make, jax.random.key(0))
+
+    step = sharding.split_step(layout, make_step(game, optimizer, plays=False))
+    return Work(step, start, layout)
+
+
+class Training:
+    """Epoch after epoch of one seed; a call runs one and returns what must be waited for."""
+
+    def __init__(self, work: Work, epoch: Epoch, data: Batch, count: int, batch_size: int):
+        self.plan = schedule(-(-count // batch_size), generator_updates=0, reranker_updates=1)
+        self._rows = partial(rows_of_epoch, count, batch_size, self.plan, seeds=[0])
+        self._epoch, self._data, self._number = epoch, data, 0
+        self._states = stack_states([work.start()])
+        self.losses: np.ndarray = np.zeros(0)
+
+    def __call__(self) -> TrainState:
+        rows, self._number = self._rows(epoch=self._number), self._number + 1
+        self._states, terms = self._epoch(self._states, self._data, rows, self.plan.turns)
+        self.losses = np.asarray(terms["direct"][0])
+        return self._states
+
+
+def resident(work: Work, data: Batch, batch_size: int) -> Training:
+    epoch = make_epoch(work.step, seeds=seed_axis())
+    held = sharding.replicate(work.layout, data)
+    return Training(work, epoch, held, len(data.scores), batch_size)
+
+
+def from_host(work: Work, data: Batch, batch_size: int, *, part: int) -> Training:
+    count = len(data.scores)
+    plan = schedule(-(-count // batch_size), generator_updates=0, reranker_updates=1)
+    put = partial(sharding.put_batches, work.layout)
+    epoch = make_epoch(work.step, seeds=seed_axis(), take=loader.pick)
+    return Training(work, streamed(epoch, plan, batches=part, put=put), data, count, batch_size)
+
+
+def slope(sizes: list[int], seconds: list[float]) -> float:
+    """Fit log(seconds) = slope log(size) + constant by least squares."""
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+def requests(smoke: bool) -> list[Row]:
+    """Seconds an epoch against the requests of the split: slope 1 = linear."""
+    sizes = [32, 64] if smoke else [512, 1024, 2048, 4096]
+    batch_size, knobs = (16, TINY) if smoke else (128, {})
+    runs = {}
+    for size in sizes:
+        data = standard_case.make_batch(size)
+        runs[size] = resident(make_work(data, items=standard_case.ITEMS, **knobs), data, batch_size)
+    timings = harness.time_in_turn({str(n): run for n, run in runs.items()}, repeats=2)
+    seconds = [timings[str(size)].best for size in sizes]
+    rows = [
+        {"requests": n, "seconds/epoch": s, "ms/request": 1e3 * s / n}
+        for n, s in zip(sizes, seconds, strict=True)
+    ]
+    return [row | {"slope of all": slope(sizes, seconds)} for row in rows]
+
+
+def catalogue(smoke: bool) -> list[Row]:
+    """Seconds a step against the items: a constant, and what Adam costs on every row."""
+    sizes = [1000, 4000] if smoke else [10**4, 10**5, 10**6, 2 * 10**6, 4 * 10**6]
+    knobs, batch_size = (TINY, 8) if smoke else (SMALL, 64)
+    rows: list[Row] = []
+    for items in sizes:
+        data = standard_case.make_batch(8 * batch_size, items=items)
+        work = make_work(data, items=items, **knobs)
+        run = resident(work, data, batch_size)
+        seconds = harness.time_calls(run, repeats=3).best / 8
+        table = items * knobs["width"] * 4
+        rows.append({"items": items, "table MB": table / 1e6, "ms/step": 1e3 * seconds})
+    base = rows[0]["ms/step"]
+    large = [row for row in rows if row["ms/step"] > 3 * base] or rows
+    fitted = slope([r["items"] for r in large], [r["ms/step"] for r in large])
+    return [
+        row | {"slope (steps > 3 x the first)": fitted, "fitted on": len(large)} for row in rows
+    ]
+
+
+def stream(smoke: bool) -> list[Row]:
+    """Requests a second with the split on the device, and with memory-mapped files."""
+    cases = {"d = 128, 2 + 2 layers": (2048, 128, {}), "d = 16, 1 + 1 layers": (8192, 128, SMALL)}
+    if smoke:
+        cases = {"smoke": (48, 16, TINY)}
+    rows: list[Row] = []
+    for name, (count, batch_size, knobs) in cases.items():
+        with tempfile.TemporaryDirectory() as folder:
+            data = mapped(standard_case.make_batch(count), Path(folder))
+            make = partial(make_work, data, items=standard_case.ITEMS, **knobs)
+            calls: dict[str, Any] = {"device": resident(make(), load(data), batch_size)}
+            for part in (1, 2) if smoke else (1, 4, 8):
+                calls[f"host, {part} a part"] = from_host(make(), data, batch_size, part=part)
+            timings = harness.time_in_turn(calls, repeats=2 if smoke else 3)
+        best = timings["device"].best
+        rows += [
+            {
+                "model": name,
+                "data": where,
+                "requests/s": count / timing.best,
+                "of device": best / timing.best,
+                "same losses": np.array_equal(calls[where].losses, calls["device"].losses),
+            }
+            for where, timing in timings.items()
+        ]
+    return rows
+
+
+def devices(smoke: bool) -> list[Row]:
+    """One epoch on 1, 2, 4, ... devices: equal losses, and requests a second."""
+    count, batch_size, knobs = (44, 16, TINY) if smoke else (2000, 128, SMALL)
+    data, reference = standard_case.make_batch(count), np.zeros(0)
+    rows: list[Row] = []
+    for size in powers_of_two(len(jax.devices())):
+        work = make_work(data, items=standard_case.ITEMS, devices=size, **knobs)
+        run = resident(work, data, batch_size)
+        run()
+        reference = run.losses if size == 1 else reference
+        apart = np.max(np.abs(run.losses / reference - 1))
+        seconds = harness.time_calls(run, repeats=2, warmup=0).best
+        rows.append(
+            {
+                "devices": size,
+                "requests/s": count / seconds,
+                "losses apart (relative)": float(apart),
+            }
+        )
+    return rows
+
+
+def memory(smoke: bool) -> list[Row]:
+    """Bytes a device of a train step with 10^8 items, as compiled; nothing is allocated or run."""
+    items, knobs, batch_size = (10**4, TINY, 16) if smoke else (10**8, {"width": 64}, 512)
+    data = standard_case.make_batch(batch_size)
+    rows: list[Row] = []
+    for size in powers_of_two(len(jax.devices())):
+        work = make_work(data, items=items, devices=size, shard_tables=True, **knobs)
+        compiled = compile_step(work, data)
+        stats, text = compiled.memory_analysis(), compiled.as_text()
+        copy = 4 * items * knobs["width"] / size
+        rows.append(
+            {
+                "devices": size,
+                "one copy of its rows GiB": copy / 2**30,
+                "state GiB": stats.argument_size_in_bytes / 2**30,
+                "scratch GiB": stats.temp_size_in_bytes / 2**30,
+                "updated in place": stats.alias_size_in_bytes > STATE_COPIES * copy * 0.99,
+                "table rows gathered whole": gathers_table(text, items),
+            }
+        )
+    return rows
+
+
+def compile_step(work: Work, data: Batch) -> Any:
+    """Compile one donated step from shapes alone."""
+    state = jax.eval_shape(work.start)
+    if work.layout.alone:
+        return jax.jit(work.step, donate_argnums=0).lower(state, data, RERANKER).compile()
+    where = sharding.shardings(work.layout, state)
+    state = jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, where
+    )
+    return jax.jit(work.step, donate_argnums=0).lower(state, data, RERANKER).compile()
+
+
+def gathers_table(text: str, items: int) -> bool:
+    """Tell whether any all-gather of a compiled program yields an array of all the items' rows."""
+    shapes = (
+        line.split("[", 1)[-1].split("]")[0] for line in text.splitlines() if " all-gather(" in line
+    )
+    return any(int(n) >= items for shape in shapes for n in shape.split(",") if n.isdigit())
+
+
+def powers_of_two(limit: int) -> list[int]:
+    return [2**n for n in range(limit.bit_length()) if 2**n <= limit]
+
+
+def mapped(batch: Batch, folder: Path) -> Batch:
+    """Write the arrays of a split to files and map them into memory."""
+    leaves, tree = jax.tree.flatten(batch)
+    for number, leaf in enumerate(leaves):
+        np.save(folder / f"{number}.npy", leaf)
+    files = [folder / f"{number}.npy" for number in range(len(leaves))]
+    return jax.tree.unflatten(
+        tree,
+        [
+            np.load(f, mmap_mode="r") if leaf.size else leaf
+            for f, leaf in zip(files, leaves, strict=True)
+        ],
+    )
+
+
+def load(batch: Batch) -> Batch:
+    return jax.tree.map(np.array, batch)
+
+
+SECTIONS: dict[str, Callable[[bool], list[Row]]] = {
+    "requests": requests,
+    "catalogue": catalogue,
+    "stream": stream,
+    "devices": devices,
+    "memory": memory,
+}
+
+
+def main(argv: list[str]) -> None:
+    parser = harness.parser(__doc__ or "")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("what", choices=SECTIONS, help="what grows")
+    parser.add_argument("--cpu-devices", type=int, default=0, help="split the CPU into so many")
+    options = parser.parse_args(argv)
+    if options.cpu_devices:
+        jax.config.update("jax_num_cpu_devices", options.cpu_devices)
+    rows = SECTIONS[options.what](options.smoke)
+    harness.report(f"scaling: {options.what}", rows, options.json)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
