@@ -18,14 +18,6 @@ os.environ["XLA_FLAGS"] = " ".join(
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-def pytest_collection_modifyitems(items):
-    """Give a worker whole files, or in the contract tests whole models: each compiles once."""
-    for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        group = params.get("model") or params.get("half") or item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs():
     """Drop compiled programs after each file: a process holds only so many before XLA crashes."""

@@ -11,6 +11,10 @@ pre-trained they play, with i drawn from the generator:
 `log(1 + e^f)`), and the mean over the batch as its baseline; the draws for L_D are sharpened by a
 temperature and are never positives; both players move in every step (by L_D + L_G, each term held
 fixed for the other player), where the paper alternates epochs. Unjudged candidates are not drawn.
+
+The game is unsteady on 50 candidates: a discriminator that meets the generator's favourites alone
+forgets how to order the others, and on MovieLens-100K the generator lost part of what pre-training
+had taught it, at every learning rate tried (the best epoch on validation is kept).
 """
 
 from __future__ import annotations
