@@ -52,9 +52,9 @@ def _normalised(x: Array, scale: Array, bias: Array) -> Array:
 
 def _forward(x: Array, scale: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
     mean = _mean(x)
-    variance = jnp.maximum(_mean(x * x) - mean * mean, 0.0)
-    slope = jax.lax.rsqrt(variance + _EPSILON)
-    return (x - mean) * (slope * scale) + bias, (x, mean, slope, scale)
+    centred = x - mean  # before it is squared: a difference of large squares loses digits
+    slope = jax.lax.rsqrt(_mean(centred * centred) + _EPSILON)
+    return centred * (slope * scale) + bias, (x, mean, slope, scale)
 
 
 def _backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
