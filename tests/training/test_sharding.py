@@ -50,8 +50,8 @@ def found():
 def test_training_gives_the_numbers_of_one_device(found, layout):
     """All losses, the first raw gradient norms of both players, and the parameters at the end.
 
-    Later gradients of the regulariser may jump by some 1e-4: they are constant within a cell of
-    its grid, and a score at a cell's edge needs only the rounding of its last bit to cross it.
+    L_x is the exact density. Binned, its gradients are constant within a cell of the grid, and the
+    rounding of a last bit takes a score across an edge: there its losses were up to 1e-4 apart.
     """
     assert 0 <= found[layout]["losses"] < 1e-5
     assert 0 <= found[layout]["first gradients"] < 1e-5
