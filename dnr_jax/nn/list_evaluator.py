@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dnr_jax.nn.attention import Transformer
-from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.layers import Dense
 from dnr_jax.nn.lists import take_items
 from dnr_jax.nn.losses import bce
@@ -64,18 +64,14 @@ class ListEvaluator(nn.Module):
         return self.head(encoded)[..., 0].reshape(lists.shape)
 
 
+def judge(evaluator: ListEvaluator, request: Request, lists: Array) -> Array:
+    """Return an evaluator's logits `[B, L, K]` of `lists` `[B, L, K]`, without dropout."""
+    return evaluator(evaluator.read(request, drop=identity), lists, drop=identity)
+
+
 def list_value(logits: Array, lists: Array) -> Array:
     """Compute R(l) = sum_k sigmoid(r_k), the expected clicks: `[..., K]` logits to `[...]`."""
     return jnp.where(lists >= 0, jax.nn.sigmoid(logits), 0.0).sum(axis=-1)
-
-
-def standardise(rewards: Array) -> Array:
-    """Compute `(r - mean) / std` over the lists of a request, 0 if they are alike: `[B, G]`."""
-    centred = rewards - rewards.mean(axis=-1, keepdims=True)
-    spread = jnp.std(rewards, axis=-1, ddof=1, keepdims=True)
-    # Rounding alone must not be blown up to a preference.
-    alike = spread <= 1e-6
-    return jnp.where(alike, 0.0, centred / jnp.where(alike, 1.0, spread))
 
 
 def slate_labels(batch: Batch) -> tuple[Array, Array]:

@@ -36,17 +36,18 @@ def discounted_returns(rewards: Array, gamma: float) -> Array:
     return rewards @ worth
 
 
-def standardised(returns: Array) -> Array:
+def standardise(returns: Array, *, ddof: int) -> Array:
     """Compute advantages `(G - mean) / std` over a request's samples, place by place.
 
     Args:
-      returns: G, `float32 [B, S, K]`.
+      returns: G, `float32 [B, S, ...]`, of whole lists or of each place.
+      ddof: the standard deviation divides by `S - ddof`: 0, or 1 for the unbiased one.
 
     Returns:
-      `float32 [B, S, K]`; 0 where all samples have the same return.
+      The same shape; 0 where all samples have the same return.
     """
     centred = returns - returns.mean(axis=1, keepdims=True)
-    spread = returns.std(axis=1, keepdims=True)
+    spread = returns.std(axis=1, ddof=ddof, keepdims=True)
     # Rounding alone must not be blown up to a preference.
     alike = spread <= 1e-6
     return jnp.where(alike, 0.0, centred / jnp.where(alike, 1.0, spread))

@@ -30,10 +30,10 @@ from flax import linen as nn
 from dnr_jax import ops
 from dnr_jax.nn.adapter import arranging, module_loss, wrap
 from dnr_jax.nn.dropout import Drop, identity
-from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss
+from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, judge
 from dnr_jax.nn.lists import score_list
 from dnr_jax.nn.pointer import Pointer, Rollout
-from dnr_jax.nn.policy_gradient import clipped_gain, discounted_returns, standardised
+from dnr_jax.nn.policy_gradient import clipped_gain, discounted_returns, standardise
 from dnr_jax.nn.score_entry import ScoreUse
 from dnr_jax.nn.sizes import check_heads, check_positive
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
@@ -121,15 +121,11 @@ class EGRerank(nn.Module):
         return self.pointer.unroll(memory, batch.scores, where, noise, drop=drop)
 
 
-def judge(evaluator: ListEvaluator, request: Request, lists: Array) -> Array:
-    """Return an evaluator's logits `[B, L, K]` of `lists` `[B, L, K]`, without dropout."""
-    return evaluator(evaluator.read(request, drop=identity), lists, drop=identity)
-
-
 def policy_loss(drawn: Rollout, rewards: Array) -> Array:
     """Compute the mean of `-gain - w H` over all places of samples, by rewards `[B, S, K]`."""
     real = drawn.lists >= 0
-    advantages = standardised(discounted_returns(jnp.where(real, rewards, 0.0), GAMMA))
+    returns = discounted_returns(jnp.where(real, rewards, 0.0), GAMMA)
+    advantages = standardise(returns, ddof=0)
     # Drawn in this very pass: the old probabilities are the new ones.
     new = drawn.log_probabilities
     gain = clipped_gain(new, new, advantages, clip=CLIP)

@@ -26,14 +26,9 @@ from flax import linen as nn
 from dnr_jax import ops
 from dnr_jax.nn.adapter import arranging, module_loss, wrap
 from dnr_jax.nn.dropout import Drop, identity
-from dnr_jax.nn.list_evaluator import (
-    ListEvaluator,
-    evaluator_loss,
-    list_value,
-    slate_labels,
-    standardise,
-)
+from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, judge, list_value, slate_labels
 from dnr_jax.nn.lists import score_list
+from dnr_jax.nn.policy_gradient import standardise
 from dnr_jax.nn.score_entry import ScoreUse
 from dnr_jax.nn.semantic_ids import semantic_ids
 from dnr_jax.nn.sizes import check_heads, check_positive
@@ -106,8 +101,8 @@ class GloRank(nn.Module):
         keys = ops.per_request_keys(key, request.index)
         luck = jax.vmap(lambda own: jax.random.uniform(own, shape))(keys)
         group = self.generator.write(jax.lax.stop_gradient(scene), luck, group=self.group_size)
-        clicks = self.evaluator(self.evaluator.read(request, drop=identity), group, drop=identity)
-        gains = standardise(jax.lax.stop_gradient(list_value(clicks, group)))
+        clicks = judge(self.evaluator, request, group)
+        gains = standardise(jax.lax.stop_gradient(list_value(clicks, group)), ddof=1)
         likely = self.generator.log_probability(scene, group, drop=identity).sum(axis=-1)
         real = jnp.broadcast_to(request.where.any(axis=1, keepdims=True), gains.shape)
         away = ops.weighted_mean(-gains * likely, real)

@@ -23,8 +23,9 @@ from dnr_jax.nn import lists
 from dnr_jax.nn.adapter import module_loss, wrap
 from dnr_jax.nn.attention import Transformer
 from dnr_jax.nn.dropout import Drop, identity
-from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, standardise
+from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, judge
 from dnr_jax.nn.losses import bce
+from dnr_jax.nn.policy_gradient import standardise
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
 from dnr_jax.nn.sizes import check_heads, check_positive
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
@@ -75,9 +76,7 @@ class GoalRank(nn.Module):
         memory = self.encode(request, drop=identity)
         logits = self.decode(memory, scores, request.where, drop=identity)
         first = lists.top_list(logits, request.where, self.slate_size)[:, None]
-        return logits, self.evaluator(
-            self.evaluator.read(request, drop=identity), first, drop=identity
-        )
+        return logits, judge(self.evaluator, request, first)
 
     def teach_evaluator(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
         """Compute the loss of the first stage."""
@@ -92,7 +91,7 @@ class GoalRank(nn.Module):
         group = lists.sample_lists(
             keys, logits, request.where, size=self.slate_size, count=self.group_size
         )
-        clicks = self.evaluator(self.evaluator.read(request, drop=identity), group, drop=identity)
+        clicks = judge(self.evaluator, request, group)
         reference = reference_policy(list_reward(jax.lax.stop_gradient(clicks), group))
         likelihood = lists.list_log_probability(logits, request.where, group)
         # A request without candidates has one list, the empty one, and nothing to learn.
@@ -109,7 +108,7 @@ def list_reward(clicks: Array, group: Array) -> Array:
 
 def reference_policy(rewards: Array) -> Array:
     """Turn rewards `[B, G]` into the reference: softmax of `(r - mean) / std`, uniform if equal."""
-    return jax.nn.softmax(standardise(rewards), axis=-1)
+    return jax.nn.softmax(standardise(rewards, ddof=1), axis=-1)
 
 
 def goalrank(

@@ -22,7 +22,7 @@ from dnr_jax import ops
 from dnr_jax.nn.adapter import arranging, module_loss, wrap
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.list_distance import disagreement
-from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, list_value
+from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, judge, list_value
 from dnr_jax.nn.lists import places_log_probability, score_list, top_list
 from dnr_jax.nn.losses import attrank, bce
 from dnr_jax.nn.matching import (
@@ -130,7 +130,7 @@ class MGE(nn.Module):
         request, where = batch.request, batch.request.where
         memory = tuple(part.encode(request, drop=identity) for part in (self.prm, self.setrank))
         others = self._frozen_lists(memory, batch.scores, where)
-        clicks = self.evaluator(self.evaluator.read(request, drop=identity), lists, drop=identity)
+        clicks = judge(self.evaluator, request, lists)
         return list_value(clicks, lists) + self.complement * disagreement(lists, others).mean(-1)
 
 

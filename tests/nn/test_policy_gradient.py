@@ -8,7 +8,7 @@ from dnr_jax.nn.policy_gradient import (
     clipped_gain,
     discounted_returns,
     reinforce_loss,
-    standardised,
+    standardise,
 )
 
 REWARDS = jnp.asarray(np.random.default_rng(0).random((4, 5, 3)), jnp.float32)
@@ -35,13 +35,13 @@ def test_a_return_is_the_reward_and_the_discounted_next_return():
 
 
 def test_advantages_are_standard_scores_of_each_place():
-    advantages = np.asarray(standardised(10 * REWARDS + 3), np.float64)
+    advantages = np.asarray(standardise(10 * REWARDS + 3, ddof=0), np.float64)
     np.testing.assert_allclose(advantages.mean(axis=1), 0.0, atol=1e-5)
     np.testing.assert_allclose(advantages.std(axis=1), 1.0, rtol=1e-4)
     order = np.argsort(np.asarray(REWARDS), axis=1)
     np.testing.assert_array_equal(np.argsort(advantages, axis=1), order)
     # 0.7 is no binary number: its mean may differ from it by rounding.
-    np.testing.assert_array_equal(standardised(jnp.full((2, 5, 3), 0.7)), 0.0)
+    np.testing.assert_array_equal(standardise(jnp.full((2, 5, 3), 0.7), ddof=0), 0.0)
 
 
 NEW = jnp.log(jnp.array([0.5, 0.5, 0.5, 0.5, 0.5, 0.5]))

@@ -13,6 +13,7 @@ from test_contract import EGRERANK, model_of
 from dnr_jax import types
 from dnr_jax.nn.adapter import hide_padding
 from dnr_jax.nn.dropout import identity
+from dnr_jax.nn.list_evaluator import judge
 from dnr_jax.nn.lists import take_items, top_list
 from dnr_jax.nn.pointer import Pointer, Rollout
 from dnr_jax.nn.score_entry import ScoreUse
@@ -21,7 +22,6 @@ from dnr_jax.rerankers.egrerank import (
     GAMMA,
     EGRerank,
     egrerank,
-    judge,
     policy_loss,
     tell_apart,
 )

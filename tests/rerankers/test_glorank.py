@@ -12,7 +12,8 @@ from test_contract import GLORANK, VECTORS, model_of
 
 from dnr_jax import ops
 from dnr_jax.nn.dropout import identity
-from dnr_jax.nn.list_evaluator import ListEvaluator, list_value, standardise
+from dnr_jax.nn.list_evaluator import ListEvaluator, list_value
+from dnr_jax.nn.policy_gradient import standardise
 from dnr_jax.nn.score_entry import ScoreUse
 from dnr_jax.nn.semantic_ids import semantic_ids
 from dnr_jax.nn.token_generator import Scene, TokenGenerator
@@ -268,7 +269,7 @@ def test_reinforcement_is_by_the_standard_score_of_the_evaluators_value():
         return group, judged, run(policy, group, params=params["generator"])
 
     _, judged, likely = factories.quick_jit(expected)(params)
-    away = -(standardise(judged) * likely).mean()
+    away = -(standardise(judged, ddof=1) * likely).mean()
     second, third = (
         factories.quick_jit(stage.loss)(params, batch, key=key)
         for stage in model.reranker.stages[1:]
