@@ -106,6 +106,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_which_can_go_on_later(
         patch.setattr(training, "fit", fit_with_fault)
         patch.setattr(main, "_CONFIG", SimpleNamespace(value=ConfigDict(resumable)))
         patch.setattr(main, "_WORKDIR", SimpleNamespace(value=str(folder)))
+        patch.setattr(main, "_COORDINATOR", SimpleNamespace(value=None))
         patch.setattr(main, "_log_plainly", lambda: None)
         with pytest.raises(SystemExit, match=r"^error: the term '\w+' is not finite at step 4 \("):
             main._main([])
