@@ -19,6 +19,9 @@ generator; lists have K places, and the greedy one is shown, where LibRerank sam
 Also ours: samples are cut by the holes of the logged list before the discriminator compares them,
 as holes alone would tell (a shown item need not be a candidate); and the scorer, which DNR and the
 binary cross-entropy train and which orders what is not in the list, is the policy's first choice.
+
+What the evaluator never saw it cannot judge: where the shown items are few among the candidates,
+the policy learns lists that please the evaluator and not the user.
 """
 
 from __future__ import annotations

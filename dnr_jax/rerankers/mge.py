@@ -3,14 +3,15 @@
 After "MG-E with complementary lists" (CLIG), Yang et al. 2025, whose loss, pool and kernel are not
 public: hence "-style". The generators are PRM, SetRank with induced points, and NAR4Rec's matching
 generator, on parameters of their own. After each was trained by its own loss, the last is trained
-with the others frozen by `L_pref - sum_s advantage_s log pi(l_s)`, with
-`reward(l) = R(l) + complement * mean_a delta(J_a, l)` of lists l sampled from it.
+with the others frozen by `L_pref - complement * mean_s advantage_s log pi(l_s)`, the advantages
+those of `reward(l) = R(l) + mean_a delta(J_a, l)` over lists l_s sampled from it.
 
-Ours: L_pref is the binary cross-entropy of its logits; delta is `nn.list_distance.disagreement`, of
-the items' partial orders; the baseline is the mean reward of a request's samples; one round of CLIG
-is done, where its pool may grow further; the matching generator's list is greedy and its loss has
-no contrastive part, so that what the last stage rewards is what is shown; the scorer, which DNR and
-the binary cross-entropy train, is the mean of the three generators' logits.
+Ours: R in the reward, with the weight of delta, in the structure `L_pref - beta E[gain]` (at full
+weight the generator learns what R overrates, which has never seen an item that was not shown);
+L_pref is the binary cross-entropy of its logits; delta is `nn.list_distance.disagreement`; the
+baseline is the mean reward of a request's samples; CLIG has one round; the matching generator's
+list is greedy and its loss has no contrastive part, so that what is rewarded is what is shown; the
+scorer, which DNR and the binary cross-entropy train, is the mean of the three generators' logits.
 """
 
 from __future__ import annotations
@@ -123,15 +124,16 @@ class MGE(nn.Module):
         rewards = self._rewards(batch, lists)
         likelihood = places_log_probability(jnp.swapaxes(matching, 1, 2), where, lists)
         policy = reinforce_loss(rewards, likelihood, where.any(axis=1))
-        return bce(mean_over_places(matching), batch.labels, batch.weights) + policy
+        preference = bce(mean_over_places(matching), batch.labels, batch.weights)
+        return preference + self.complement * policy
 
     def _rewards(self, batch: Batch, lists: Array) -> Array:
-        """Compute `R(l) + complement * mean_a delta(J_a, l)`: `[B, S, K]` to `[B, S]`."""
+        """Compute `R(l) + mean_a delta(J_a, l)`: `[B, S, K]` to `[B, S]`."""
         request, where = batch.request, batch.request.where
         memory = tuple(part.encode(request, drop=identity) for part in (self.prm, self.setrank))
         others = self._frozen_lists(memory, batch.scores, where)
         clicks = judge(self.evaluator, request, lists)
-        return list_value(clicks, lists) + self.complement * disagreement(lists, others).mean(-1)
+        return list_value(clicks, lists) + disagreement(lists, others).mean(axis=-1)
 
 
 def mge(
@@ -164,7 +166,7 @@ def mge(
       inducing: number of SetRank's induced points, >= 1.
       slate_size: K, length of the lists, >= 1; the shown lists of the data have it too.
       utility_threshold: tau of the matching generator; see `nar4rec`.
-      complement: beta, weight of the difference from the other generators' lists, >= 0.
+      complement: beta, weight of a list's value and its difference from the others' lists, >= 0.
       samples: lists a request that the last stage samples, >= 2, as their rewards are compared.
       score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry`.
       score_place: "late" (non-linear head), "late_linear" or "early".
@@ -181,7 +183,7 @@ def mge(
         slate_size=slate_size,
     )
     if not complement >= 0:
-        raise ValueError(f"complement {complement} must be at least 0: it weighs a reward")
+        raise ValueError(f"complement {complement} must be at least 0: it weighs a loss")
     if samples < 2:
         raise ValueError(f"samples {samples} must be at least 2: their rewards are compared")
     use = ScoreUse(score_entry, score_place)

@@ -85,10 +85,7 @@ def pieces():
         values = module(0.1).apply({"params": params}, lists, method=value)
         whole = types.apply(make(), params, BATCH.request, scores)
         shown = types.rank(make(), params, BATCH.request, scores)
-        rewards = [
-            module(beta).apply({"params": params}, BATCH, lists, method=MGE._rewards)
-            for beta in (0.0, 0.7)
-        ]
+        rewards = module(0.1).apply({"params": params}, BATCH, lists, method=MGE._rewards)
         return logits, lists, values, whole, shown, rewards
 
     return run(parameters())
@@ -130,15 +127,27 @@ def test_more_generators_never_lower_the_best_value():
 
 
 def test_the_reward_is_the_value_and_the_difference_from_the_frozen_lists():
-    _, lists, values, _, _, (plain, with_complement) = pieces()
-    np.testing.assert_allclose(plain, values, rtol=1e-5)
+    _, lists, values, _, _, rewards = pieces()
     frozen = np.asarray(lists)[:, :2]
     apart = [
         [np.mean([disagreement_by_hand(own, other) for other in others]) for own in rows]
         for rows, others in zip(np.asarray(lists), frozen, strict=True)
     ]
     assert np.max(apart) > 0
-    np.testing.assert_allclose(with_complement, values + 0.7 * np.asarray(apart), rtol=1e-4)
+    np.testing.assert_allclose(rewards, values + np.asarray(apart), rtol=1e-4)
+
+
+def test_complement_weighs_the_rewarded_lists_against_the_preference():
+    @factories.quick_jit
+    def losses(params):
+        return [make(complement=beta).stages[2].loss(params, BATCH) for beta in (0.0, 1.0, 3.0)]
+
+    preference, one, three = losses(parameters())
+    plain = np.asarray(pieces()[0][2], np.float64)
+    expected = np.log1p(np.exp(plain)) - np.asarray(BATCH.labels) * plain
+    np.testing.assert_allclose(preference, expected[np.asarray(WHERE)].mean(), rtol=1e-5)
+    assert abs(one - preference) > 1e-3
+    np.testing.assert_allclose(three - preference, 3 * (one - preference), rtol=1e-3)
 
 
 def test_each_stage_moves_its_own_groups_alone():
