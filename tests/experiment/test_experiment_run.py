@@ -109,6 +109,20 @@ def test_metrics_are_recorded_by_row_seed_and_epoch(finished):
         assert record["direct"] > 0
 
 
+def test_a_row_needs_a_dozen_programs_and_tells_when_its_first_step_began(finished):
+    """What they are stands in benchmarks/README.md; one more is a leaf-wise loop somewhere."""
+    records = [json.loads(line) for line in (finished / "timings.jsonl").read_text().splitlines()]
+    programs = {r["row"]: r["programs"] for r in records if "programs" in r}
+    first = {r["row"]: r["first_step_seconds"] for r in records if "first_step_seconds" in r}
+    assert set(programs) == set(MODELS)
+    assert set(first) == set(MODELS) - set(TRIVIAL)
+    assert min(first.values()) > 0
+    for row, count in programs.items():
+        # The first row also compiles the metrics, which all rows share.
+        assert count <= (6 if row in TRIVIAL else 12), row
+    assert sum(programs.values()) > len(programs)
+
+
 def test_the_audit_and_the_report_of_the_data_are_kept(finished, results):
     audit = json.loads((finished / "audit.json").read_text())
     assert audit["audit"]["protocol"] == "exposed_plus_sampled"
