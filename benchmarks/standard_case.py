@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
+from dnr_jax import divergences, noise, rerankers
+from dnr_jax.nn.precision import compute_in
+from dnr_jax.training.optimizers import OptimizerSettings, two_player_optimizer
+from dnr_jax.training.step import Game, TrainState, init_state
 from dnr_jax.types import Batch, FeatureSpec, Request
 
 USERS, ITEMS = 6040, 3500
@@ -29,6 +36,61 @@ PRM: dict[str, Any] = {
     "score_entry": "concatenate",
     "score_place": "late",
 }
+
+# Sizes of the smoke modes.
+TINY = {"width": 8, "layers": 1, "history_layers": 1, "heads": 2, "feed_forward": 8}
+ADAM = OptimizerSettings(1e-4, 1e-3, 5.0, 0.9, 0.98, 1e-6, 0.1, 10**6)
+
+
+class Work(NamedTuple):
+    """What a step trains: `phase` 0 is plain PRM on the observed scores; `entry` of the scores."""
+
+    phase: int
+    entry: str
+
+    def __str__(self) -> str:
+        return ("PRM", "DNR phase 1", "DNR phase 2")[self.phase] + f", {self.entry}"
+
+
+WORKS = tuple(Work(phase, entry) for entry in ("late", "early") for phase in (0, 1, 2))
+
+
+def knobs_of(work: Work, **sizes: Any) -> dict[str, Any]:
+    return PRM | {"score_place": work.entry} | sizes
+
+
+def make_game(work: Work, dtype: str, **sizes: Any) -> Game:
+    """Build the players of `work` with the default weights of the losses."""
+    spec, beta = SPEC, {"alpha": 0.5, "beta": 0.5}
+    reranker = rerankers.build("prm", spec=spec, **knobs_of(work, **sizes))
+    generators = (
+        None,
+        noise.beta_noise(lambda_c=0.4, **beta),
+        noise.learned_direct(
+            spec=spec, base=noise.beta_draw(**beta), width=64, embedding_width=16, output="sigmoid"
+        ),
+    )
+    density = divergences.build("density", conditional=False, bandwidth=0.05)
+    return Game(
+        reranker=compute_in(reranker, dtype),
+        noise=generators[work.phase],
+        divergence=density if work.phase == 2 else None,
+        loss=None,
+        lambda_m=0.5,
+        lambda_adv=1.0,
+        lambda_x=1.0,
+    )
+
+
+def optimizer() -> optax.GradientTransformationExtraArgs:
+    return two_player_optimizer(ADAM, ADAM)
+
+
+def fresh(game: Game, batch: Batch, seed: int = 0) -> TrainState:
+    """Make the first state of a seed."""
+    first = jax.tree.map(lambda a: jnp.asarray(a[:1]), batch)
+    generator = game.noise if game.divergence is not None else None
+    return init_state(jax.random.key(seed), game.reranker, generator, optimizer(), first)
 
 
 def make_batch(
@@ -63,3 +125,23 @@ def make_batch(
         slate=shown,
         weights=np.ones(shape, np.float32),
     )
+
+
+def train_flops(*, candidates: int = 50, history: int = 50, **sizes: int) -> float:
+    """Count the FLOPs a request of training a plain PRM: matrix products, forward and backward.
+
+    A multiply-add is two; every layer computes all of its positions; the backward pass costs twice
+    the forward one. Norms, activations, the optimiser and a second pass of the head are left out.
+    """
+    knobs = PRM | sizes
+    d, hidden = knobs["width"], knobs["feed_forward"]
+
+    def layer(length: int) -> int:
+        return length * (4 * d * d + 2 * d * hidden) + 2 * length * length * d
+
+    products = knobs["history_layers"] * layer(history) + knobs["layers"] * layer(candidates)
+    products += (candidates + history) * d * d  # item encodings
+    products += 3 * d * d  # the user's state: 2d -> d -> d
+    products += d * d + candidates * 3 * d * d  # fusion, and its perceptron
+    products += candidates * ((d + 1) * d + d)  # head
+    return 3.0 * 2.0 * products

@@ -107,8 +107,6 @@ def get_config() -> ConfigDict:
                 "last_beta": 0.5,  # ... and at the last one
                 "condition_dropout": 0.1,  # DCDR: share of lists whose feedback is hidden
                 "beam": 4,  # DCDR: lists kept at every step back
-                "complement": 0.1,  # MG-E: reward for lists unlike the other generators' lists
-                "group_size": 8,  # GoalRank: sampled lists a request
                 "complement": 0.1,  # MG-E: weight of good lists unlike the other generators'
                 "samples": 5,  # MG-E, EGRerank: lists a request that the rewarded generator samples
                 "realism": 1.0,  # EGRerank: reward for lists like logged ones; 0 = no discriminator
