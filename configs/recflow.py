@@ -69,16 +69,21 @@ def _small(config: ConfigDict) -> None:
 
 def _rivals(config: ConfigDict) -> None:
     """Compare all models at a size at which two CPU cores do it in an hour."""
-    _small(config)
-    config.train.seeds = 3
+    _reduced(config)
     common.compare(config)
 
 
 def _ablation(config: ConfigDict) -> None:
     """Leave out parts of DNR one at a time, and vary its weights."""
-    _small(config)
-    config.train.seeds = 3
+    _reduced(config)
     common.ablate(config)
+
+
+def _reduced(config: ConfigDict) -> None:
+    """Size model and training for tables of many rows."""
+    _small(config)
+    config.reranker.update(width=16, feed_forward=32)
+    config.train.seeds = 3
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -94,3 +94,21 @@ def test_a_non_finite_term_is_named_with_its_step():
     terms["direct"][0, 3] = np.inf
     with pytest.raises(NonFiniteError, match=r"'regulariser' is not finite at step 102 \(seed 6\)"):
         check_finite(terms, first_step=100, seeds=[5, 6])
+
+
+def test_an_epoch_neither_fetches_from_the_host_nor_calls_it():
+    data, plan = toy_players.batch(13), schedule(4, generator_updates=1, reranker_updates=1)
+    epoch = make_epoch(STEP, seeds="map")
+    rows = rows_of_epoch(13, 4, plan, seeds=[0, 1], epoch=0)
+    states = stack_states([toy_players.state(seed) for seed in (0, 1)])
+    given = jax.device_put((data, rows, plan.turns))
+    with jax.transfer_guard("disallow"):
+        states, _ = epoch(states, *given)
+        states, _ = epoch(states, *given)
+    with (
+        pytest.raises(Exception, match="Disallowed host-to-device"),
+        jax.transfer_guard("disallow"),
+    ):
+        epoch(states, data, rows, plan.turns)  # NumPy arrays would be copied
+    program = epoch.lower(states, *given).as_text()
+    assert not any(word in program for word in ("callback", "infeed", "outfeed", "send", "recv"))
