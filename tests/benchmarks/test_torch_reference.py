@@ -1,17 +1,13 @@
 """The PyTorch side of the throughput benchmark does the same work: equal losses and gradients."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import standard_case, throughput
+from benchmarks import standard_case
 
 torch = pytest.importorskip("torch")
-from torch.nn import attention  # noqa: E402
-from torch.utils import flop_counter  # noqa: E402
 
 from benchmarks import torch_reference  # noqa: E402
 from dnr_jax import types  # noqa: E402
@@ -100,32 +96,3 @@ def test_the_heuristic_noise_is_equal():
     theirs = torch_reference.heuristic(columns, torch.tensor(eps))
     ours = jnp.asarray(game.noise.sample({}, KEY, BATCH))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-def test_the_flops_of_a_plain_step_are_those_of_its_matrix_products():
-    """Count them in a program that computes all positions, by PyTorch's own count."""
-    sizes = {"width": 64, "feed_forward": 128, "heads": 4}
-    batch = standard_case.make_batch(2)
-    network = torch_reference.Network(
-        standard_case.knobs_of(standard_case.WORKS[0], **sizes), rate=0.0
-    )
-    game = standard_case.make_game(standard_case.WORKS[0], "float32", **sizes)
-    theta = game.reranker.init(KEY, batch.request, batch.scores)
-    weights = torch_reference.to_torch(theta, "cpu", learned=True)
-    columns = torch_reference.columns(batch, "cpu")
-    # The fused attention of a CPU is not counted, the plain one is.
-    plain = attention.sdpa_kernel(attention.SDPBackend.MATH)
-    with flop_counter.FlopCounterMode(display=False) as counter, plain:
-        torch_reference.plain_loss(network, weights, columns).backward()
-    counted = counter.get_total_flops() / 2
-    assert standard_case.train_flops(**sizes) == pytest.approx(counted, rel=1e-3)
-
-
-@pytest.mark.parametrize("what", throughput.TABLES)
-def test_smoke_mode_prints_every_row(what, tmp_path):
-    path = tmp_path / "rows.json"
-    throughput.main(throughput.parser().parse_args([what, "--smoke", "--json", str(path)]))
-    rows = json.loads(path.read_text())["rows"]
-    assert len(rows) == {"step": 4, "epoch": 1, "seeds": 3, "score": 2}[what]
-    for row in rows:
-        assert all(value > 0 for value in row.values() if isinstance(value, float))
