@@ -22,14 +22,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from benchmarks import harness, standard_case
 from benchmarks.standard_case import WORKS, Work
 from dnr_jax import metrics, types
 from dnr_jax.training import phases
 from dnr_jax.training.epoch import make_epoch, schedule, seed_axis, stack_states
-from dnr_jax.training.optimizers import GENERATOR, RERANKER
 from dnr_jax.training.step import Game, Step, TrainState, make_step
 from dnr_jax.types import Batch
 
@@ -59,7 +57,7 @@ def step_table(options: argparse.Namespace) -> list[Row]:
                         work, batch, dtype, steps, RIVALS[name], **options.sizes
                     )
             seconds, rate = _best_seconds(calls, options, dtype)
-            seconds = {name: taken / steps for name, taken in seconds.items()}
+            seconds = {key: seconds[key] / steps for key in calls}
             share = size * standard_case.train_flops(**options.sizes) / rate
             rows += [_step_row(*key, size, dtype, seconds, share) for key in calls]
     return rows
@@ -85,18 +83,22 @@ def _step_row(
 
 
 def _steps(work: Work, batch: Batch, dtype: str, steps: int, **sizes: Any) -> Call:
-    """Make a call of `steps` steps on one batch on the device."""
+    """Make a call of `steps` steps on one batch, in one program as in training."""
     game = standard_case.make_game(work, dtype, **sizes)
-    step = jax.jit(_step(game), donate_argnums=0)
-    state, held = standard_case.fresh(game, batch), jax.device_put(batch)
-    players = (GENERATOR, RERANKER) if work.phase == 2 else (RERANKER,)
-    turns = [jnp.int32(player) for player in players] * steps
+    return _epochs(game, work, batch, [0], steps, seed_axis())
+
+
+def _epochs(game: Game, work: Work, batch: Batch, seeds: list[int], steps: int, how: str) -> Call:
+    """Make a call of an epoch program that sees the whole batch `steps` times."""
+    plan = schedule(steps, generator_updates=int(work.phase == 2), reranker_updates=1)
+    epoch, held, size = make_epoch(_step(game), seeds=how), jax.device_put(batch), len(batch.scores)
+    rows = jnp.broadcast_to(jnp.arange(size), (len(seeds), len(plan.turns), size))
+    states = stack_states([standard_case.fresh(game, batch, seed) for seed in seeds])
 
     def call() -> TrainState:
-        nonlocal state
-        for turn in turns:
-            state, _ = step(state, held, turn)
-        return state
+        nonlocal states
+        states, _ = epoch(states, held, rows, plan.turns)
+        return states
 
     return call
 
@@ -184,8 +186,9 @@ def seeds_table(options: argparse.Namespace) -> list[Row]:
     for size in options.batch_sizes:
         data = standard_case.make_batch(size)
         for work in options.late:
+            game = standard_case.make_game(work, "float32", **options.sizes)
             calls = {
-                (count, how): _seeds(work, data, count, how, **options.sizes)
+                (count, how): _epochs(game, work, data, list(range(count)), 1, how)
                 for count, how in ((1, "map"), (5, "map"), (5, "vmap"))
             }
             best, _ = _best_seconds(calls, options, "float32")
@@ -201,23 +204,6 @@ def seeds_table(options: argparse.Namespace) -> list[Row]:
                 for count, how in calls
             ]
     return rows
-
-
-def _seeds(work: Work, data: Batch, count: int, how: str, **sizes: Any) -> Call:
-    """Make a call of an epoch of one batch of `count` seeds."""
-    game = standard_case.make_game(work, "float32", **sizes)
-    plan = schedule(1, generator_updates=int(work.phase == 2), reranker_updates=1)
-    epoch, held = make_epoch(_step(game), seeds=how), jax.device_put(data)
-    size = len(data.scores)
-    rows = np.broadcast_to(np.arange(size, dtype=np.int32), (count, len(plan.turns), size))
-    states = stack_states([standard_case.fresh(game, data, seed) for seed in range(count)])
-
-    def call() -> TrainState:
-        nonlocal states
-        states, _ = epoch(states, held, rows, plan.turns)
-        return states
-
-    return call
 
 
 def score_table(options: argparse.Namespace) -> list[Row]:
@@ -260,8 +246,8 @@ def _torch_scores(batch: Batch, dtype: str, mode: str | None, **sizes: Any) -> C
 
 
 def _steps_a_call(size: int) -> int:
-    """Return how many steps hide what a call itself costs."""
-    return max(1, 512 // size) if jax.default_backend() == "cpu" else max(4, 8192 // size)
+    """Return how many steps hide what a call itself costs: an epoch has many more."""
+    return max(4, 2048 // size) if jax.default_backend() == "cpu" else max(8, 16384 // size)
 
 
 TABLES: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
