@@ -53,7 +53,7 @@ class Work(NamedTuple):
     """A plain PRM at the standard shapes, ready to train on a layout of devices."""
 
     step: Step
-    start: Callable[[], TrainState]
+    draw: Callable[[jax.Array], TrainState]
     layout: sharding.Layout
 
 
@@ -68,15 +68,11 @@ def make_work(
     optimizer = two_player_optimizer(ADAM, ADAM)
     game = Game(reranker, None, None, None, lambda_m=0.0, lambda_adv=0.0, lambda_x=0.0)
     first = jax.tree.map(lambda a: jnp.asarray(a[:1]), example)
-
-    def start() -> TrainState:
-        make = partial(
-            init_state, reranker=reranker, generator=None, optimizer=optimizer, example=first
-        )
-        return sharding.build(layout, make, jax.random.key(0))
-
+    draw = partial(
+        init_state, reranker=reranker, generator=None, optimizer=optimizer, example=first
+    )
     step = sharding.split_step(layout, make_step(game, optimizer, plays=False))
-    return Work(step, start, layout)
+    return Work(step, draw, layout)
 
 
 class Training:
@@ -86,7 +82,7 @@ class Training:
         self.plan = schedule(-(-count // batch_size), generator_updates=0, reranker_updates=1)
         self._rows = partial(rows_of_epoch, count, batch_size, self.plan, seeds=[0])
         self._epoch, self._data, self._number = epoch, data, 0
-        self._states = stack_states([work.start()])
+        self._states = stack_states([sharding.build(work.layout, work.draw, jax.random.key(0))])
         self.losses: np.ndarray = np.zeros(0)
 
     def __call__(self) -> TrainState:
@@ -227,7 +223,7 @@ def memory(smoke: bool) -> list[Row]:
 
 def compile_step(work: Work, data: Batch) -> Any:
     """Compile one donated step from shapes alone."""
-    state = jax.eval_shape(work.start)
+    state = jax.eval_shape(work.draw, jax.eval_shape(jax.random.key, 0))
     if work.layout.alone:
         return jax.jit(work.step, donate_argnums=0).lower(state, data, RERANKER).compile()
     where = sharding.shardings(work.layout, state)

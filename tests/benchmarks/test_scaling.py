@@ -1,0 +1,48 @@
+"""Smoke modes of the scaling benchmark, and what its columns must say of any run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import scaling
+
+ROOT = Path(__file__).parents[2]
+
+
+def smoke(what, folder, *flags):
+    path = folder / "rows.json"
+    scaling.main([what, "--smoke", "--json", str(path), *flags])
+    return json.loads(path.read_text())["rows"]
+
+
+@pytest.mark.parametrize("what", ["requests", "catalogue"])
+def test_cost_is_measured_at_every_size(what, tmp_path):
+    rows = smoke(what, tmp_path)
+    assert len(rows) == 2
+    assert all(value > 0 for value in rows[0].values() if not isinstance(value, str))
+
+
+def test_streamed_training_has_the_losses_of_resident_training(tmp_path):
+    rows = smoke("stream", tmp_path)
+    assert [row["data"] for row in rows] == ["device", "host, 1 a part", "host, 2 a part"]
+    assert all(row["same losses"] for row in rows)
+
+
+def test_devices_agree_and_sharded_tables_are_never_whole(tmp_path):
+    """On two fake devices, in a process of its own: JAX settles their number once."""
+    found = {}
+    for what in ("devices", "memory"):
+        path = tmp_path / f"{what}.json"
+        command = [sys.executable, "-m", "benchmarks.scaling", what, "--smoke"]
+        command += ["--cpu-devices", "2", "--json", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        found[what] = json.loads(path.read_text())["rows"]
+    assert [row["devices"] for row in found["devices"]] == [1, 2]
+    assert all(row["losses apart (relative)"] < 1e-5 for row in found["devices"])
+    one, two = found["memory"]
+    assert two["state GiB"] < 0.7 * one["state GiB"]
+    assert not two["table rows gathered whole"]
