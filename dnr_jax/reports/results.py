@@ -73,6 +73,8 @@ class Run(NamedTuple):
       comparisons: each model against its best other, by model; empty with fewer than two models.
       against_trivial: by learned model, the lower end of the 95 % interval of its paired
         difference to the best trivial scorer in the main metric.
+      against_direct: by DNR model `X+dnr...`, its paired difference in the main metric to
+        `X+score`, the same reranker trained directly; with both ends of the 95 % interval.
     """
 
     folder: Path
@@ -85,6 +87,7 @@ class Run(NamedTuple):
     lines: list[Line]
     comparisons: dict[str, significance.Comparison]
     against_trivial: dict[str, float]
+    against_direct: dict[str, tuple[float, float, float]]
 
     @property
     def main_metric(self) -> str:
@@ -120,6 +123,7 @@ def read(folder: Path) -> Run:
         lines=lines,
         comparisons=_compare(values),
         against_trivial=_against_trivial(lines, values, f"n@{k}"),
+        against_direct=_against_direct(values),
     )
 
 
@@ -249,3 +253,12 @@ def _against_trivial(
         pair = values[model], values[trivial.model]
         lower[model] = significance.paired_bootstrap(*pair, seed=COMPARISON_SEED)[1]
     return lower
+
+
+def _against_direct(values: dict[str, np.ndarray]) -> dict[str, tuple[float, float, float]]:
+    pairs = {model: model.split("+dnr")[0] + "+score" for model in values if "+dnr" in model}
+    return {
+        model: significance.paired_bootstrap(values[model], values[direct], seed=COMPARISON_SEED)
+        for model, direct in pairs.items()
+        if direct in values
+    }

@@ -59,6 +59,17 @@ def beyond_accuracy(run: Run) -> Table:
     return _table(run, "Beyond accuracy", columns)
 
 
+def against_direct(run: Run) -> Table:
+    """Build the table of DNR's own claim: what it adds to the same reranker trained directly."""
+    labels = {line.model: line.label for line in run.lines}
+    metric = run.main_metric.upper()
+    body = [
+        [labels[model], labels[model.split("+dnr")[0] + "+score"], _difference(*numbers)]
+        for model, numbers in run.against_direct.items()
+    ]
+    return Table("DNR against direct training", ["model", "against", f"{metric} difference"], body)
+
+
 def cost(run: Run) -> Table:
     """Build the third table: what each row costs to hold, to train and to score with."""
 
@@ -103,7 +114,7 @@ def notes(run: Run) -> list[str]:
 
 def to_text(run: Run) -> str:
     """Render the tables and the notes for a terminal."""
-    parts = [aligned(table) for table in (accuracy(run), beyond_accuracy(run), cost(run))]
+    parts = [aligned(table) for table in _tables(run)]
     parts.append(
         "\n".join(textwrap.fill(n, TEXT_WIDTH, subsequent_indent="  ") for n in notes(run))
     )
@@ -112,22 +123,18 @@ def to_text(run: Run) -> str:
 
 def to_markdown(run: Run) -> str:
     """Render the tables and the notes as Markdown."""
-    parts = [markdown(table) for table in (accuracy(run), beyond_accuracy(run), cost(run))]
+    parts = [markdown(table) for table in _tables(run)]
     parts.append("\n".join(f"- {note}" for note in notes(run)))
     return "\n\n".join(parts) + "\n"
 
 
 def to_latex(run: Run) -> str:
     """Render the tables as LaTeX floats for the package booktabs; the notes are the caption."""
-    caption = latex_escape(" ".join(notes(run)))
-    first = latex(accuracy(run), caption)
-    return (
-        first
-        + "\n"
-        + latex(beyond_accuracy(run), latex_escape(f"Beyond accuracy; {run.protocol}."))
-        + "\n"
-        + latex(cost(run), latex_escape(f"Cost; {run.protocol}."))
-    )
+    first, *others = _tables(run)
+    captions = [f"{table.title}; {run.protocol}." for table in others]
+    floats = [latex(first, latex_escape(" ".join(notes(run))))]
+    floats += [latex(t, latex_escape(c)) for t, c in zip(others, captions, strict=True)]
+    return "\n".join(floats)
 
 
 def to_csv(run: Run) -> str:
@@ -150,6 +157,11 @@ def to_csv(run: Run) -> str:
         row += [getattr(comparison, name, "") for name in compared]
         writer.writerow(row)
     return text.getvalue()
+
+
+def _tables(run: Run) -> list[Table]:
+    compared = [against_direct(run)] if run.against_direct else []
+    return [accuracy(run), *compared, beyond_accuracy(run), cost(run)]
 
 
 def _table(
@@ -183,8 +195,11 @@ def _versus(run: Run, line: Line) -> str:
     if comparison is None:
         return ABSENT
     mark = "=" if comparison.p_holm >= LEVEL else "*" if comparison.difference > 0 else " "
-    low, high = 100 * comparison.low, 100 * comparison.high
-    return f"{100 * comparison.difference:+.2f} [{low:+.2f}, {high:+.2f}]{mark}"
+    return _difference(comparison.difference, comparison.low, comparison.high) + mark
+
+
+def _difference(mean: float, low: float, high: float) -> str:
+    return f"{100 * mean:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
 
 
 def _cell(value: float | None) -> str:
@@ -202,7 +217,7 @@ def _meaning(run: Run) -> list[str]:
         "one value where a row has one seed.",
         "Cost: parameters of one seed; wall time of training and of scoring the validation and "
         "test splits, compilation and metrics included, all seeds (and trials) together.",
-        f'"{VERSUS}": difference in {metric} points [95 % paired bootstrap interval over '
+        f'"{VERSUS}" and differences: in {metric} points [95 % paired bootstrap interval over '
         f"requests]. {significance.STAR_MEANING} "
         f"= not told apart (p >= {LEVEL} in that test).",
     ]

@@ -4,6 +4,8 @@ import json
 import re
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
@@ -203,6 +205,24 @@ def test_cost_sums_what_each_row_took(make_run):
     rows = body(tables.cost(results.read(folder)))
     assert list(rows["PRM without scores"].values()) == ["12,345", "40.8", "3.2"]
     assert list(rows["random"].values()) == ["n/a"] * 3
+
+
+def test_dnr_is_set_against_direct_training_of_its_own_reranker(make_run):
+    folder = make_run()
+    assert results.read(folder).against_direct == {}  # no row of PRM with scores
+    edit_rows(folder, lambda row: row.update(model=row["model"].replace("prm", "prm+score", 1)))
+    edit_rows(folder, lambda row: row.update(model=row["model"].replace("+score+dnr", "+dnr")))
+    path = folder / run_folder.PER_REQUEST
+    table = pq.read_table(path)
+    names = [{"prm": "prm+score"}.get(name, name) for name in table["model"].to_pylist()]
+    place = table.column_names.index("model")
+    pq.write_table(table.set_column(place, "model", pa.array(names)), path)
+    run = results.read(folder)
+    (row,) = tables.against_direct(run).body
+    assert row[:2] == [BEST, "PRM without scores"]
+    # 72 - 44; all requests differ by the same, so the interval has no width.
+    assert row[2] == "+28.00 [+28.00, +28.00]"
+    assert "| +28.00 [+28.00, +28.00] |" in tables.to_markdown(run)
 
 
 def test_trials_are_told(make_run):
