@@ -24,6 +24,7 @@ DPI = 150
 BINS = 25
 TITLE_WIDTH = 44  # characters that fit above one panel
 RELIABILITY_BINS = 10
+LEGEND_WIDTH, LEGEND_HEIGHT = 3.2, 0.18  # inches that a long name needs; 3 lines have room
 # Okabe and Ito's palette, safe for the common colour blindnesses; black is kept for references.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 DASHES = ("-", "--", ":", "-.")
@@ -236,8 +237,15 @@ def _finish(figure: Figure, title: str) -> Figure:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     figure.suptitle(title)
+    width, height = figure.get_size_inches()
+    columns = int(width / LEGEND_WIDTH)
+    figure.set_figheight(height + LEGEND_HEIGHT * max(0, math.ceil(len(handles) / columns) - 3))
     figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8.5
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=8.5,
     )
     return figure
 

@@ -55,6 +55,18 @@ def test_legend_names_each_row_once(folder):
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["PRM", "DNR-B"]
 
 
+def test_a_legend_of_forty_rows_stays_on_the_page(folder):
+    sample = dict(np.load(folder / "analysis" / "prm.npz"))
+    names = [f"DNR-R (resampled) on GRU4Rec, conditional L_x {n}" for n in range(40)]
+    figure = plots.score_noise(dict.fromkeys(names, sample))
+    figure.draw_without_rendering()
+    legend, page = figure.legends[0].get_window_extent(), figure.bbox
+    assert len(figure.legends[0].get_texts()) == 41
+    assert page.x0 <= legend.x0 < legend.x1 <= page.x1
+    assert page.y0 <= legend.y0
+    assert all(axis.get_window_extent().height > 0.15 * page.height for axis in figure.axes)
+
+
 def test_noise_densities(folder):
     samples = plots._read_samples(folder, LABELS)
     figure = plots.score_noise(samples)
