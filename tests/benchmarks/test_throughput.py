@@ -12,6 +12,7 @@ from benchmarks import standard_case, throughput
 from dnr_jax.training.step import make_step
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # beside other workers its threads would wait for one another, spinning
 from torch.nn import attention  # noqa: E402
 from torch.utils import flop_counter  # noqa: E402
 

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import standard_case
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # beside other workers its threads would wait for one another, spinning
 
 from benchmarks import torch_reference  # noqa: E402
 from dnr_jax import types  # noqa: E402
