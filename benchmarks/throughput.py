@@ -47,7 +47,7 @@ def step_table(options: argparse.Namespace) -> list[Row]:
     """Time a train step of every work, framework, batch size and dtype."""
     rows: list[Row] = []
     for size in options.batch_sizes:
-        batch, steps = standard_case.make_batch(size), _steps_a_call(size)
+        batch, steps = standard_case.make_batch(size), _steps_a_call(size, options)
         for dtype in options.dtypes:
             calls: dict[Any, Call] = {}
             for work in options.works:
@@ -245,8 +245,10 @@ def _torch_scores(batch: Batch, dtype: str, mode: str | None, **sizes: Any) -> C
     return torch_runs.scoring(batch, dtype, mode=mode, **sizes)
 
 
-def _steps_a_call(size: int) -> int:
+def _steps_a_call(size: int, options: argparse.Namespace) -> int:
     """Return how many steps hide what a call itself costs: an epoch has many more."""
+    if options.smoke:
+        return 2
     return max(4, 2048 // size) if jax.default_backend() == "cpu" else max(8, 16384 // size)
 
 
