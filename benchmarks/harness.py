@@ -45,16 +45,24 @@ def time_calls(call: Callable[[], Any], *, repeats: int, warmup: int = 1) -> Tim
     return Timing(min(seconds), statistics.median(seconds), max(seconds))
 
 
-def time_in_turn(calls: dict[str, Callable[[], Any]], *, repeats: int) -> dict[str, Timing]:
+def seconds_in_turn(
+    calls: dict[str, Callable[[], Any]], *, repeats: int, warmup: int = 1
+) -> dict[str, list[float]]:
     """Time several calls in turn, A B A B ..., so that a drifting machine spoils no ratio."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(repeats + 1):
+    for turn in range(warmup + repeats):
         for name, call in calls.items():
             began = time.perf_counter()
             jax.block_until_ready(call())
-            if turn > 0:  # the first turn warms up
+            if turn >= warmup:
                 seconds[name].append(time.perf_counter() - began)
-    return {n: Timing(min(s), statistics.median(s), max(s)) for n, s in seconds.items()}
+    return seconds
+
+
+def time_in_turn(calls: dict[str, Callable[[], Any]], *, repeats: int) -> dict[str, Timing]:
+    """Summarise `seconds_in_turn`."""
+    found = seconds_in_turn(calls, repeats=repeats)
+    return {n: Timing(min(s), statistics.median(s), max(s)) for n, s in found.items()}
 
 
 def report(title: str, rows: Sequence[dict[str, Any]], path: Path | None) -> None:

@@ -36,15 +36,13 @@ from dnr_jax.training.epoch import (
     seed_axis,
     stack_states,
 )
-from dnr_jax.training.optimizers import RERANKER, OptimizerSettings, two_player_optimizer
+from dnr_jax.training.optimizers import RERANKER
 from dnr_jax.training.step import Game, Step, TrainState, init_state, make_step
 from dnr_jax.training.stream import streamed
 from dnr_jax.types import Batch
 
 Row = dict[str, Any]
-ADAM = OptimizerSettings(1e-4, 1e-3, 5.0, 0.9, 0.98, 1e-6, 0.1, 10**6)
 SMALL = {"width": 16, "layers": 1, "history_layers": 1, "heads": 2, "feed_forward": 16}
-TINY = {"width": 8, "layers": 1, "history_layers": 1, "heads": 1, "feed_forward": 8}
 # `nn.embeddings.FeatureEmbedding` has its parameter in `request_encoder`; so do its moments.
 STATE_COPIES = 3
 
@@ -65,7 +63,7 @@ def make_work(
     spec = spec._replace(sizes=dict(spec.sizes) | {"item": items + 2})
     knobs = standard_case.PRM | sizes
     reranker = rerankers.build("prm", spec=sharding.rounded(spec, layout), **knobs)
-    optimizer = two_player_optimizer(ADAM, ADAM)
+    optimizer = standard_case.optimizer()
     game = Game(reranker, None, None, None, lambda_m=0.0, lambda_adv=0.0, lambda_x=0.0)
     first = jax.tree.map(lambda a: jnp.asarray(a[:1]), example)
     draw = partial(
@@ -114,7 +112,7 @@ def slope(sizes: list[int], seconds: list[float]) -> float:
 def requests(smoke: bool) -> list[Row]:
     """Seconds an epoch against the requests of the split: slope 1 = linear."""
     sizes = [32, 64] if smoke else [512, 1024, 2048, 4096]
-    batch_size, knobs = (16, TINY) if smoke else (128, {})
+    batch_size, knobs = (16, standard_case.TINY) if smoke else (128, {})
     runs = {}
     for size in sizes:
         data = standard_case.make_batch(size)
@@ -131,7 +129,7 @@ def requests(smoke: bool) -> list[Row]:
 def catalogue(smoke: bool) -> list[Row]:
     """Seconds a step against the items: a constant, and what Adam costs on every row."""
     sizes = [1000, 4000] if smoke else [10**4, 10**5, 10**6, 2 * 10**6, 4 * 10**6]
-    knobs, batch_size = (TINY, 8) if smoke else (SMALL, 64)
+    knobs, batch_size = (standard_case.TINY, 8) if smoke else (SMALL, 64)
     rows: list[Row] = []
     for items in sizes:
         data = standard_case.make_batch(8 * batch_size, items=items)
@@ -152,7 +150,7 @@ def stream(smoke: bool) -> list[Row]:
     """Requests a second with the split on the device, and with memory-mapped files."""
     cases = {"d = 128, 2 + 2 layers": (2048, 128, {}), "d = 16, 1 + 1 layers": (8192, 128, SMALL)}
     if smoke:
-        cases = {"smoke": (48, 16, TINY)}
+        cases = {"smoke": (48, 16, standard_case.TINY)}
     rows: list[Row] = []
     for name, (count, batch_size, knobs) in cases.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -178,7 +176,7 @@ def stream(smoke: bool) -> list[Row]:
 
 def devices(smoke: bool) -> list[Row]:
     """One epoch on 1, 2, 4, ... devices: equal losses, and requests a second."""
-    count, batch_size, knobs = (44, 16, TINY) if smoke else (2000, 128, SMALL)
+    count, batch_size, knobs = (44, 16, standard_case.TINY) if smoke else (2000, 128, SMALL)
     data, reference = standard_case.make_batch(count), np.zeros(0)
     rows: list[Row] = []
     for size in powers_of_two(len(jax.devices())):
@@ -200,7 +198,9 @@ def devices(smoke: bool) -> list[Row]:
 
 def memory(smoke: bool) -> list[Row]:
     """Bytes a device of a train step with 10^8 items, as compiled; nothing is allocated or run."""
-    items, knobs, batch_size = (10**4, TINY, 16) if smoke else (10**8, {"width": 64}, 512)
+    items, knobs, batch_size = (
+        (10**4, standard_case.TINY, 16) if smoke else (10**8, {"width": 64}, 512)
+    )
     data = standard_case.make_batch(batch_size)
     rows: list[Row] = []
     for size in powers_of_two(len(jax.devices())):

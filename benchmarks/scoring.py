@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -127,15 +126,7 @@ def four_of_rax(logits: jax.Array, labels: jax.Array, where: jax.Array) -> list[
 
 
 def _in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Return the seconds of each call, A B A B ..., after two turns to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(repeats + 2):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            jax.block_until_ready(call())
-            if turn >= 2:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
+    return harness.seconds_in_turn(calls, repeats=repeats, warmup=2)
 
 
 def _row(part: str, case: str, requests: int, seconds: list[float]) -> dict[str, Any]:

@@ -255,8 +255,13 @@ def _against_trivial(
     return lower
 
 
+def direct_of(model: str) -> str:
+    """Name the model that is trained directly on the scores where `model` is DNR on it."""
+    return model.split("+dnr")[0] + "+score"
+
+
 def _against_direct(values: dict[str, np.ndarray]) -> dict[str, tuple[float, float, float]]:
-    pairs = {model: model.split("+dnr")[0] + "+score" for model in values if "+dnr" in model}
+    pairs = {model: direct_of(model) for model in values if "+dnr" in model}
     return {
         model: significance.paired_bootstrap(values[model], values[direct], seed=COMPARISON_SEED)
         for model, direct in pairs.items()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from dnr_jax.data import store
 from dnr_jax.reports import significance
 from dnr_jax.reports.rendering import Table, aligned, latex, latex_escape, markdown
-from dnr_jax.reports.results import Line, Run
+from dnr_jax.reports.results import Line, Run, direct_of
 
 LEAKING_PROTOCOL = "exposed_plus_retrieved"
 LEVEL = 0.05  # of `significance.STAR_MEANING`
@@ -64,7 +64,7 @@ def against_direct(run: Run) -> Table:
     labels = {line.model: line.label for line in run.lines}
     metric = run.main_metric.upper()
     body = [
-        [labels[model], labels[model.split("+dnr")[0] + "+score"], _difference(*numbers)]
+        [labels[model], labels[direct_of(model)], _difference(*numbers)]
         for model, numbers in run.against_direct.items()
     ]
     return Table("DNR against direct training", ["model", "against", f"{metric} difference"], body)
