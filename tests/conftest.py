@@ -17,7 +17,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 ).strip()
 
-# Tracing makes objects by the million, few of them garbage: looking at all took a tenth of the time.
+# Tracing makes many objects and little garbage: looking through them was a tenth of the time.
 gc.set_threshold(100_000, 50, 1000)
 
 sys.path.insert(0, str(Path(__file__).parent))
