@@ -18,11 +18,17 @@ def smoke(what, folder, *flags):
     return json.loads(path.read_text())["rows"]
 
 
-@pytest.mark.parametrize("what", ["requests", "catalogue"])
-def test_cost_is_measured_at_every_size(what, tmp_path):
+@pytest.mark.parametrize(
+    ("what", "time"), [("requests", "seconds/epoch"), ("catalogue", "ms/step")]
+)
+def test_cost_is_measured_at_every_size(what, time, tmp_path):
     rows = smoke(what, tmp_path)
     assert len(rows) == 2
-    assert all(value > 0 for value in rows[0].values() if not isinstance(value, str))
+    assert all(row[time] > 0 for row in rows)
+
+
+def test_the_slope_is_the_power_of_the_size():
+    assert scaling.slope([1, 2, 4, 8], [3 * n**1.5 for n in (1, 2, 4, 8)]) == pytest.approx(1.5)
 
 
 def test_streamed_training_has_the_losses_of_resident_training(tmp_path):
