@@ -28,6 +28,7 @@ from benchmarks.standard_case import WORKS, Work
 from dnr_jax import metrics, types
 from dnr_jax.training import phases
 from dnr_jax.training.epoch import make_epoch, schedule, seed_axis, stack_states
+from dnr_jax.training.parts import part_size
 from dnr_jax.training.step import Game, Step, TrainState, make_step
 from dnr_jax.types import Batch
 
@@ -91,7 +92,8 @@ def _steps(work: Work, batch: Batch, dtype: str, steps: int, **sizes: Any) -> Ca
 def _epochs(game: Game, work: Work, batch: Batch, seeds: list[int], steps: int, how: str) -> Call:
     """Make a call of an epoch program that sees the whole batch `steps` times."""
     plan = schedule(steps, generator_updates=int(work.phase == 2), reranker_updates=1)
-    epoch, held, size = make_epoch(_step(game), seeds=how), jax.device_put(batch), len(batch.scores)
+    held, size = jax.device_put(batch), len(batch.scores)
+    epoch = make_epoch(_step(game, size), seeds=how)
     rows = jnp.broadcast_to(jnp.arange(size), (len(seeds), len(plan.turns), size))
     states = stack_states([standard_case.fresh(game, batch, seed) for seed in seeds])
 
@@ -103,8 +105,10 @@ def _epochs(game: Game, work: Work, batch: Batch, seeds: list[int], steps: int, 
     return call
 
 
-def _step(game: Game) -> Step:
-    return make_step(game, standard_case.optimizer(), plays=game.divergence is not None)
+def _step(game: Game, size: int) -> Step:
+    """Make the step of training for batches of `size`, in parts where training would."""
+    plays = game.divergence is not None
+    return make_step(game, standard_case.optimizer(), plays=plays, part=part_size(size))
 
 
 def _torch_steps(
@@ -158,7 +162,7 @@ def _loop(game: Game, data: Batch, size: int, validate: phases.Validate) -> Call
     """Make a call that goes on by an epoch in the loop that trains every row, `phases.fit`."""
     plays = int(game.divergence is not None)
     turns = schedule(len(data.scores) // size, generator_updates=plays, reranker_updates=1)
-    phase = phases.Phase(make_epoch(_step(game), seeds=seed_axis()), turns)
+    phase = phases.Phase(make_epoch(_step(game, size), seeds=seed_axis()), turns)
     progress = phases.start(stack_states([standard_case.fresh(game, data)]), 1)
     held = jax.device_put(data)
 

@@ -148,6 +148,9 @@ def get_config() -> ConfigDict:
                 "loss": "own",  # own (of the paper) | bce; rows with noise always train by bce
                 "lambda_e": 60,  # epochs with the heuristic generator before the learned one
                 "batch_size": 512,
+                # Requests whose activations one device holds at once; it divides the batch, whose
+                # gradient is the sum over its parts. 0 = 64 on a CPU where it can be, else all.
+                "micro_batch": 0,
                 "seeds": 5,  # how many: seed, seed + 1, ...; one table over all of them
                 # Trials: every row trains once at each multiple of its learning rates and keeps the
                 # one with the best mean validation N@K over seeds.

@@ -69,8 +69,14 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
     for section, names in at_least_one.items():
         for name in names:
             _at_least(f"{section}.{name}", config[section][name], 1)
-    for name in ("lambda_e", "patience", "stream"):
+    for name in ("lambda_e", "patience", "stream", "micro_batch"):
         _at_least(f"train.{name}", config["train"][name], 0)
+    batch, part = config["train"]["batch_size"], config["train"]["micro_batch"]
+    if part and batch % part:
+        raise ValueError(
+            f"config.train.micro_batch is {part}, which does not divide config.train.batch_size "
+            f"{batch}: choose a divisor, or 0"
+        )
     for name, value in config["objective"].items():
         _at_least(f"objective.{name}", value, 0)
     _at_least("seed", config["seed"], 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from dnr_jax.io import checkpoints, compiled
 from dnr_jax.io.run_folder import RunFolder
 from dnr_jax.training import sharding
 from dnr_jax.training.epoch import make_epoch, schedule, seed_axis, stack_states
+from dnr_jax.training.parts import part_size
 from dnr_jax.training.phases import Phase, Plan, Progress, Record, finished, fit, start
 from dnr_jax.training.step import Game, TrainState, init_state, make_step
 from dnr_jax.training.stream import streamed
@@ -188,13 +189,22 @@ def _phase(
     plays = updates["generator_updates"] > 0
     divergence = players.divergence if plays else None
     game = Game(players.reranker, noise, divergence, stage.loss, **config["objective"])
-    step = make_step(game, players.optimizer(groups=stage.groups), plays=plays)
+    part = _micro_batch(config["train"], players.layout)
+    step = make_step(game, players.optimizer(groups=stage.groups), plays=plays, part=part)
     step, plan = sharding.split_step(players.layout, step), schedule(batches, **updates)
     if not config["train"]["stream"]:
         return Phase(make_epoch(step, seeds=seed_axis()), plan)
     epoch = make_epoch(step, seeds=seed_axis(), take=loader.pick)
     read = partial(sharding.put_batches, players.layout)
     return Phase(streamed(epoch, plan, batches=config["train"]["stream"], put=read), plan)
+
+
+def _micro_batch(settings: Mapping[str, Any], layout: sharding.Layout) -> int | None:
+    """Choose the requests whose activations are held at once; many devices divide a batch alone."""
+    if not layout.alone:
+        return None
+    chosen: int = settings["micro_batch"] or part_size(settings["batch_size"])
+    return chosen
 
 
 def _initial_states(

@@ -7,6 +7,7 @@ phi:    L_phi   = lambda_adv L_adv + lambda_x L_x        (reranker held fixed)
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,8 @@ import optax
 from flax import struct
 
 from dnr_jax import objectives
-from dnr_jax.types import Array, Batch, Divergence, Loss, Noise, Params, Reranker
+from dnr_jax.training.parts import check_part, shares, split
+from dnr_jax.types import Array, Batch, Divergence, Loss, Noise, Params, Reranker, apply
 
 Terms = dict[str, Array]
 Step = Callable[["TrainState", Batch, Array], tuple["TrainState", Terms]]
@@ -122,24 +124,92 @@ def generator_terms(
     )
 
 
-def make_step(game: Game, optimizer: optax.GradientTransformationExtraArgs, *, plays: bool) -> Step:
+def reranker_gradient(
+    theta: Params, phi: Params, batch: Batch, key: Array, game: Game, *, part: int
+) -> tuple[Params, Terms]:
+    """Compute the gradient of `reranker_terms` and its terms, `part` requests at a time.
+
+    A loss of the reranker's own (`game.loss`) need not be a mean: it sees the whole batch.
+    """
+    slope = jax.grad(reranker_terms, has_aux=True)
+    if part == len(batch.scores) or game.loss is not None:
+        return slope(theta, phi, batch, key, game)
+    chunks = split(batch, part)
+    keys = jax.random.split(key, len(chunks.scores))
+
+    def add(total: Any, now: tuple[Batch, Array, Array]) -> tuple[Any, None]:
+        chunk, key, share = now
+        found = slope(theta, phi, chunk, key, game)
+        return jax.tree.map(lambda so_far, x: so_far + share * x, total, found), None
+
+    shapes = jax.eval_shape(partial(slope, game=game), theta, phi, batch, key)
+    nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
+    found: tuple[Params, Terms] = jax.lax.scan(add, nothing, (chunks, keys, shares(chunks)))[0]
+    return found
+
+
+def generator_gradient(
+    phi: Params, theta: Params, batch: Batch, key: Array, game: Game, *, part: int
+) -> tuple[Params, Terms]:
+    """Compute the gradient of `generator_terms` and its terms, `part` requests at a time.
+
+    The reranker turns each part's x' into its slope of L_adv; the generator, small beside it, and
+    L_x see the whole batch.
+    """
+    if part == len(batch.scores):
+        return jax.grad(generator_terms, has_aux=True)(phi, theta, batch, key, game)
+    assert game.noise is not None
+    assert game.divergence is not None
+    noisy, pull = jax.vjp(partial(game.noise.sample, key=key, batch=batch), phi)
+    chunks = split(batch, part)
+
+    def judge(now: tuple[Array, Batch]) -> tuple[Array, Array]:
+        return jax.value_and_grad(_adversarial)(now[0], now[1], theta, game)
+
+    values, slopes = jax.lax.map(judge, (split(noisy, part), chunks))
+    regulariser, slope = jax.value_and_grad(objectives.regulariser_loss, 1)(
+        game.divergence, noisy, batch
+    )
+    share = shares(chunks)
+    slopes = (share[:, None, None] * slopes).reshape(noisy.shape)
+    (gradient,) = pull(game.lambda_adv * slopes + game.lambda_x * slope)
+    return gradient, {"adversarial": jnp.dot(share, values), "regulariser": regulariser}
+
+
+def _adversarial(noisy: Array, batch: Batch, theta: Params, game: Game) -> Array:
+    logits = apply(game.reranker, theta, batch.request, noisy)
+    return objectives.adversarial_loss(logits, batch.labels, batch.weights)
+
+
+def make_step(
+    game: Game,
+    optimizer: optax.GradientTransformationExtraArgs,
+    *,
+    plays: bool,
+    part: int | None = None,
+) -> Step:
     """Make `step(state, batch, turn) -> (state, terms)`: one update of the player whose turn it is.
 
     Args:
       game: players and weights.
       optimizer: a `two_player_optimizer`.
       plays: whether the generator takes turns at all (phase 2). If not, its branch is not built.
+      part: requests whose activations are held at once, a divisor of the batch; None = all. The
+        gradient is that of the whole batch; dropout and noise draw from a key a part.
 
     Returns:
       A pure function. `turn` is `RERANKER` or `GENERATOR`; the idle player's parameters and
       optimiser state come back bit-identical. `terms` holds float32 scalars under
-      `RERANKER_TERMS` and `GENERATOR_TERMS`, 0 for the idle player's.
+      `RERANKER_TERMS` and `GENERATOR_TERMS`, 0 for the idle player's. It raises `ValueError` while
+      it is traced for a batch that is no whole number of parts.
     """
 
-    def turn_of(player: str, idle: str, loss: Callable[..., tuple[Array, Terms]]) -> Callable:
+    def turn_of(player: str, idle: str, slope: Callable[..., tuple[Params, Terms]]) -> Callable:
         def gradients(params: Params, batch: Batch, key: Array) -> tuple[Params, Terms]:
-            gradient, terms = jax.grad(loss, has_aux=True)(
-                params[player], params[idle], batch, key, game
+            size = len(batch.scores)
+            check_part(part or size, size)
+            gradient, terms = slope(
+                params[player], params[idle], batch, key, game, part=part or size
             )
             terms |= {f"{player}_gradient": optax.tree.norm(gradient)}
             zeros = jax.tree.map(jnp.zeros_like, params[idle])
@@ -147,9 +217,9 @@ def make_step(game: Game, optimizer: optax.GradientTransformationExtraArgs, *, p
 
         return gradients
 
-    turns = [turn_of("reranker", "generator", reranker_terms)]
+    turns = [turn_of("reranker", "generator", reranker_gradient)]
     if plays:
-        turns.append(turn_of("generator", "reranker", generator_terms))
+        turns.append(turn_of("generator", "reranker", generator_gradient))
 
     def step(state: TrainState, batch: Batch, turn: Array) -> tuple[TrainState, Terms]:
         key = jax.random.fold_in(state.key, state.step)

@@ -46,6 +46,10 @@ def refused(tmp_path, monkeypatch):
         ({"train": {"epochs": 0}}, "config.train.epochs is 0: it must be 1 or more"),
         ({"train": {"seeds": 0}}, "config.train.seeds is 0: it must be 1 or more"),
         ({"train": {"lambda_e": -1}}, "config.train.lambda_e is -1: it must be 0 or more"),
+        (
+            {"train": {"batch_size": 64, "micro_batch": 48}},
+            "config.train.micro_batch is 48, which does not divide config.train.batch_size 64",
+        ),
         ({"train": {"loss": "bse"}}, "config.train.loss: there is no choice 'bse'"),
         ({"objective": {"lambda_x": float("nan")}}, "config.objective.lambda_x is nan"),
         ({"table": "score,dnr_x"}, "config.table: there is no row 'dnr_x'; did you mean"),

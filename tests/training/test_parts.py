@@ -1,0 +1,76 @@
+"""A batch in parts has the gradient of the whole batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy_players
+
+from dnr_jax.training import parts
+from dnr_jax.training.optimizers import GENERATOR, RERANKER
+from dnr_jax.training.step import (
+    generator_gradient,
+    make_step,
+    reranker_gradient,
+    reranker_terms,
+)
+
+GAME, KEY = toy_players.GAME, jax.random.key(5)
+# The weights of the parts differ: one request has no judged candidate, others fewer than all.
+DATA = toy_players.batch(12)
+DATA = DATA.replace(weights=DATA.weights.at[3].set(0).at[:4, 2].set(0))
+PLAYERS = toy_players.state().params["reranker"], toy_players.state().params["generator"]
+
+
+def close(found, expected):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected
+    )
+
+
+@pytest.mark.parametrize("part", [1, 3, 4, 6])
+def test_plain_gradients_and_losses_are_those_of_the_whole(part):
+    plain = GAME._replace(noise=None)
+    whole = reranker_gradient(*PLAYERS, DATA, KEY, plain, part=12)
+    close(reranker_gradient(*PLAYERS, DATA, KEY, plain, part=part), whole)
+
+
+@pytest.mark.parametrize("part", [1, 3, 4, 6])
+def test_the_generator_s_gradient_is_that_of_the_whole_with_l_x_over_all(part):
+    theta, phi = PLAYERS
+    whole = generator_gradient(phi, theta, DATA, KEY, GAME, part=12)
+    close(generator_gradient(phi, theta, DATA, KEY, GAME, part=part), whole)
+
+
+def test_each_part_draws_noise_by_a_key_of_its_own():
+    theta, phi = PLAYERS
+    expected, keys = None, jax.random.split(KEY, 3)
+    for number in range(3):
+        chunk = jax.tree.map(lambda a, n=number: a[4 * n : 4 * n + 4], DATA)
+        share = chunk.weights.sum() / DATA.weights.sum()
+        slope = jax.grad(reranker_terms, has_aux=True)(theta, phi, chunk, keys[number], GAME)
+        scaled = jax.tree.map(lambda x, share=share: share * x, slope)
+        expected = scaled if expected is None else jax.tree.map(jnp.add, expected, scaled)
+    close(reranker_gradient(theta, phi, DATA, KEY, GAME, part=4), expected)
+
+
+def test_a_loss_of_its_own_sees_the_whole_batch():
+    def own(params, batch, *, key=None, train=False):
+        return params["slope"] * len(batch.scores)
+
+    game = GAME._replace(loss=own)
+    gradient, _ = reranker_gradient(*PLAYERS, DATA, KEY, game, part=4)
+    assert gradient["slope"] == 12
+
+
+@pytest.mark.parametrize("turn", [RERANKER, GENERATOR])
+def test_a_batch_that_is_no_whole_number_of_parts_is_refused(turn):
+    step = make_step(GAME, toy_players.OPTIMIZER, plays=True, part=5)
+    with pytest.raises(ValueError, match="a batch of 12 requests cannot be computed in parts of 5"):
+        step(toy_players.state(), DATA, turn)
+
+
+def test_a_cpu_computes_large_batches_in_parts_and_accelerators_do_not(monkeypatch):
+    assert [parts.part_size(size) for size in (512, 64, 32, 100)] == [64, 64, 32, 100]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert parts.part_size(512) == 512
