@@ -187,7 +187,7 @@ def heuristic(batch: Columns, eps: torch.Tensor) -> torch.Tensor:
 
 def draw(batch: Columns) -> torch.Tensor:
     """Draw Beta(1/2, 1/2) noise as PyTorch does."""
-    half = torch.tensor(0.5, device=batch["scores"].device)
+    half = torch.full((), 0.5, device=batch["scores"].device)
     return torch.distributions.Beta(half, half).sample(batch["scores"].shape)
 
 
@@ -237,7 +237,7 @@ def _fft_smooth(counts: torch.Tensor) -> torch.Tensor:
     nodes = len(counts)
     lags = np.minimum(np.arange(2 * nodes), 2 * nodes - np.arange(2 * nodes))
     kernel = np.exp(-0.5 * (lags / (nodes - 1) / BANDWIDTH) ** 2)
-    spectrum = torch.tensor(np.fft.rfft(kernel).real, dtype=torch.float32, device=counts.device)
+    spectrum = torch.as_tensor(np.fft.rfft(kernel).real, dtype=torch.float32, device=counts.device)
     return torch.fft.irfft(torch.fft.rfft(counts, 2 * nodes) * spectrum, 2 * nodes)[:nodes]
 
 

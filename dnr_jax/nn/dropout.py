@@ -8,7 +8,9 @@ of its compile time. Here a site costs a few integer operations that fuse with w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import count
 
 import jax
@@ -21,6 +23,24 @@ Drop = Callable[[Array], Array]
 
 # Rounded 2^32 / golden ratio: multiples of it, modulo 2^32, keep far from one another.
 _STRIDE = 0x9E3779B9
+_PART: ContextVar[Array | int] = ContextVar("part", default=0)
+
+
+@contextmanager
+def part_of_batch(number: Array | int) -> Iterator[None]:
+    """Let every `drop` made inside drop what it would of this part of the whole batch.
+
+    A batch computed in equal parts then has the masks of the batch computed at once, so that the
+    size of the parts changes rounding alone.
+
+    Args:
+      number: of the part, from 0 on, an `int32` scalar; the parts split the leading axis.
+    """
+    token = _PART.set(number)
+    try:
+        yield
+    finally:
+        _PART.reset(token)
 
 
 def identity(x: Array) -> Array:
@@ -39,7 +59,7 @@ def make_dropout(rate: float, key: Array) -> Drop:
 
     Every call of one `drop` has a mask of its own (calls are numbered while tracing), so make one
     `drop` a forward pass, inside the function that is transformed. A mask is a pure function of
-    the key, the number of the call and the element's place.
+    the key, the number of the call and the element's place in the batch (`part_of_batch`).
 
     Args:
       rate: in [0, 1).
@@ -53,10 +73,10 @@ def make_dropout(rate: float, key: Array) -> Drop:
         return identity
     threshold = np.uint32(round((1 - rate) * (2**32 - 1)))
     words = _two_words(key)
-    calls = count()
+    calls, part = count(), jnp.asarray(_PART.get(), jnp.uint32)
 
     def drop(x: Array) -> Array:
-        kept = _hash(words, next(calls), x.shape) < threshold
+        kept = _hash(words, next(calls), part, x.shape) < threshold
         return jnp.where(kept, x / (1 - rate), 0.0)
 
     return drop
@@ -73,14 +93,15 @@ def _two_words(key: Array) -> Array:
     return words
 
 
-def _hash(words: Array, call: int, shape: tuple[int, ...]) -> Array:
+def _hash(words: Array, call: int, part: Array, shape: tuple[int, ...]) -> Array:
     """Return `uint32 [*shape]`, uniform: a hash of one counter that all calls of a key share.
 
     One word of the key is where the counter starts; the other enters between the hash's rounds, so
     that the masks of two keys are not permutations of one another.
     """
-    start = words[0] + words[1] + np.uint32(call * _STRIDE % 2**32)
-    counter = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    size = math.prod(shape)
+    start = words[0] + words[1] + np.uint32(call * _STRIDE % 2**32) + part * np.uint32(size)
+    counter = jax.lax.iota(jnp.uint32, size).reshape(shape)
     return _lowbias32(counter + start, words[1])
 
 

@@ -16,6 +16,7 @@ import optax
 from flax import struct
 
 from dnr_jax import objectives
+from dnr_jax.nn.dropout import part_of_batch
 from dnr_jax.training.parts import check_part, shares, split
 from dnr_jax.types import Array, Batch, Divergence, Loss, Noise, Params, Reranker, apply
 
@@ -135,16 +136,17 @@ def reranker_gradient(
     if part == len(batch.scores) or game.loss is not None:
         return slope(theta, phi, batch, key, game)
     chunks = split(batch, part)
-    keys = jax.random.split(key, len(chunks.scores))
 
-    def add(total: Any, now: tuple[Batch, Array, Array]) -> tuple[Any, None]:
-        chunk, key, share = now
-        found = slope(theta, phi, chunk, key, game)
+    def add(total: Any, now: tuple[Array, Batch, Array]) -> tuple[Any, None]:
+        number, chunk, share = now
+        with part_of_batch(number):
+            found = slope(theta, phi, chunk, key, game)
         return jax.tree.map(lambda so_far, x: so_far + share * x, total, found), None
 
     shapes = jax.eval_shape(partial(slope, game=game), theta, phi, batch, key)
     nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
-    found: tuple[Params, Terms] = jax.lax.scan(add, nothing, (chunks, keys, shares(chunks)))[0]
+    numbers = jnp.arange(len(chunks.scores))
+    found: tuple[Params, Terms] = jax.lax.scan(add, nothing, (numbers, chunks, shares(chunks)))[0]
     return found
 
 
@@ -195,7 +197,7 @@ def make_step(
       optimizer: a `two_player_optimizer`.
       plays: whether the generator takes turns at all (phase 2). If not, its branch is not built.
       part: requests whose activations are held at once, a divisor of the batch; None = all. The
-        gradient is that of the whole batch; dropout and noise draw from a key a part.
+        gradient is that of the whole batch, of the same noise and dropout.
 
     Returns:
       A pure function. `turn` is `RERANKER` or `GENERATOR`; the idle player's parameters and

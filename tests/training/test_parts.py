@@ -1,18 +1,18 @@
 """A batch in parts has the gradient of the whole batch."""
 
+import factories
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_players
 
+from dnr_jax.rerankers import build
 from dnr_jax.training import parts
 from dnr_jax.training.optimizers import GENERATOR, RERANKER
 from dnr_jax.training.step import (
     generator_gradient,
     make_step,
     reranker_gradient,
-    reranker_terms,
 )
 
 GAME, KEY = toy_players.GAME, jax.random.key(5)
@@ -29,10 +29,10 @@ def close(found, expected):
 
 
 @pytest.mark.parametrize("part", [1, 3, 4, 6])
-def test_plain_gradients_and_losses_are_those_of_the_whole(part):
-    plain = GAME._replace(noise=None)
-    whole = reranker_gradient(*PLAYERS, DATA, KEY, plain, part=12)
-    close(reranker_gradient(*PLAYERS, DATA, KEY, plain, part=part), whole)
+def test_gradients_and_losses_are_those_of_the_whole(part):
+    for game in (GAME, GAME._replace(noise=None)):
+        whole = reranker_gradient(*PLAYERS, DATA, KEY, game, part=12)
+        close(reranker_gradient(*PLAYERS, DATA, KEY, game, part=part), whole)
 
 
 @pytest.mark.parametrize("part", [1, 3, 4, 6])
@@ -42,16 +42,20 @@ def test_the_generator_s_gradient_is_that_of_the_whole_with_l_x_over_all(part):
     close(generator_gradient(phi, theta, DATA, KEY, GAME, part=part), whole)
 
 
-def test_each_part_draws_noise_by_a_key_of_its_own():
-    theta, phi = PLAYERS
-    expected, keys = None, jax.random.split(KEY, 3)
-    for number in range(3):
-        chunk = jax.tree.map(lambda a, n=number: a[4 * n : 4 * n + 4], DATA)
-        share = chunk.weights.sum() / DATA.weights.sum()
-        slope = jax.grad(reranker_terms, has_aux=True)(theta, phi, chunk, keys[number], GAME)
-        scaled = jax.tree.map(lambda x, share=share: share * x, slope)
-        expected = scaled if expected is None else jax.tree.map(jnp.add, expected, scaled)
-    close(reranker_gradient(theta, phi, DATA, KEY, GAME, part=4), expected)
+def test_parts_of_prm_have_the_noise_and_the_dropout_of_the_whole():
+    knobs = {"width": 8, "layers": 1, "history_layers": 1, "heads": 2, "feed_forward": 8}
+    knobs |= {"dropout": 0.4, "positions": "none", "causal": False}
+    prm = build("prm", spec=factories.make_spec(), score_entry="add", score_place="late", **knobs)
+    batch = factories.make_batch(B=6)
+    game = GAME._replace(reranker=prm)
+    theta = prm.init(jax.random.key(0), batch.request, batch.scores)
+    compiled = factories.quick_jit(reranker_gradient, static_argnames=("game", "part"))
+    whole, part, other = (
+        compiled(theta, PLAYERS[1], batch, key, game, part=size)
+        for key, size in ((KEY, 6), (KEY, 2), (jax.random.key(6), 2))
+    )
+    close(part, whole)
+    assert abs(other[1]["direct"] / whole[1]["direct"] - 1) > 1e-3
 
 
 def test_a_loss_of_its_own_sees_the_whole_batch():
