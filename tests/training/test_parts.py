@@ -1,8 +1,10 @@
 """A batch in parts has the gradient of the whole batch."""
 
+from functools import partial
+
+import chex
 import factories
 import jax
-import numpy as np
 import pytest
 import toy_players
 
@@ -22,24 +24,21 @@ DATA = DATA.replace(weights=DATA.weights.at[3].set(0).at[:4, 2].set(0))
 PLAYERS = toy_players.state().params["reranker"], toy_players.state().params["generator"]
 
 
-def close(found, expected):
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected
-    )
+assert_close = partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("part", [1, 3, 4, 6])
 def test_gradients_and_losses_are_those_of_the_whole(part):
     for game in (GAME, GAME._replace(noise=None)):
         whole = reranker_gradient(*PLAYERS, DATA, KEY, game, part=12)
-        close(reranker_gradient(*PLAYERS, DATA, KEY, game, part=part), whole)
+        assert_close(reranker_gradient(*PLAYERS, DATA, KEY, game, part=part), whole)
 
 
 @pytest.mark.parametrize("part", [1, 3, 4, 6])
 def test_the_generator_s_gradient_is_that_of_the_whole_with_l_x_over_all(part):
     theta, phi = PLAYERS
     whole = generator_gradient(phi, theta, DATA, KEY, GAME, part=12)
-    close(generator_gradient(phi, theta, DATA, KEY, GAME, part=part), whole)
+    assert_close(generator_gradient(phi, theta, DATA, KEY, GAME, part=part), whole)
 
 
 def test_parts_of_prm_have_the_noise_and_the_dropout_of_the_whole():
@@ -54,7 +53,7 @@ def test_parts_of_prm_have_the_noise_and_the_dropout_of_the_whole():
         compiled(theta, PLAYERS[1], batch, key, game, part=size)
         for key, size in ((KEY, 6), (KEY, 2), (jax.random.key(6), 2))
     )
-    close(part, whole)
+    assert_close(part, whole)
     assert abs(other[1]["direct"] / whole[1]["direct"] - 1) > 1e-3
 
 
