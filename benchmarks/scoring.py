@@ -28,6 +28,7 @@ from dnr_jax.metrics.pairs import count_pairs
 from dnr_jax.nn import precision
 from dnr_jax.types import Params, Reranker
 
+_seconds = partial(harness.seconds_in_turn, warmup=2)
 # Layers over the candidates and over the history, and the width.
 MODELS: dict[str, dict[str, Any]] = {
     "2 + 2 layers of 128": standard_case.PRM,
@@ -69,7 +70,9 @@ def latency(model: str, *, repeats: int) -> list[dict[str, Any]]:
         for name, call in scorers.items()
     }
     part = "one request, one core"
-    return [_row(part, name, 1, seconds) for name, seconds in _in_turn(calls, repeats).items()]
+    return [
+        _row(part, name, 1, seconds) for name, seconds in _seconds(calls, repeats=repeats).items()
+    ]
 
 
 def latency_on_one_core(models: Iterable[str], *, repeats: int) -> list[dict[str, Any]]:
@@ -91,7 +94,7 @@ def rates(models: Iterable[str], sizes: tuple[int, ...], *, repeats: int) -> lis
         batch = jax.device_put(standard_case.make_batch(size))
         given = {name: partial(call, batch.request, batch.scores) for name, call in calls.items()}
         # Few calls of a large batch, many of a small one.
-        for name, seconds in _in_turn(given, max(3, repeats * 64 // size)).items():
+        for name, seconds in _seconds(given, repeats=max(3, repeats * 64 // size)).items():
             rows.append(_row("batch", name, size, seconds))
     return rows
 
@@ -108,7 +111,7 @@ def metric_times(lists: int, *, repeats: int) -> list[dict[str, Any]]:
     if util.find_spec("rax"):
         found["rax: precision, ndcg, ap, mrr"] = four_of_rax
     calls = {name: partial(jax.jit(function), *given) for name, function in found.items()}
-    return [_row("metrics", name, lists, s) for name, s in _in_turn(calls, repeats).items()]
+    return [_row("metrics", name, lists, s) for name, s in _seconds(calls, repeats=repeats).items()]
 
 
 def five(*lists: jax.Array) -> list[Any]:
@@ -123,10 +126,6 @@ def four_of_rax(logits: jax.Array, labels: jax.Array, where: jax.Array) -> list[
 
     functions = (rax.precision_metric, rax.ndcg_metric, rax.ap_metric, rax.mrr_metric)
     return [function(logits, labels, where=where, topn=K) for function in functions]
-
-
-def _in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    return harness.seconds_in_turn(calls, repeats=repeats, warmup=2)
 
 
 def _row(part: str, case: str, requests: int, seconds: list[float]) -> dict[str, Any]:

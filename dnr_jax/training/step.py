@@ -132,19 +132,22 @@ def reranker_gradient(
 
     A loss of the reranker's own (`game.loss`) need not be a mean: it sees the whole batch.
     """
-    slope = jax.grad(reranker_terms, has_aux=True)
+
+    def slope(batch: Batch) -> tuple[Params, Terms]:
+        gradient, terms = jax.grad(reranker_terms, has_aux=True)(theta, phi, batch, key, game)
+        return gradient, _all_terms(terms)
+
     if part == len(batch.scores) or game.loss is not None:
-        return slope(theta, phi, batch, key, game)
+        return slope(batch)
     chunks = split(batch, part)
 
     def add(total: Any, now: tuple[Array, Batch, Array]) -> tuple[Any, None]:
         number, chunk, share = now
         with part_of_batch(number):
-            found = slope(theta, phi, chunk, key, game)
+            found = slope(chunk)
         return jax.tree.map(lambda so_far, x: so_far + share * x, total, found), None
 
-    shapes = jax.eval_shape(partial(slope, game=game), theta, phi, batch, key)
-    nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
+    nothing = jax.tree.map(jnp.zeros_like, (theta, _all_terms({})))
     numbers = jnp.arange(len(chunks.scores))
     found: tuple[Params, Terms] = jax.lax.scan(add, nothing, (numbers, chunks, shares(chunks)))[0]
     return found
@@ -208,11 +211,9 @@ def make_step(
 
     def turn_of(player: str, idle: str, slope: Callable[..., tuple[Params, Terms]]) -> Callable:
         def gradients(params: Params, batch: Batch, key: Array) -> tuple[Params, Terms]:
-            size = len(batch.scores)
-            check_part(part or size, size)
-            gradient, terms = slope(
-                params[player], params[idle], batch, key, game, part=part or size
-            )
+            size = part or len(batch.scores)
+            check_part(size, len(batch.scores))
+            gradient, terms = slope(params[player], params[idle], batch, key, game, part=size)
             terms |= {f"{player}_gradient": optax.tree.norm(gradient)}
             zeros = jax.tree.map(jnp.zeros_like, params[idle])
             return {player: gradient, idle: zeros}, _all_terms(terms)

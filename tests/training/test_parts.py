@@ -11,18 +11,13 @@ import toy_players
 from dnr_jax.rerankers import build
 from dnr_jax.training import parts
 from dnr_jax.training.optimizers import GENERATOR, RERANKER
-from dnr_jax.training.step import (
-    generator_gradient,
-    make_step,
-    reranker_gradient,
-)
+from dnr_jax.training.step import generator_gradient, make_step, reranker_gradient
 
 GAME, KEY = toy_players.GAME, jax.random.key(5)
 # The weights of the parts differ: one request has no judged candidate, others fewer than all.
 DATA = toy_players.batch(12)
 DATA = DATA.replace(weights=DATA.weights.at[3].set(0).at[:4, 2].set(0))
 PLAYERS = toy_players.state().params["reranker"], toy_players.state().params["generator"]
-
 
 assert_close = partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-7)
 
