@@ -253,7 +253,7 @@ def _steps_a_call(size: int, options: argparse.Namespace) -> int:
     """Return how many steps hide what a call itself costs: an epoch has many more."""
     if options.smoke:
         return 2
-    return max(4, 2048 // size) if jax.default_backend() == "cpu" else max(8, 16384 // size)
+    return max(2, 2048 // size) if jax.default_backend() == "cpu" else max(8, 16384 // size)
 
 
 TABLES: dict[str, Callable[[argparse.Namespace], list[Row]]] = {

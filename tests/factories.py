@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dnr_jax.types import Batch, FeatureSpec, Request
+from dnr_jax.types import Batch, FeatureSpec, Params, Request, Reranker
 
 # Compiling takes nearly all the time of a test on tiny arrays: four times less with these.
 quick_jit = partial(
@@ -26,6 +26,24 @@ def make_spec() -> FeatureSpec:
         item=("item", "category"),
         sizes=SIZES,
     )
+
+
+def make_params(reranker: Reranker, batch: Batch, seed: int = 0) -> Params:
+    """Draw parameters of the size that `init` gives them, by NumPy: `init` compiles for seconds.
+
+    Kernels have variance 1 / fan-in, biases are 0, scales 1, and other vectors about 1 long.
+    """
+    shapes = jax.eval_shape(reranker.init, jax.random.key(seed), batch.request, batch.scores)
+    rng = np.random.default_rng(seed)
+
+    def draw(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name = path[-1].key
+        if name in ("bias", "scale"):
+            return jnp.asarray(np.full(leaf.shape, name == "scale", leaf.dtype))
+        fan_in = leaf.shape[-2] if name == "kernel" else leaf.shape[-1]
+        return jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(fan_in), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def _ids(rng: np.random.Generator, names: tuple[str, ...], *shape: int) -> np.ndarray:
