@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import chex
 import factories
 import jax
 import jax.numpy as jnp
@@ -43,11 +44,11 @@ def test_each_stage_begins_where_its_kind_has_got_to():
 
 
 def test_all_of_a_kind_start_alike():
-    params = model_of("hetcomp").params
+    model = model_of("hetcomp")
+    params = model.reranker.init(jax.random.key(0), model.batch.request, model.batch.scores)
     for kind, others in (("teachers_1", ["teachers_2"]), ("student", ["student_1", "student_2"])):
         for other in others:
-            same = jax.tree.map(lambda a, b: bool((a == b).all()), params[kind], params[other])
-            assert all(jax.tree.leaves(same))
+            chex.assert_trees_all_equal(params[kind], params[other])
 
 
 def test_teachers_learn_by_the_sum_of_their_cross_entropies():
