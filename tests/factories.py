@@ -1,5 +1,6 @@
 """Random requests with the irregularities of real ones: padding, short lists, no positives."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -28,22 +29,38 @@ def make_spec() -> FeatureSpec:
     )
 
 
-def make_params(reranker: Reranker, batch: Batch, seed: int = 0) -> Params:
+def initial_params(reranker: Reranker, batch: Batch, *, seed: int = 0) -> Params:
     """Draw parameters of the size that `init` gives them, by NumPy: `init` compiles for seconds.
 
     Kernels have variance 1 / fan-in, biases are 0, scales 1, and other vectors about 1 long.
     """
-    shapes = jax.eval_shape(reranker.init, jax.random.key(seed), batch.request, batch.scores)
+
+    def draw(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if name in ("bias", "scale"):
+            return np.full(shape, float(name == "scale"))
+        return rng.normal(size=shape) / np.sqrt(shape[-2] if name == "kernel" else shape[-1])
+
+    return _drawn(draw, reranker, batch, seed)
+
+
+def random_params(reranker: Reranker, batch: Batch, *, scale: float = 0.5, seed: int = 0) -> Params:
+    """Draw every parameter at random, biases and norms included; no equality is then by chance."""
+
+    def draw(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        # Norms stay near 1, as gradients would vanish below a stack of small ones.
+        return float(name == "scale") + scale * rng.normal(size=shape)
+
+    return _drawn(draw, reranker, batch, seed)
+
+
+def _drawn(draw: Callable[..., np.ndarray], reranker: Reranker, batch: Batch, seed: int) -> Params:
+    shapes = jax.eval_shape(reranker.init, jax.random.key(0), batch.request, batch.scores)
     rng = np.random.default_rng(seed)
 
-    def draw(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        name = path[-1].key
-        if name in ("bias", "scale"):
-            return jnp.asarray(np.full(leaf.shape, name == "scale", leaf.dtype))
-        fan_in = leaf.shape[-2] if name == "kernel" else leaf.shape[-1]
-        return jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(fan_in), leaf.dtype)
+    def one(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        return jnp.asarray(draw(rng, path[-1].key, leaf.shape), leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.tree_util.tree_map_with_path(one, shapes)
 
 
 def _ids(rng: np.random.Generator, names: tuple[str, ...], *shape: int) -> np.ndarray:
@@ -86,3 +103,15 @@ def make_batch(seed: int = 0, B: int = 6, N: int = 8, T: int = 5, K: int = 3) ->
         weights=where.astype(np.float32),
     )
     return jax.tree.map(jnp.asarray, batch)
+
+
+def make_full_batch() -> Batch:
+    """Draw a batch without padding, all items of a request different."""
+    batch, rng = make_batch(seed=3), np.random.default_rng(0)
+    B, N = batch.scores.shape
+    items = 2 + rng.permuted(np.tile(np.arange(38), (B, 1)), axis=1)[:, :N]
+    candidates = np.stack([items, rng.integers(2, 7, (B, N))], axis=-1)
+    request = batch.request.replace(
+        where=jnp.ones((B, N), bool), candidates=jnp.asarray(candidates, jnp.int32)
+    )
+    return batch.replace(request=request, scores=jnp.asarray(rng.random((B, N)), jnp.float32))

@@ -190,19 +190,6 @@ def early_tokens(params, tokens, scores, entry):
     return dense(params["Dense_0"], joined) if entry == "concatenate" else joined
 
 
-def random_params(reranker, batch, *, seed, scale):
-    """Draw every parameter at random, biases and norms included; no equality is then by chance."""
-    shapes = jax.eval_shape(reranker.init, jax.random.key(0), batch.request, batch.scores)
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        # Norms stay near 1, as gradients would vanish below a stack of small ones.
-        mean = 1.0 if path[-1].key == "scale" else 0.0
-        return jnp.asarray(mean + scale * rng.normal(size=leaf.shape), jnp.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 def padded_batch(seed=5):
     """Draw a batch with padding everywhere: row 1 has no history, row 2 no candidates."""
     batch = factories.make_batch(seed=seed)
@@ -221,7 +208,7 @@ def assert_same(reranker, reference, *, batch=None, seed=0, scale=0.4, tolerance
     as float32 would then compare noise. `without` names groups that the logits do not read.
     """
     batch = padded_batch() if batch is None else batch
-    params = random_params(reranker, batch, seed=seed, scale=scale)
+    params = factories.random_params(reranker, batch, scale=scale, seed=seed)
     where = batch.request.where
     pull = np.random.default_rng(1).normal(size=where.shape).astype(np.float32)
 

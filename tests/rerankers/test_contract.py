@@ -192,7 +192,7 @@ class Model:
         self.case = case
         self.reranker = made(case)
         self.batch = factories.make_batch()
-        self.params = factories.make_params(self.reranker, self.batch)
+        self.params = factories.initial_params(self.reranker, self.batch)
         self.apply = partial(types.apply, self.reranker)
         self.score = factories.quick_jit(self._score)
         self.gradients = factories.quick_jit(jax.grad(self._loss, argnums=(0, 1), has_aux=True))
@@ -410,7 +410,7 @@ def test_training_without_a_key_raises(model):
 @pytest.mark.parametrize("model", MODELS, indirect=True)
 def test_one_candidate(model):
     batch = factories.make_batch(N=1, K=1)
-    params = factories.make_params(model.reranker, batch)
+    params = factories.initial_params(model.reranker, batch)
     logits = model.score(params, batch.request, batch.scores)
     assert logits.shape == (6, 1)
     assert finite(logits)
@@ -418,7 +418,7 @@ def test_one_candidate(model):
 
 @pytest.mark.parametrize("model", MODELS, indirect=True)
 def test_seeds_are_a_vmapped_axis(model):
-    seeds = [model.params, factories.make_params(model.reranker, model.batch, seed=1)]
+    seeds = [model.params, factories.initial_params(model.reranker, model.batch, seed=1)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *seeds)
     request, scores = model.batch.request, model.batch.scores
     run = factories.quick_jit(jax.vmap(model.apply, in_axes=(0, None, None), axis_size=2))

@@ -35,9 +35,7 @@ def make(**knobs):
 
 @cache
 def parameters(**knobs):
-    shapes = jax.eval_shape(make(**knobs).init, jax.random.key(0), BATCH.request, BATCH.scores)
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda a: jnp.asarray(0.5 * rng.normal(size=a.shape), a.dtype), shapes)
+    return factories.random_params(make(**knobs), BATCH)
 
 
 @cache

@@ -3,7 +3,6 @@
 from functools import cache
 
 import factories
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,37 +21,16 @@ KNOBS = {
     "score_place": "late",
 }
 BATCH = factories.make_batch(seed=3)
-RNG = np.random.default_rng(0)
-ITEMS = 2 + RNG.permuted(np.tile(np.arange(38), (6, 1)), axis=1)[:, :8]
-# Without padding, all items different.
-FULL = BATCH.replace(
-    request=BATCH.request.replace(
-        where=jnp.ones_like(BATCH.request.where),
-        candidates=jnp.asarray(np.stack([ITEMS, RNG.integers(2, 7, (6, 8))], axis=-1), jnp.int32),
-    ),
-    scores=jnp.asarray(RNG.random(BATCH.scores.shape), jnp.float32),
-)
+FULL = factories.make_full_batch()
 
 
 def make(**knobs):
     return build("dlcm", spec=factories.make_spec(), **(KNOBS | knobs))
 
 
-def draw(model, batch):
-    """Draw random parameters; norms stay near 1, so that no signal vanishes."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), batch.request, batch.scores)
-    rng = np.random.default_rng(0)
-
-    def one(path, leaf):
-        mean = 1.0 if path[-1].key == "scale" else 0.0
-        return jnp.asarray(mean + 0.5 * rng.normal(size=leaf.shape), leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(one, shapes)
-
-
 @cache
 def parameters():
-    return draw(make(), FULL)
+    return factories.random_params(make(), FULL)
 
 
 @cache

@@ -46,13 +46,7 @@ def make(**knobs):
 
 @cache
 def parameters():
-    shapes = jax.eval_shape(make().init, jax.random.key(0), BATCH.request, BATCH.scores)
-
-    def draw(path, leaf):
-        mean = 1.0 if path[-1].key == "scale" else 0.0
-        return jnp.asarray(mean + 0.4 * RNG.normal(size=leaf.shape), leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return factories.random_params(make(), BATCH, scale=0.4)
 
 
 def drawn_and_judged(module, batch, key):

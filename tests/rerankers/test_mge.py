@@ -44,15 +44,7 @@ def module(complement):
 
 @cache
 def parameters():
-    model = make()
-    shapes = jax.eval_shape(model.init, jax.random.key(0), BATCH.request, BATCH.scores)
-    rng = np.random.default_rng(2)
-
-    def draw(path, leaf):
-        mean = 1.0 if path[-1].key == "scale" else 0.0
-        return jnp.asarray(mean + 0.4 * rng.normal(size=leaf.shape), leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return factories.random_params(make(), BATCH, scale=0.4, seed=2)
 
 
 @cache

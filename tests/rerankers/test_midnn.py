@@ -3,7 +3,6 @@
 from functools import cache
 
 import factories
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,9 +27,7 @@ SCORES = jnp.asarray(np.random.default_rng(0).random(BATCH.scores.shape), jnp.fl
 @cache
 def scorer():
     model = build("midnn", spec=factories.make_spec(), **KNOBS)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), REQUEST, SCORES)
-    rng = np.random.default_rng(1)
-    params = jax.tree.map(lambda s: jnp.asarray(0.5 * rng.normal(size=s.shape), s.dtype), shapes)
+    params = factories.random_params(model, BATCH, seed=1)
     return factories.quick_jit(lambda request, x: types.apply(model, params, request, x))
 
 

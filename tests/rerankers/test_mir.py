@@ -23,17 +23,7 @@ KNOBS = {
     "score_entry": "none",
     "score_place": "late",
 }
-BATCH = factories.make_batch(seed=3)
-RNG = np.random.default_rng(0)
-ITEMS = 2 + RNG.permuted(np.tile(np.arange(38), (6, 1)), axis=1)[:, :8]
-# Without padding, all items different.
-FULL = BATCH.replace(
-    request=BATCH.request.replace(
-        where=jnp.ones_like(BATCH.request.where),
-        candidates=jnp.asarray(np.stack([ITEMS, RNG.integers(2, 7, (6, 8))], axis=-1), jnp.int32),
-    ),
-    scores=jnp.asarray(RNG.random(BATCH.scores.shape), jnp.float32),
-)
+FULL = factories.make_full_batch()
 SPEC = factories.make_spec()
 
 
@@ -56,7 +46,7 @@ def draw(init, *arguments):
 def scorer():
     """Compile a MIR of random parameters into `logits(request)`."""
     model = make()
-    params = draw(model.init, FULL.request, FULL.scores)
+    params = factories.random_params(model, FULL, scale=0.4)
     return factories.quick_jit(
         lambda request: types.apply(
             model, params, request, FULL.scores[:, : request.where.shape[1]]
@@ -164,7 +154,8 @@ def test_what_is_read_is_a_mean_of_the_real():
 
 def test_an_event_without_own_columns_is_encoded_as_the_candidate_it_was():
     spec = SPEC._replace(history=("item", "category"))
-    request = BATCH.request.replace(history=BATCH.request.history[..., :2])
+    batch = factories.make_batch(seed=3)
+    request = batch.request.replace(history=batch.request.history[..., :2])
     same = request.replace(
         candidates=jnp.concatenate([request.history, request.candidates[:, 5:]], axis=1)
     )

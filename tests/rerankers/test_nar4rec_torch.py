@@ -59,7 +59,7 @@ def test_logits_and_gradients_are_those_of_pytorch(entry, place):
 
 def test_the_matching_matrix_is_that_of_pytorch():
     generator, batch = make("concatenate", "late"), torch_blocks.padded_batch()
-    params = torch_blocks.random_params(wrap(generator, dropout=0.0), batch, seed=0, scale=0.4)
+    params = factories.random_params(wrap(generator, dropout=0.0), batch, scale=0.4)
 
     def read(module):
         memory = module.encode(batch.request, drop=identity)

@@ -3,7 +3,6 @@
 from functools import cache
 
 import factories
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,9 +22,7 @@ BATCH = factories.make_batch(seed=5, T=5)
 def model(name, **knobs):
     """Build a model of large random parameters and compile its logits."""
     reranker = build(name, spec=factories.make_spec(), **(KNOBS[name] | knobs))
-    shapes = jax.eval_shape(reranker.init, jax.random.key(0), BATCH.request, BATCH.scores)
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda s: jnp.asarray(0.5 * rng.normal(size=s.shape), s.dtype), shapes)
+    params = factories.random_params(reranker, BATCH)
     score = factories.quick_jit(lambda r, x: types.apply(reranker, params, r, x))
     return score
 

@@ -38,9 +38,7 @@ def make(**knobs):
 def scorer(**knobs):
     """Compile a PRM of random parameters into `logits(request, scores)`."""
     model = make(**knobs)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), FULL.request, FULL.scores)
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda s: jnp.asarray(0.5 * rng.normal(size=s.shape), s.dtype), shapes)
+    params = factories.random_params(model, FULL)
     return factories.quick_jit(lambda request, scores: types.apply(model, params, request, scores))
 
 

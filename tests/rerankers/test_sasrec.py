@@ -3,7 +3,6 @@
 from functools import cache
 
 import factories
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,9 +31,7 @@ def make(**knobs):
 def scorer():
     """Compile a SASRec of random parameters into `logits(params, request)`."""
     model = make()
-    shapes = jax.eval_shape(model.init, jax.random.key(0), BATCH.request, BATCH.scores)
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda s: jnp.asarray(0.5 * rng.normal(size=s.shape), s.dtype), shapes)
+    params = factories.random_params(model, BATCH)
     return params, factories.quick_jit(lambda p, r: types.apply(model, p, r, BATCH.scores))
 
 
