@@ -6,13 +6,15 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
 from dnr_jax.io import environment
+
+Name = TypeVar("Name", bound=Hashable)  # of a call among those that are timed together
 
 
 class Timing(NamedTuple):
@@ -46,10 +48,10 @@ def time_calls(call: Callable[[], Any], *, repeats: int, warmup: int = 1) -> Tim
 
 
 def seconds_in_turn(
-    calls: dict[str, Callable[[], Any]], *, repeats: int, warmup: int = 1
-) -> dict[str, list[float]]:
+    calls: Mapping[Name, Callable[[], Any]], *, repeats: int, warmup: int = 1
+) -> dict[Name, list[float]]:
     """Time several calls in turn, A B A B ..., so that a drifting machine spoils no ratio."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[Name, list[float]] = {name: [] for name in calls}
     for turn in range(warmup + repeats):
         for name, call in calls.items():
             began = time.perf_counter()
@@ -59,7 +61,7 @@ def seconds_in_turn(
     return seconds
 
 
-def time_in_turn(calls: dict[str, Callable[[], Any]], *, repeats: int) -> dict[str, Timing]:
+def time_in_turn(calls: Mapping[Name, Callable[[], Any]], *, repeats: int) -> dict[Name, Timing]:
     """Summarise `seconds_in_turn`."""
     found = seconds_in_turn(calls, repeats=repeats)
     return {n: Timing(min(s), statistics.median(s), max(s)) for n, s in found.items()}

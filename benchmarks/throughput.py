@@ -7,14 +7,15 @@
 
 The work is `standard_case`: DNR on PRM, N = 50, T = 50, width 128. All calls of a table take turns
 in one process, and the best of each counts. `of matmul` is the share of the machine's matrix rate,
-measured in the same turns, in useful FLOPs: those of a plain implementation, whatever was saved.
-A step of phase 2 is one update of each player on one batch. PyTorch need not be installed if
-`--rivals` is given without a name.
+measured in the same turns and dtype, in useful FLOPs: those of a plain implementation, whatever was
+saved. On a GPU float32 products are TF32 in both frameworks. A step of phase 2 is one update of
+each player on one batch. PyTorch need not be installed if `--rivals` is given without a name.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -41,7 +42,8 @@ RIVALS = {
     "torch.compile": "default",
     "torch.compile, reduce-overhead": "reduce-overhead",
 }
-MATRIX = 2048  # rows and columns of the product that measures the machine
+# Rows and columns of the product that measures the machine: on a GPU one that takes a millisecond.
+MATRIX = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
 
 
 def step_table(options: argparse.Namespace) -> list[Row]:
@@ -91,18 +93,26 @@ def _steps(work: Work, batch: Batch, dtype: str, steps: int, **sizes: Any) -> Ca
 
 def _epochs(game: Game, work: Work, batch: Batch, seeds: list[int], steps: int, how: str) -> Call:
     """Make a call of an epoch program that sees the whole batch `steps` times."""
-    plan = schedule(steps, generator_updates=int(work.phase == 2), reranker_updates=1)
-    held, size = jax.device_put(batch), len(batch.scores)
-    epoch = make_epoch(_step(game, size), seeds=how)
-    rows = jnp.broadcast_to(jnp.arange(size), (len(seeds), len(plan.turns), size))
-    states = stack_states([standard_case.fresh(game, batch, seed) for seed in seeds])
+    epoch, states, *rest = make_program(game, work, batch, seeds, steps, how)
 
     def call() -> TrainState:
         nonlocal states
-        states, _ = epoch(states, held, rows, plan.turns)
+        states, _ = epoch(states, *rest)
         return states
 
     return call
+
+
+def make_program(
+    game: Game, work: Work, batch: Batch, seeds: list[int], steps: int, how: str
+) -> tuple[Any, ...]:
+    """Return an epoch program of `steps` steps on one batch, and its arguments, states first."""
+    plan = schedule(steps, generator_updates=int(work.phase == 2), reranker_updates=1)
+    size = len(batch.scores)
+    epoch = make_epoch(_step(game, size), seeds=how)
+    rows = jnp.broadcast_to(jnp.arange(size), (len(seeds), len(plan.turns), size))
+    states = stack_states([standard_case.fresh(game, batch, seed) for seed in seeds])
+    return epoch, states, jax.device_put(batch), rows, plan.turns
 
 
 def _step(game: Game, size: int) -> Step:
@@ -123,7 +133,7 @@ def _best_seconds(
     calls: dict[Any, Call], options: argparse.Namespace, dtype: str
 ) -> tuple[dict[Any, float], float]:
     """Time the calls in turn: the best seconds of each, and the machine's FLOP/s beside them."""
-    size = 64 if options.smoke else MATRIX
+    size = 64 if options.smoke else MATRIX[jax.default_backend()]
     square = jax.random.normal(jax.random.key(0), (size, size), dtype)
     multiply = partial(jax.jit(jnp.matmul), square, square)
     timings = harness.time_in_turn({**calls, "matmul": multiply}, repeats=options.repeats)
@@ -133,28 +143,30 @@ def _best_seconds(
 
 def epoch_table(options: argparse.Namespace) -> list[Row]:
     """Time the training loop of an epoch, evaluation included, against its bare programs."""
-    batches, size = 2 if options.smoke else 8, options.batch_sizes[0]
+    batches, size = options.batches, options.batch_sizes[0]
     data, valid = standard_case.make_batch(batches * size), standard_case.make_batch(size, seed=1)
     rows: list[Row] = []
-    for work in options.late:
-        game = standard_case.make_game(work, "float32", **options.sizes)
-        validate = _validation(game, jax.device_put(valid))
-        params = stack_states([standard_case.fresh(game, data)]).params["reranker"]
-        one = jax.tree.map(lambda a: a[:size], data)
-        calls = {
-            "steps": _steps(work, one, "float32", batches, **options.sizes),
-            "evaluation": partial(validate, params),
-            "loop": _loop(game, data, size, validate),
-        }
-        best, _ = _best_seconds(calls, options, "float32")
-        rows.append(
-            {
-                "work": str(work),
-                "batches": f"{batches} x {size}",
-                **{f"{name} s": best[name] for name in calls},
-                "of the bare rate": (best["steps"] + best["evaluation"]) / best["loop"],
+    for dtype in options.dtypes:
+        for work in options.late:
+            game = standard_case.make_game(work, dtype, **options.sizes)
+            validate = _validation(game, jax.device_put(valid))
+            params = stack_states([standard_case.fresh(game, data)]).params["reranker"]
+            one = jax.tree.map(lambda a: a[:size], data)
+            calls = {
+                "steps": _steps(work, one, dtype, batches, **options.sizes),
+                "evaluation": partial(validate, params),
+                "loop": _loop(game, data, size, validate),
             }
-        )
+            best, _ = _best_seconds(calls, options, dtype)
+            rows.append(
+                {
+                    "work": str(work),
+                    "batches": f"{batches} x {size}",
+                    "dtype": dtype,
+                    **{f"{name} s": best[name] for name in calls},
+                    "of the bare rate": (best["steps"] + best["evaluation"]) / best["loop"],
+                }
+            )
     return rows
 
 
@@ -187,22 +199,23 @@ def _validation(game: Game, valid: Batch) -> phases.Validate:
 def seeds_table(options: argparse.Namespace) -> list[Row]:
     """Time a step of one seed and of five, one after the other and side by side."""
     rows: list[Row] = []
-    for size in options.batch_sizes:
-        data = standard_case.make_batch(size)
+    for size, dtype in itertools.product(options.batch_sizes, options.dtypes):
+        data, steps = standard_case.make_batch(size), _steps_a_call(size, options)
         for work in options.late:
-            game = standard_case.make_game(work, "float32", **options.sizes)
+            game = standard_case.make_game(work, dtype, **options.sizes)
             calls = {
-                (count, how): _epochs(game, work, data, list(range(count)), 1, how)
+                (count, how): _epochs(game, work, data, list(range(count)), steps, how)
                 for count, how in ((1, "map"), (5, "map"), (5, "vmap"))
             }
-            best, _ = _best_seconds(calls, options, "float32")
+            best, _ = _best_seconds(calls, options, dtype)
             rows += [
                 {
                     "work": str(work),
                     "batch": size,
+                    "dtype": dtype,
                     "seeds": count,
                     "by": how + (" (chosen)" if how == seed_axis() else ""),
-                    "ms/step": 1e3 * best[count, how],
+                    "ms/step": 1e3 * best[count, how] / steps,
                     "over one seed": best[count, how] / best[1, "map"],
                 }
                 for count, how in calls
@@ -278,6 +291,7 @@ def parser() -> argparse.ArgumentParser:
         help="default: PyTorch eager, to which ratios are taken; none: dnr_jax alone",
     )
     made.add_argument("--repeats", type=int, default=5, help="turns of each call; default: 5")
+    made.add_argument("--batches", type=int, default=8, help="of an epoch; default: 8")
     return made
 
 
@@ -287,7 +301,7 @@ def main(options: argparse.Namespace) -> None:
     if options.smoke:
         options.sizes = standard_case.TINY
         options.works, options.late = (WORKS[0], WORKS[2]), WORKS[:1]
-        options.batch_sizes, options.repeats = [8], 1
+        options.batch_sizes, options.batches, options.repeats = [8], 2, 1
     harness.report(f"throughput: {options.what}", TABLES[options.what](options), options.json)
 
 

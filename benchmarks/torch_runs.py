@@ -14,6 +14,8 @@ from benchmarks.torch_reference import Network, Player, to_torch
 from dnr_jax.types import Batch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cuda":  # as XLA multiplies float32 on a GPU unless told otherwise
+    torch.set_float32_matmul_precision("high")
 
 
 def training(

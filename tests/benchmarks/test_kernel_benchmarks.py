@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from benchmarks import compile_kernels, harness, kernel, sampler
+from benchmarks import compile_kernels, compilers, harness, kernel, sampler
 
 CASES = {
     "kernel": (kernel, harness.parser("kernel")),
     "sampler": (sampler, harness.parser("sampler")),
-    "compile_kernels": (compile_kernels, compile_kernels.parser()),
+    "compile_kernels": (compile_kernels, compilers.parser("compile_kernels")),
 }
 
 
@@ -59,4 +59,4 @@ def test_errors_beside_the_times_are_those_of_equal_work(rows):
 
 def test_compiling_without_a_compiler_says_what_to_do():
     with pytest.raises(SystemExit, match="--tpu and --cuda"):
-        compile_kernels.main(compile_kernels.parser().parse_args([]))
+        compile_kernels.main(compilers.parser("").parse_args([]))

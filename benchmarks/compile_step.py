@@ -1,0 +1,185 @@
+"""Compile the train step by the real TPU and CUDA compilers, without either chip, and count in it.
+
+    python -m benchmarks.compile_step --tpu TPU --cuda CUDA
+
+An optional check; `benchmarks/compilers.py` says what to install into the two folders. `--smoke`
+only lowers, and needs nothing.
+
+The step is that of `benchmarks.throughput`, in an epoch program of four batches. `operations` are
+those that the device is told to do in one update (a fusion is one), `GB` is what they read and
+write: all operands and results, so a little too much where only a part of an operand is read.
+Time on a device is at least that over its bandwidth. Without a device the compiler cannot try which
+of its matrix products is fastest; what it then would choose may differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from benchmarks import compilers
+
+STEPS = 4
+
+
+class Case(NamedTuple):
+    """A step: index into `standard_case.WORKS`, requests a batch, dtype, seeds side by side."""
+
+    work: int
+    batch: int
+    dtype: str
+    seeds: int
+
+
+CASES = (
+    Case(0, 512, "float32", 1),
+    Case(0, 4096, "bfloat16", 1),
+    Case(2, 512, "float32", 1),
+    Case(2, 512, "float32", 5),
+)
+SMOKE_CASES = (Case(2, 8, "bfloat16", 2),)
+
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "c64": 8}
+_ARRAY = re.compile(rf"\b({'|'.join(_BYTES)})\[([\d,]*)\]")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
+_CALLED = re.compile(r"(?:body|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+# They name, wait for or move nothing; a copy in flight is counted where it starts.
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"}
+_FREE |= {"copy-done", "slice-done", "async-done", "partition-id"}
+
+
+class Cost(NamedTuple):
+    """Operations, and bytes of their operands and results."""
+
+    operations: int
+    bytes: int
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Compile, or only lower, every case for every target, and print."""
+    compilers.check(arguments)
+    rows = list(_lowered() if arguments.smoke else _compiled(arguments))
+
+    from benchmarks import harness
+
+    harness.report("train steps, compiled but not run", rows, arguments.json)
+
+
+def cost(hlo: str) -> Cost:
+    """Count what the longest loop body of a compiled program does in one turn.
+
+    Loops inside it count as often as the compiler says that they turn; of the branches of a
+    conditional all count.
+    """
+    bodies = _computations(hlo)
+    loops = re.findall(r" while\(.*?body=%?([\w.\-]+)", hlo)
+    return max((_cost(name, bodies) for name in loops), default=Cost(0, 0))
+
+
+def _computations(hlo: str) -> dict[str, list[tuple[str, str, str, str]]]:
+    """Split a program into its computations, each a list of (name, type, operation, rest)."""
+    found: dict[str, list[tuple[str, str, str, str]]] = {}
+    for line in hlo.splitlines():
+        if start := _COMPUTATION.match(line):
+            here = found.setdefault(start[2], [])
+        elif instruction := _INSTRUCTION.match(line):
+            here.append(instruction.groups())  # type: ignore[arg-type]
+    return found
+
+
+def _cost(name: str, bodies: dict[str, list[tuple[str, str, str, str]]]) -> Cost:
+    types = {name: kind for name, kind, _, _ in bodies[name]}
+    operations = moved = 0
+    for _, kind, operation, rest in bodies[name]:
+        if operation in ("while", "call", "conditional"):
+            turns = re.search(r'known_trip_count":\{"n":"(\d+)"', rest)
+            inner = [_cost(body, bodies) for body in _called(rest)]
+            operations += sum(i.operations for i in inner) * int(turns[1] if turns else 1)
+            moved += sum(i.bytes for i in inner) * int(turns[1] if turns else 1)
+        elif operation not in _FREE:
+            operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
+            operations += 1
+            moved += _size(kind) + sum(_size(types.get(operand, "")) for operand in operands)
+    return Cost(operations, moved)
+
+
+def _called(rest: str) -> list[str]:
+    branches = _BRANCHES.search(rest)
+    names = branches[1].split(",") if branches else _CALLED.findall(rest)
+    return [name.strip().lstrip("%") for name in names]
+
+
+def _size(kind: str) -> int:
+    """Return the bytes of an HLO type, a tuple's those of its parts."""
+    total = 0
+    for dtype, shape in _ARRAY.findall(kind):
+        count = 1
+        for length in filter(None, shape.split(",")):
+            count *= int(length)
+        total += count * _BYTES[dtype]
+    return total
+
+
+def _trace(case: Case, sharding: Any, **sizes: Any) -> tuple[str, Any]:
+    """Trace an epoch of a case; return what it trains, and the traced program."""
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks import standard_case
+    from dnr_jax.training.epoch import make_epoch, schedule, stack_states
+    from dnr_jax.training.step import make_step
+
+    work = standard_case.WORKS[case.work]
+    game = standard_case.make_game(work, case.dtype, **sizes)
+    plays, batch = game.divergence is not None, standard_case.make_batch(case.batch)
+    epoch = make_epoch(make_step(game, standard_case.optimizer(), plays=plays), seeds="vmap")
+    turns = jnp.asarray(schedule(STEPS, generator_updates=int(plays), reranker_updates=1).turns)
+    rows = jnp.zeros((case.seeds, len(turns), case.batch), jnp.int32)
+    states = jax.eval_shape(
+        lambda: stack_states([standard_case.fresh(game, batch, seed) for seed in range(case.seeds)])
+    )
+    shapes = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
+        (states, batch, rows, turns),
+    )
+    return str(work), jax.jit(epoch).trace(*shapes)
+
+
+def _row(target: str, work: str, case: Case) -> dict[str, Any]:
+    return {"target": target, **case._asdict() | {"work": work}}
+
+
+def _lowered() -> Iterator[dict[str, Any]]:
+    from benchmarks import standard_case
+
+    for case in SMOKE_CASES:
+        work, traced = _trace(case, None, **standard_case.TINY)
+        for target in ("tpu", "cuda"):
+            text = traced.lower(lowering_platforms=(target,)).as_text()
+            yield _row(target, work, case) | {"bytes of StableHLO": len(text)}
+
+
+def _compiled(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    for target in compilers.targets(arguments, ("TPU v5e",)):
+        options = {"xla_gpu_autotune_level": 0} if target.platform == "cuda" else {}
+        for case in CASES:
+            work, traced = _trace(case, target.sharding)
+            lowered = traced.lower(lowering_platforms=(target.platform,))
+            began = time.perf_counter()
+            program = lowered.compile(compiler_options=options)
+            seconds, found = time.perf_counter() - began, cost(program.as_text())
+            yield _row(target.name, work, case) | {
+                "compile s": seconds,
+                "operations": found.operations,
+                "GB": found.bytes / 1e9,
+                "temporary GiB": program.memory_analysis().temp_size_in_bytes / 2**30,
+            }
+
+
+if __name__ == "__main__":
+    main(compilers.parser(__doc__ or "").parse_args())
