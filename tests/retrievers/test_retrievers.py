@@ -11,7 +11,7 @@ from dnr_jax.data import lists as lists_
 from dnr_jax.data import movielens, movielens_simulator
 from dnr_jax.data.lists import TEST, TRAIN, VALID, Pairs
 from dnr_jax.retrievers import RETRIEVERS, build, cross_fit
-from dnr_jax.retrievers.matrix_factorization import LOSSES, _examples, unmet_items
+from dnr_jax.retrievers.matrix_factorization import LOSSES, _examples, _scores, unmet_items
 from dnr_jax.retrievers.quality import measure
 from dnr_jax.retrievers.retriever import Fitted, Retriever
 
@@ -111,6 +111,13 @@ def test_negatives_are_items_that_the_user_did_not_meet():
     for u in range(users):
         counted = np.bincount(drawn[np.asarray(asked) == u], minlength=items)
         assert (counted[2:][~met[u, 2:]] > 0).all()
+
+
+def test_scores_are_products_of_full_float32_on_every_device():
+    """Where products round to fewer digits by default, candidates would come in another order."""
+    params = {"users": jnp.ones((3, 4)), "items": jnp.ones((5, 4)), "bias": jnp.ones(5)}
+    lowered = _scores.trace(params, jnp.arange(2)).lower(lowering_platforms=("tpu",)).as_text()
+    assert "precision = [HIGHEST, HIGHEST]" in lowered
 
 
 def test_measure_equals_brute_force():
