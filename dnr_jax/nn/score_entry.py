@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dnr_jax.nn.layers import Dense
+from dnr_jax.nn.layers import Dense, product
 from dnr_jax.types import Array
 
 ENTRIES = ("none", "concatenate", "add", "weight")
@@ -60,22 +60,41 @@ class ScoreUse:
 
 
 def combine(entry: str, hidden: Array, scores: Array) -> Array:
-    """Join H and x: `[H, x]` (concatenate), `H + x 1` (add), `H * x` (weight), `H` (none).
+    """Join H and x: `H + x 1` (add), `H * x` (weight), `H` (none).
 
     Args:
-      entry: one of `ENTRIES`.
+      entry: "add", "weight" or "none"; `ConcatenatedDense` is what "concatenate" does.
       hidden: `float32 [..., N, D]`.
       scores: `float32 [..., N]`.
 
     Returns:
-      `float32 [..., N, D]`, `[..., N, D + 1]` for "concatenate".
+      `float32 [..., N, D]`.
     """
     x = scores[..., None]
-    if entry == "concatenate":
-        return jnp.concatenate([hidden, x], axis=-1)
     if entry == "add":
         return hidden + x
     return hidden * x if entry == "weight" else hidden
+
+
+class ConcatenatedDense(nn.Module):
+    """`W [h, x] + b`: parameters and values of `Dense` on H with x as one more column.
+
+    It never writes `[h, x]`, a copy of H with rows of an odd length. Where it follows a layer norm,
+    XLA for GPU (of jax 0.10.2) even fails to compile that copy.
+
+    Attributes:
+      features: numbers a candidate that come out.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, hidden: Array, scores: Array) -> Array:
+        """Map `float32 [..., N, D]` and `float32 [..., N]` to `[..., N, features]`."""
+        shape = (hidden.shape[-1] + 1, self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, shape[1:])
+        return product(hidden, kernel[:-1]) + product(scores[..., None], kernel[-1:]) + bias
 
 
 class EarlyEntry(nn.Module):
@@ -98,9 +117,10 @@ class EarlyEntry(nn.Module):
         width, dtype = tokens.shape[-1], tokens.dtype
         if self.use.entry == "add":
             return tokens + Dense(width, use_bias=False)(scores[..., None]).astype(dtype)
-        joined = combine(self.use.entry, tokens, scores)
-        joined = Dense(width)(joined) if self.use.entry == "concatenate" else joined
-        return joined.astype(dtype)
+        if self.use.entry == "concatenate":
+            layer = ConcatenatedDense(width, name="Dense_0")
+            return layer(tokens.astype(jnp.float32), scores).astype(dtype)
+        return combine(self.use.entry, tokens, scores).astype(dtype)
 
 
 class ScoredHead(nn.Module):
@@ -120,11 +140,17 @@ class ScoredHead(nn.Module):
     def __call__(self, hidden: Array, scores: Array) -> Array:
         """Map `hidden [..., N, D]` and `scores [..., N]` to `float32 [..., N]`."""
         hidden = hidden.astype(jnp.float32)
-        if self.use.late:
-            hidden = combine(self.use.entry, hidden, scores)
-        if self.use.place == "late":
-            hidden = nn.relu(Dense(self.width, name="hidden")(hidden))
+        if self.use.place != "late":
+            return self._first(1, "output", hidden, scores)[..., 0]
+        hidden = nn.relu(self._first(self.width, "hidden", hidden, scores))
         return Dense(1, name="output")(hidden)[..., 0]
+
+    def _first(self, features: int, name: str, hidden: Array, scores: Array) -> Array:
+        """Apply the layer that sees x, if any does."""
+        if self.use.late and self.use.entry == "concatenate":
+            return ConcatenatedDense(features, name=name)(hidden, scores)
+        joined = combine(self.use.entry, hidden, scores) if self.use.late else hidden
+        return Dense(features, name=name)(joined)
 
 
 class ProductHead(nn.Module):

@@ -1,11 +1,13 @@
 """The algebra of the score entries: what each one can and cannot express."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dnr_jax.nn.score_entry import ENTRIES, EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.layers import Dense
+from dnr_jax.nn.score_entry import ENTRIES, ConcatenatedDense, EarlyEntry, ScoredHead, ScoreUse
 
 RNG = np.random.default_rng(0)
 H = jnp.asarray(RNG.normal(size=(2, 5, 4)), jnp.float32)
@@ -41,6 +43,25 @@ def test_weight_fades_to_the_bias_and_ends_at_the_plain_head():
 def test_a_shift_of_all_scores_shifts_all_logits(entry):
     shift = linear(entry, X + 0.3) - linear(entry, X)
     np.testing.assert_allclose(shift, shift[0, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_concatenated_dense_is_a_dense_of_the_concatenation():
+    ours, theirs = ConcatenatedDense(3), Dense(3)
+
+    def joined(hidden, scores):
+        return jnp.concatenate([hidden, scores[..., None]], axis=-1)
+
+    params = ours.init(jax.random.key(4), H, X)
+    chex.assert_trees_all_equal(params, theirs.init(jax.random.key(4), joined(H, X)))
+    pull = jnp.asarray(RNG.normal(size=(2, 5, 3)), jnp.float32)
+
+    def slopes(apply):
+        return jax.value_and_grad(lambda p, h, x: (apply(p, h, x) * pull).sum(), (0, 1, 2))
+
+    found = slopes(ours.apply)(params, H, X)
+    expected = slopes(lambda p, h, x: theirs.apply(p, joined(h, x)))(params, H, X)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert "concatenate" not in str(jax.make_jaxpr(ours.apply)(params, H, X))
 
 
 def shift_spread(entry):
