@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
+from dnr_jax.nn import layers
 from dnr_jax.nn.attention import attend
 from dnr_jax.nn.layers import Dense, LayerNorm
 
@@ -30,6 +31,23 @@ def test_a_layer_is_that_of_linen(ours, theirs):
     chex.assert_trees_all_close(
         value_and_slopes(lambda p, x: ours.apply(p, x), moved, X), expected, rtol=1e-5, atol=1e-5
     )
+
+
+def test_the_norm_of_accelerators_is_that_of_a_cpu(monkeypatch):
+    """There means are sums, which XLA joins with what stands around them; here products."""
+    norm, params = LayerNorm(), LayerNorm().init(jax.random.key(2), X)
+
+    def slopes(params, x):
+        return jax.value_and_grad(lambda p, x: (norm.apply(p, x) * PULL).sum(), (0, 1))(params, x)
+
+    here = jax.jit(slopes)
+    for platform, products in (("cpu", True), ("tpu", False), ("cuda", False)):
+        lowered = here.trace(params, X).lower(lowering_platforms=(platform,)).as_text()
+        assert ("dot_general" in lowered) == products
+    expected = here(params, X)
+    monkeypatch.setattr(layers, "_mean", layers._mean_by_sum)
+    found = jax.jit(lambda *a: slopes(*a))(params, X)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_constant_row_has_a_finite_norm():
