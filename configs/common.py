@@ -109,7 +109,7 @@ def get_config() -> ConfigDict:
                 "beam": 4,  # DCDR: lists kept at every step back
                 "complement": 0.1,  # MG-E: weight of good lists unlike the other generators'
                 "samples": 5,  # MG-E, EGRerank: lists a request that the rewarded generator samples
-                "realism": 10.0,  # EGRerank: reward for lists like logged ones; 0 = no discriminator
+                "realism": 10.0,  # EGRerank: reward of lists like logged ones; 0 = no discriminator
                 "group_size": 8,  # GoalRank, GloRank: sampled lists a request
                 "codes": 32,  # GloRank: codes a level
                 "code_levels": 2,  # GloRank: levels before items of the same codes are numbered
