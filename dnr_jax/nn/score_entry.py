@@ -94,7 +94,8 @@ class ConcatenatedDense(nn.Module):
         shape = (hidden.shape[-1] + 1, self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, shape[1:])
-        return product(hidden, kernel[:-1]) + product(scores[..., None], kernel[-1:]) + bias
+        mapped = product(hidden, kernel[:-1]) + product(scores[..., None], kernel[-1:])
+        return mapped + bias.reshape(*[1] * (mapped.ndim - 1), -1)
 
 
 class EarlyEntry(nn.Module):
@@ -118,8 +119,9 @@ class EarlyEntry(nn.Module):
         if self.use.entry == "add":
             return tokens + Dense(width, use_bias=False)(scores[..., None]).astype(dtype)
         if self.use.entry == "concatenate":
-            layer = ConcatenatedDense(width, name="Dense_0")
-            return layer(tokens.astype(jnp.float32), scores).astype(dtype)
+            # Rows of one product: equal candidates stay equal to the bit, which MiDNN relies on.
+            joined = jnp.concatenate([tokens, scores[..., None]], axis=-1)
+            return Dense(width)(joined).astype(dtype)
         return combine(self.use.entry, tokens, scores).astype(dtype)
 
 

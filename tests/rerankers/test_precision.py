@@ -49,8 +49,9 @@ def products(jaxpr):
     """Yield (multiplications, both sides bfloat16) of the products outside heads and norms."""
     for equation in jaxpr.eqns:
         place = str(equation.source_info.name_stack)
-        exact = "head" in place.lower() or "LayerNorm" in place
-        if equation.primitive.name == "dot_general" and not exact:
+        if "head" in place.lower() or "LayerNorm" in place:
+            continue
+        if equation.primitive.name == "dot_general":
             left, right = (variable.aval for variable in equation.invars)
             (_, summed), (_, shared) = equation.params["dimension_numbers"]
             once = math.prod(right.shape[axis] for axis in (*summed, *shared))

@@ -85,8 +85,9 @@ def products_in_decode(**knobs):
 
 @pytest.mark.parametrize("entry", ["none", "concatenate", "add", "weight"])
 def test_a_late_decode_is_the_head_alone(entry):
-    assert products_in_decode(score_entry=entry, score_place="late_linear") == 1
-    assert products_in_decode(score_entry=entry, score_place="late") == 2
+    of_scores = int(entry == "concatenate")  # [h, x] W is two products
+    assert products_in_decode(score_entry=entry, score_place="late_linear") == 1 + of_scores
+    assert products_in_decode(score_entry=entry, score_place="late") == 2 + of_scores
 
 
 def test_an_early_decode_holds_the_candidate_encoder():
