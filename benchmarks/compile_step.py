@@ -8,8 +8,8 @@ only lowers, and needs nothing.
 The step is that of `benchmarks.throughput`, in an epoch program of four batches. `operations` are
 those that the device is told to do in one update (a fusion is one), `GB` is what they read and
 write: all operands and results, so a little too much where only a part of an operand is read.
-Time on a device is about that over its bandwidth, caches aside. Without a device the compiler cannot try which
-of its matrix products is fastest; what it then would choose may differ.
+Time on a device is about that over its bandwidth, caches aside. Without a device the compiler
+cannot try which of its matrix products is fastest; what it then would choose may differ.
 """
 
 from __future__ import annotations
