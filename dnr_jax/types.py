@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 from flax import struct
 
 Array = jax.Array
@@ -81,6 +82,24 @@ class FeatureSpec(NamedTuple):
     history: tuple[str, ...]
     item: tuple[str, ...]
     sizes: Mapping[str, int]
+
+
+class Task(NamedTuple):
+    """What a model may know of the data set and the table before it sees a request.
+
+    Attributes:
+      spec: column names and vocabulary sizes.
+      slate_size: K >= 1, the length of the shown list.
+      item_popularity: `float32 [V]`, training positives of each encoded item; None = not known.
+      item_vectors: `float32 [V, d]`, a description of each encoded item; None = not known.
+      seed: of what a model draws while it is built.
+    """
+
+    spec: FeatureSpec
+    slate_size: int = 6
+    item_popularity: np.ndarray | None = None
+    item_vectors: np.ndarray | None = None
+    seed: int = 0
 
 
 class Init(Protocol):
