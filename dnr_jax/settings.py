@@ -81,7 +81,10 @@ def knob(
     Args:
       default: a bool, int, float, str or tuple of numbers; its type is that of the annotation.
       why: what the knob does, for people who set it.
-      at_least, above, at_most, below: bounds of a number, or of each number of a tuple.
+      at_least: bound of a number, or of each number of a tuple; None = none.
+      above: as `at_least`, exclusive.
+      at_most: upper bound.
+      below: as `at_most`, exclusive.
       one_of: the names that a str may be.
     """
     allowed = Allowed(at_least, above, at_most, below, tuple(one_of))
@@ -90,7 +93,7 @@ def knob(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Base of all settings. Making one raises `ValueError` for a wrong type or a value out of range.
+    """Base of all settings; making one raises `ValueError` for a wrong type or value.
 
     A subclass may add `check` for what concerns several knobs. Every message begins with a knob's
     name, so that `read` can put the knob's place before it.

@@ -69,5 +69,5 @@ def test_defaults_leave_out_what_a_base_declares():
 
 
 def test_settings_are_checked_without_a_config_too():
-    with pytest.raises(ValueError, match="^draws is 0: it must be 1 or more"):
+    with pytest.raises(ValueError, match=r"^draws is 0: it must be 1 or more"):
         Derived(draws=0)
