@@ -219,7 +219,8 @@ def _meaning(run: Run) -> list[str]:
         "test splits, compilation and metrics included, all seeds (and trials) together.",
         f'"{VERSUS}" and differences: in {metric} points [95 % paired bootstrap interval over '
         f"requests]. {significance.STAR_MEANING} "
-        f"= not told apart (p >= {LEVEL} in that test).",
+        f"= not significantly different (p >= {LEVEL} in that test). Seeds count as fixed: neither "
+        "the interval nor the test covers what another seed would change.",
     ]
 
 

@@ -114,7 +114,7 @@ def test_all_learned_rows_good_or_no_trivial_rows(make_run):
     assert "no trivial scorers" in " ".join(tables.notes(results.read(folder)))
 
 
-def test_rows_that_cannot_be_told_apart_get_no_star(make_run):
+def test_rows_without_a_significant_difference_get_no_star(make_run):
     run = results.read(make_run())
     weak = {m: c._replace(p_holm=0.05, low=-0.015, high=0.5) for m, c in run.comparisons.items()}
     rows = body(tables.accuracy(run._replace(comparisons=weak)))
