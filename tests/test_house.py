@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dnr_jax"
 LEVELS = [
-    {"types", "ops", "settings"},
+    {"types", "ops", "settings", "durable"},
     {"nn", "data", "divergences", "metrics", "io"},
     {"retrievers", "rerankers", "noise", "objectives"},
     {"training", "evaluation"},

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dnr_jax.data.movielens import Features, Interactions, take
+from dnr_jax.data.interactions import Features, Interactions, take
 
 FIRST_ID = 2  # 0 is padding, 1 is unknown
 TRAIN, VALID, TEST = range(3)  # positions in store.SPLITS

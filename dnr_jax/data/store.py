@@ -253,6 +253,6 @@ def code_signature(*packages: Any) -> str:
     """Hash the source files of packages: prepared arrays are rebuilt when their code changes."""
     digest = hashlib.sha256()
     for package in packages:
-        for file in sorted(Path(package.__file__).parent.glob("*.py")):
+        for file in sorted(Path(package.__file__).parent.rglob("*.py")):
             digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:16]

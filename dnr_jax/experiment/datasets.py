@@ -12,16 +12,10 @@ import jax
 
 from dnr_jax import data as data_room
 from dnr_jax import retrievers as retrievers_room
-from dnr_jax.data import (
-    candidates,
-    lists,
-    movielens,
-    movielens_simulator,
-    protocols,
-    recflow,
-    recflow_simulator,
-    store,
-)
+from dnr_jax.data import candidates, interactions, lists, protocols, recflow, store
+from dnr_jax.data.movielens import reader
+from dnr_jax.data.movielens import simulator as movielens_simulator
+from dnr_jax.data.recflow import simulator as recflow_simulator
 from dnr_jax.data.store import Prepared, Writer
 from dnr_jax.retrievers import cross_fit
 
@@ -94,7 +88,7 @@ def _movielens(config: Config, cache: Path) -> Prepared:
     )
     options.check(config["eval"]["k"])
     recipe = {
-        "inputs": [store.file_signature(file) for file in movielens.inputs(path)],
+        "inputs": [store.file_signature(file) for file in reader.inputs(path)],
         "options": {
             name: config[name] for name in ("data", "candidates", "retriever", "eval", "seed")
         },
@@ -112,8 +106,9 @@ def _build_movielens(
 ) -> None:
     """Ratings -> lists -> retriever, trained on training lists only -> candidate sets."""
     knobs, seed = config["data"], config["seed"]
-    ratings = movielens.read(path, positive_rating=knobs["positive_rating"])
-    core = movielens.k_core(ratings, core=knobs["core"])
+    ratings = reader.read(path, positive_rating=knobs["positive_rating"])
+    core = interactions.k_core(ratings, core=knobs["core"])
+    reader.check_published(core)
     requests = lists.build(core, slate=config["eval"]["k"], history=knobs["history"])
     own = {n: v for n, v in config["retriever"].items() if n not in ("name", "cross_fit", "score")}
     name = config["retriever"]["name"]

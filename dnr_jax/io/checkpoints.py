@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dnr_jax.io import durable
+from dnr_jax import durable
 
 SEAL = "seal.json"
 ARRAYS = "arrays"

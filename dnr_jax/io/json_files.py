@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dnr_jax.io import durable
+from dnr_jax import durable
 
 
 def write(path: Path, value: Any) -> None:

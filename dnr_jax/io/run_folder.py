@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dnr_jax.io import durable, environment, json_files
+from dnr_jax import durable
+from dnr_jax.io import environment, json_files
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"

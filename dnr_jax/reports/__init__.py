@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dnr_jax.io import durable, run_folder
+from dnr_jax import durable
+from dnr_jax.io import run_folder
 from dnr_jax.reports import plots, results, tables
 
 

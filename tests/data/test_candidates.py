@@ -10,8 +10,8 @@ from scipy import stats
 
 from dnr_jax.data import candidates, protocols, store
 from dnr_jax.data import lists as lists_
+from dnr_jax.data.interactions import Interactions
 from dnr_jax.data.lists import TEST, TRAIN, VALID
-from dnr_jax.data.movielens import Interactions
 from dnr_jax.data.protocols import Options
 
 SLATE, ITEMS = 3, 40

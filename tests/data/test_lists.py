@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dnr_jax.data import lists as lists_
+from dnr_jax.data.interactions import Interactions
 from dnr_jax.data.lists import TEST, TRAIN, VALID
-from dnr_jax.data.movielens import Interactions
 
 
 def interactions(counts, seed=0, **features):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from dnr_jax.data import lists as lists_
-from dnr_jax.data import movielens, movielens_simulator
+from dnr_jax.data.interactions import k_core
 from dnr_jax.data.lists import TEST, TRAIN, VALID, Pairs
+from dnr_jax.data.movielens import reader, simulator
 from dnr_jax.retrievers import RETRIEVERS, build, cross_fit
 from dnr_jax.retrievers.matrix_factorization import LOSSES, _examples, _scores, unmet_items
 from dnr_jax.retrievers.quality import measure
@@ -29,8 +30,8 @@ KNOBS = {
 @pytest.fixture(scope="module")
 def lists(tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrievers") / "world"
-    movielens_simulator.simulate(folder, users=120, items=150, seed=0)
-    core = movielens.k_core(movielens.read(folder, positive_rating=4), core=10)
+    simulator.simulate(folder, users=120, items=150, seed=0)
+    core = k_core(reader.read(folder, positive_rating=4), core=10)
     return lists_.build(core, slate=6, history=10)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dnr_jax.data import movielens, movielens_simulator
+from dnr_jax.data.movielens import reader, simulator
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("simulated") / "world"
-    movielens_simulator.simulate(path, users=200, items=300, seed=1)
+    simulator.simulate(path, users=200, items=300, seed=1)
     return path
 
 
@@ -34,7 +34,7 @@ def test_files_have_the_schema_of_the_original(folder):
 
 
 def test_users_rate_many_items_once_in_bursts(folder):
-    found = movielens.read(folder, positive_rating=4)
+    found = reader.read(folder, positive_rating=4)
     assert found.report["repeated_pairs_dropped"] == 0
     assert np.bincount(found.user)[1:].min() >= 20
     same_user = found.user[1:] == found.user[:-1]
@@ -45,8 +45,8 @@ def test_users_rate_many_items_once_in_bursts(folder):
 
 def test_truth_is_the_probability_of_a_positive_rating(folder):
     for threshold in (3, 4):
-        found = movielens.read(folder, positive_rating=threshold)
-        truth = movielens_simulator.truth(folder, positive_rating=threshold)
+        found = reader.read(folder, positive_rating=threshold)
+        truth = simulator.truth(folder, positive_rating=threshold)
         expected = truth(found.user, found.item)
         assert expected.dtype == np.float32
         # The sum of independent labels is within four standard deviations, in every bin.
@@ -57,15 +57,15 @@ def test_truth_is_the_probability_of_a_positive_rating(folder):
 
 
 def test_truth_broadcasts_and_is_absent_for_real_data(folder, tmp_path):
-    truth = movielens_simulator.truth(folder, positive_rating=4)
+    truth = simulator.truth(folder, positive_rating=4)
     items = np.array([[int(m[0]) for m in table(folder / "movies.dat")[:3]]])
     assert truth(np.array([[1], [2]]), items).shape == (2, 3)
-    assert movielens_simulator.truth(tmp_path, positive_rating=4) is None
+    assert simulator.truth(tmp_path, positive_rating=4) is None
 
 
 def test_same_seed_same_files_other_seed_others(folder, tmp_path):
     for name, seed in (("a", 1), ("b", 2)):
-        movielens_simulator.simulate(tmp_path / name, users=200, items=300, seed=seed)
+        simulator.simulate(tmp_path / name, users=200, items=300, seed=seed)
     ratings = [(p / "ratings.dat").read_bytes() for p in (folder, tmp_path / "a", tmp_path / "b")]
     assert ratings[0] == ratings[1] != ratings[2]
     assert not list(tmp_path.glob(".*"))  # nothing temporary is left
@@ -73,6 +73,6 @@ def test_same_seed_same_files_other_seed_others(folder, tmp_path):
 
 def test_bad_sizes_and_old_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="need >= 1 and >= 40"):
-        movielens_simulator.simulate(tmp_path / "x", users=0, items=300, seed=0)
+        simulator.simulate(tmp_path / "x", users=0, items=300, seed=0)
     with pytest.raises(FileExistsError, match="delete it"):
-        movielens_simulator.simulate(tmp_path, users=5, items=300, seed=0)
+        simulator.simulate(tmp_path, users=5, items=300, seed=0)

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
-from dnr_jax.data import recflow, recflow_files, store
-from dnr_jax.data.recflow_features import ITEM
+from dnr_jax.data import recflow, store
+from dnr_jax.data.recflow import files
+from dnr_jax.data.recflow.features import ITEM
 
 DEFAULTS = {
     "size": 50,
@@ -34,7 +35,7 @@ DAY_MS = 86_400_000
 
 
 def row(request, video, day=0, **change):
-    base = dict.fromkeys(recflow_files.COLUMNS, 0)
+    base = dict.fromkeys(files.COLUMNS, 0)
     base |= {
         "request_id": request,
         "video_id": video,

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dnr_jax.data import recflow_features as features
-from dnr_jax.data import recflow_files as files
-from dnr_jax.data import recflow_rows
-from dnr_jax.data.recflow_features import Vocabulary
-from dnr_jax.data.recflow_options import MAX_HISTORY, Options
+from dnr_jax.data.recflow import features, files, rows
+from dnr_jax.data.recflow.features import Vocabulary
+from dnr_jax.data.recflow.settings import MAX_HISTORY, Options
 from dnr_jax.data.store import Split
 from dnr_jax.types import Batch, Request
 
@@ -42,7 +40,7 @@ def split_arrays(
     """Build one chunk of a split.
 
     Args:
-      frame: candidates of whole requests, columns as `recflow_rows.candidates` makes them, `q`
+      frame: candidates of whole requests, columns as `rows.candidates` makes them, `q`
         from 0, plus `truth` (null where unknown).
       histories: raw history by request id.
       source: where the histories come from, for error texts.
@@ -86,7 +84,7 @@ def split_arrays(
 def _heads(heads: pl.DataFrame, vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
     """Encode what a request's rows share: its user and its time."""
     user = [vocabularies[name].encode(heads[name].to_numpy()) for name in files.USER]
-    time = heads.select(recflow_rows.seconds("request_timestamp")).to_series().to_numpy()
+    time = heads.select(rows.seconds("request_timestamp")).to_series().to_numpy()
     clock = features.clock(time)
     return {
         "user": np.stack(user, axis=-1),
@@ -108,13 +106,13 @@ class _Scatter:
 
 
 def _items(frame: pl.DataFrame, vocabularies: Mapping[str, Vocabulary]) -> np.ndarray:
-    rows = frame.select(
+    columns = frame.select(
         *files.ITEM,
         "duration",
-        upload_seconds=recflow_rows.seconds("upload_timestamp"),
-        request_seconds=recflow_rows.seconds("request_timestamp"),
+        upload_seconds=rows.seconds("upload_timestamp"),
+        request_seconds=rows.seconds("request_timestamp"),
     )
-    return features.item_columns({c.name: c.to_numpy() for c in rows}, vocabularies)
+    return features.item_columns({c.name: c.to_numpy() for c in columns}, vocabularies)
 
 
 def _slate(frame: pl.DataFrame, requests: int, size: int) -> np.ndarray:

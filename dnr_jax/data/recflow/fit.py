@@ -8,11 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from dnr_jax.data import recflow_files as files
-from dnr_jax.data import recflow_rows, recflow_scores
-from dnr_jax.data.recflow_features import Vocabulary, item_vectors
-from dnr_jax.data.recflow_options import Options
-from dnr_jax.data.recflow_rows import Ranks
+from dnr_jax.data.recflow import files, rows, scores
+from dnr_jax.data.recflow.features import Vocabulary, item_vectors
+from dnr_jax.data.recflow.rows import Ranks
+from dnr_jax.data.recflow.settings import Options
 
 LARGE = ("video_id", "author_id")
 SMALL = (*files.USER, *files.ITEM[2:])
@@ -54,23 +53,23 @@ def fit(days: Iterable[files.Day], options: Options) -> Fitted:
     ranks: Ranks | None = None
     total: _Counts | None = None
     for day in days:
-        frame = recflow_rows.read(day, COLUMNS, options)
+        frame = rows.read(day, COLUMNS, options)
         if ranks is None:
-            ranks = recflow_rows.probe(frame, options.score)
+            ranks = rows.probe(frame, options.score)
         counts = _count(frame, ranks)
         total = counts if total is None else _merge(total, counts)
     if ranks is None or total is None:
         raise ValueError("no train day to fit on")
     if ranks.score == "calibrated":
-        ranks = ranks._replace(table=recflow_scores.calibrate(total.shown, total.viewed))
+        ranks = ranks._replace(table=scores.calibrate(total.shown, total.viewed))
     vocabularies = _vocabularies(total, options)
     return Fitted(ranks, vocabularies, *_catalogue(total.videos, vocabularies["video_id"], options))
 
 
 def _count(frame: pl.DataFrame, ranks: Ranks) -> _Counts:
-    rank = recflow_scores.valid_rank("rank_index", ranks.base["rank_index"]).alias("rank")
+    rank = scores.valid_rank("rank_index", ranks.base["rank_index"]).alias("rank")
     shown = frame.with_columns(rank).filter("realshow")
-    shown = shown.group_by(recflow_rows.PAIR, maintain_order=True).agg(
+    shown = shown.group_by(rows.PAIR, maintain_order=True).agg(
         pl.col("effective_view").max(), pl.col("rank").min()
     )
     views = shown.group_by("video_id").agg(pl.col("effective_view").sum().alias("views"))
@@ -83,8 +82,8 @@ def _count(frame: pl.DataFrame, ranks: Ranks) -> _Counts:
         {name: frame[name].unique().to_numpy() for name in SMALL},
         videos.join(views, on="video_id", how="left", maintain_order="left").fill_null(0),
         frame.group_by("author_id").agg(pl.len().alias("rows")),
-        np.bincount(place, minlength=recflow_scores.RANKED + 1)[1:],
-        np.bincount(place, viewed, minlength=recflow_scores.RANKED + 1)[1:],
+        np.bincount(place, minlength=scores.RANKED + 1)[1:],
+        np.bincount(place, viewed, minlength=scores.RANKED + 1)[1:],
     )
 
 

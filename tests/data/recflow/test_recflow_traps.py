@@ -19,7 +19,7 @@ from recflow_cases import (
 )
 
 from dnr_jax.data import store
-from dnr_jax.data.recflow_features import HISTORY, Vocabulary, clock, item_vectors
+from dnr_jax.data.recflow.features import HISTORY, Vocabulary, clock, item_vectors
 
 
 def test_plain_files_give_closed_values(tmp_path):

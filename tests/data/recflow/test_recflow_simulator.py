@@ -8,9 +8,9 @@ import polars as pl
 import pyarrow.feather
 import pytest
 
-from dnr_jax.data import recflow_files, recflow_simulator, recflow_writer
-from dnr_jax.data.recflow_simulator import simulate
-from dnr_jax.data.recflow_writer import Quirks
+from dnr_jax.data.recflow import files, simulator
+from dnr_jax.data.recflow.simulator import simulate, writer
+from dnr_jax.data.recflow.simulator.writer import Quirks
 
 SIZE = {"users": 40, "videos": 700, "days": 3, "requests_per_user_day": 2.0, "progress": False}
 DAYS = ["2024-02-16", "2024-02-17", "2024-02-18"]
@@ -50,14 +50,14 @@ def test_every_file_of_the_schema_is_there(folder):
 
 
 def test_columns_are_the_readme_order_and_all_integers(rows, folder):
-    assert tuple(rows.columns) == recflow_writer.ROW_COLUMNS
+    assert tuple(rows.columns) == writer.ROW_COLUMNS
     assert len(rows.columns) == 30
     assert set(rows.dtypes) == {pl.Int64}
     # Readable by what pandas.read_feather calls.
     table = pyarrow.feather.read_table(folder / "realshow" / f"{DAYS[0]}.feather")
-    assert tuple(table.column_names) == recflow_writer.ROW_COLUMNS
+    assert tuple(table.column_names) == writer.ROW_COLUMNS
     test = pl.read_ipc(folder / "others" / "rank_test.feather")
-    assert tuple(test.columns) == recflow_writer.TEST_COLUMNS
+    assert tuple(test.columns) == writer.TEST_COLUMNS
 
 
 def test_days_are_cut_at_midnight_in_beijing(days):
@@ -75,7 +75,7 @@ def test_requests_are_numbered_in_order_of_time(rows):
 
 
 def test_stages_have_the_sizes_of_the_figure(rows):
-    per = rows.group_by("request_id").agg(pl.col(recflow_files.FLAGS).sum())
+    per = rows.group_by("request_id").agg(pl.col(files.FLAGS).sum())
     for flag in ("rerank_pos", "rank_pos", "rerank_neg", "rank_neg"):
         assert (per[flag] == 10).all()
     for flag in ("coarse_neg", "prerank_neg"):
@@ -139,7 +139,7 @@ def test_pickles_agree_with_the_rows(days, folder):
         stages = _load(folder / "request_id_dict" / f"{day}.pkl")
         past = _load(folder / "seq_effective_50_dict" / f"{day}.pkl")
         assert set(stages) == set(past) == set(frame["request_id"])
-        for flag in recflow_files.FLAGS:
+        for flag in files.FLAGS:
             pairs = frame.filter(pl.col(flag) == 1).select("request_id", "video_id").rows()
             kept = {(i, v) for i, s in stages.items() if flag in s for v in s[flag][:, 0].tolist()}
             assert kept == set(pairs)
@@ -199,7 +199,7 @@ def test_quirks_are_written(tmp_path):
     assert frame.filter(pl.col("rank_pos") == 1)["rank_index"].min() == 0
     seventh = frame.filter(pl.col("request_id") % 7 == 0)
     assert seventh["coarse_neg"].sum() == 0 < frame["coarse_neg"].sum()
-    stages = recflow_files.load_pickle(tmp_path / "odd" / "request_id_dict" / f"{DAYS[0]}.pkl")
+    stages = files.load_pickle(tmp_path / "odd" / "request_id_dict" / f"{DAYS[0]}.pkl")
     assert type(stages).__name__ == "dict"
     assert "coarse_neg" not in stages[0]
     raw = (tmp_path / "odd" / "request_id_dict" / f"{DAYS[0]}.pkl").read_bytes()
@@ -213,7 +213,7 @@ def test_an_interrupted_simulation_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recflow_writer, "_tests", fail)
+    monkeypatch.setattr(writer, "_tests", fail)
     with pytest.raises(KeyboardInterrupt):
         simulate(tmp_path / "half", seed=0, **SIZE)
     assert list(tmp_path.iterdir()) == []
@@ -239,4 +239,4 @@ def test_bad_arguments_name_what_is_needed(tmp_path, change, said):
 
 def test_an_existing_folder_is_not_touched(tmp_path):
     with pytest.raises(FileExistsError, match="delete it"):
-        recflow_simulator.simulate(tmp_path, seed=0, **SIZE)
+        simulator.simulate(tmp_path, seed=0, **SIZE)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnr_jax.data import recflow_files as files
-from dnr_jax.data import recflow_scores as scores
+from dnr_jax.data.recflow import files, scores
 
 GRADED = "graded"
 MAX_HISTORY = 50  # the files hold no more
@@ -19,7 +18,7 @@ class Options:
       size: candidates of a request N.
       slate: shown list K <= N; more shown rows stay exposed candidates beyond the slate.
       history: events kept T, 1 to 50.
-      score: a key of `recflow_scores.FORMULAS`.
+      score: a key of `scores.FORMULAS`.
       tau: decay of score "exp", in ranks.
       jitter: rows without a valid rank draw one from their stage's range, so that they do not tie.
       pool: "strict" = rows that truly entered the rerank stage; "fill" = then rank, coarse and

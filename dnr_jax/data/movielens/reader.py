@@ -1,4 +1,4 @@
-"""MovieLens files -> interactions in time order, and their k-core.
+"""MovieLens files -> interactions in time order.
 
 Three layouts are read: `u.data` (MovieLens-100K; beside it `u.user` and `u.item` if present),
 `ratings.dat` (MovieLens-1M; beside it `users.dat` and `movies.dat`), and `sequences.txt` or
@@ -10,10 +10,12 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+
+from dnr_jax.data.interactions import Features, Interactions
 
 RATINGS = (0.5, 5.0)
 # u.item marks genres by flags in this order.
@@ -26,28 +28,6 @@ ITEM_GENRES = (
 FULL_ROWS, PUBLISHED_CORE = 1_000_209, 20
 PUBLISHED = (6_022, 3_043, 995_154)
 PUBLISHED_POSITIVES = {3.0: 832_994, 4.0: 573_188, 5.0: 225_588}
-
-Features = dict[str, dict[int, str]]
-
-
-class Interactions(NamedTuple):
-    """Events sorted by (user, time); ties keep the order of the file.
-
-    Attributes:
-      user, item: `int64 [M]`, raw ids. No (user, item) pair occurs twice.
-      label: `float32 [M]` in {0, 1}, rating at or above the positive rating.
-      time: `int64 [M]`, unix seconds; the position in the user's sequence where unknown.
-      user_features, item_features: value of each raw id, by feature name; may be empty.
-      report: JSON-able findings.
-    """
-
-    user: np.ndarray
-    item: np.ndarray
-    label: np.ndarray
-    time: np.ndarray
-    user_features: Features
-    item_features: Features
-    report: dict[str, Any]
 
 
 def inputs(path: Path) -> list[Path]:
@@ -100,45 +80,14 @@ def read(path: Path, *, positive_rating: float) -> Interactions:
     )
 
 
-def take(interactions: Interactions, keep: np.ndarray, **report: Any) -> Interactions:
-    """Keep the rows where `keep` (`bool [M]`) is True, and add findings to the report."""
-    return interactions._replace(
-        user=interactions.user[keep],
-        item=interactions.item[keep],
-        label=interactions.label[keep],
-        time=interactions.time[keep],
-        report=interactions.report | report,
-    )
-
-
-def k_core(interactions: Interactions, *, core: int) -> Interactions:
-    """Keep the largest set of rows in which every user and every item has `core` rows.
-
-    That set is unique, so the order of removal does not matter. `core` of 0 or 1 keeps all.
+def check_published(core: Interactions) -> None:
+    """Compare the 20-core of the full MovieLens-1M with its published size; pass anything else.
 
     Raises:
-      ValueError: nothing is left, or the full MovieLens-1M does not give its published 20-core.
+      ValueError: the file's size is MovieLens-1M's, but its core is not the published one.
     """
-    users = np.unique(interactions.user, return_inverse=True)[1]
-    items = np.unique(interactions.item, return_inverse=True)[1]
-    keep, removed = np.ones(len(users), bool), []
-    while True:
-        enough = [np.bincount(ids[keep], minlength=ids.max() + 1) >= core for ids in (users, items)]
-        kept = keep & enough[0][users] & enough[1][items]
-        removed.append(int(keep.sum() - kept.sum()))
-        if not removed[-1]:
-            break
-        keep = kept
-    if not keep.any():
-        raise ValueError(f"the {core}-core of {len(users)} rows is empty: choose a smaller core")
-    result = take(interactions, keep, core=core, core_removed_by_pass=removed)
-    if len(users) == FULL_ROWS and core == PUBLISHED_CORE:
-        _check_published(result)
-    return result
-
-
-def _check_published(core: Interactions) -> None:
-    """Compare the 20-core of the full MovieLens-1M with its published size."""
+    if core.report["rows"] != FULL_ROWS or core.report["core"] != PUBLISHED_CORE:
+        return
     seen = (len(np.unique(core.user)), len(np.unique(core.item)), len(core.user))
     positives = int(core.label.sum())
     expected = PUBLISHED_POSITIVES.get(core.report["positive_rating"], positives)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recflow_cases import DEFAULTS
 
-from dnr_jax.data import recflow_scores as scores
-from dnr_jax.data.recflow_options import Options, label_weights, unexposed_weight
+from dnr_jax.data.recflow import scores
+from dnr_jax.data.recflow.settings import Options, label_weights, unexposed_weight
 
 
 def test_log_rank_has_its_published_values():

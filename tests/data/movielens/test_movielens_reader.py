@@ -1,4 +1,4 @@
-"""Readers of the three layouts, their errors, and the k-core."""
+"""Readers of the three layouts, their errors, and the published core."""
 
 from __future__ import annotations
 
@@ -8,28 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from interaction_cases import interactions
 
-from dnr_jax.data import movielens
-from dnr_jax.data.movielens import Interactions
+from dnr_jax.data.interactions import k_core
+from dnr_jax.data.movielens import reader
 
-REAL = Path(os.environ.get("DNR_TEST_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+REAL = Path(os.environ.get("DNR_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
 
 
 def real(name):
     if not (REAL / name).exists():
         pytest.skip(f"real data {name} is not in {REAL} (set DNR_TEST_DATA)")
     return REAL / name
-
-
-def interactions(user, item, label=None):
-    user, item = np.asarray(user, np.int64), np.asarray(item, np.int64)
-    label = np.ones(len(user)) if label is None else np.asarray(label)
-    time = np.arange(len(user))
-    return Interactions(
-        user, item, label.astype(np.float32), time, {}, {}, {"positive_rating": 3.0}
-    )
 
 
 def write(path, text):
@@ -43,7 +33,7 @@ def test_reads_u_data_with_its_companions(tmp_path):
     flags = ["0"] * 19
     flags[5] = flags[7] = "1"
     write(tmp_path / "u.item", f"10|Café: noir (1995)|01-Jan-1995||url|{'|'.join(flags)}\n")
-    found = movielens.read(tmp_path, positive_rating=3)
+    found = reader.read(tmp_path, positive_rating=3)
     np.testing.assert_array_equal(found.user, [1, 1, 1, 2])
     np.testing.assert_array_equal(found.item, [10, 11, 12, 10])  # a tie keeps the file's order
     np.testing.assert_array_equal(found.label, np.float32([1, 0, 1, 1]))
@@ -51,7 +41,7 @@ def test_reads_u_data_with_its_companions(tmp_path):
     assert found.user_features["gender"] == {1: "M", 2: "F"}
     assert found.user_features["age"] == {1: "24", 2: "53"}
     assert found.item_features == {"genre": {10: "Comedy"}}
-    names = [p.name for p in movielens.inputs(tmp_path)]
+    names = [p.name for p in reader.inputs(tmp_path)]
     assert names == ["u.data", "u.user", "u.item"]
 
 
@@ -59,7 +49,7 @@ def test_reads_ratings_dat_with_its_companions(tmp_path):
     write(tmp_path / "ratings.dat", "1::7::4::20\r\n1::8::3::10\r\n")
     write(tmp_path / "users.dat", "1::F::25::0::02460\n")
     write(tmp_path / "movies.dat", "7::Misérable: a\x85 tale (1998)::Drama|War\n8::B (1990)::War\n")
-    found = movielens.read(tmp_path, positive_rating=4)
+    found = reader.read(tmp_path, positive_rating=4)
     np.testing.assert_array_equal(found.item, [8, 7])
     np.testing.assert_array_equal(found.label, [0, 1])
     assert found.item_features["genre"] == {7: "Drama", 8: "War"}
@@ -71,7 +61,7 @@ def test_reads_sequences_as_positives_in_order(tmp_path, packed):
     text = b"5 3 9\n4\n"
     path = tmp_path / ("sequences.txt.gz" if packed else "sequences.txt")
     path.write_bytes(gzip.compress(text) if packed else text)
-    found = movielens.read(path, positive_rating=3)
+    found = reader.read(path, positive_rating=3)
     np.testing.assert_array_equal(found.user, [1, 1, 1, 2])
     np.testing.assert_array_equal(found.item, [5, 3, 9, 4])
     np.testing.assert_array_equal(found.time, [0, 1, 2, 0])
@@ -80,14 +70,14 @@ def test_reads_sequences_as_positives_in_order(tmp_path, packed):
 
 def test_repeated_pairs_keep_the_earliest_and_are_counted(tmp_path):
     write(tmp_path / "u.data", "1\t10\t5\t300\n1\t10\t1\t100\n1\t11\t5\t200\n")
-    found = movielens.read(tmp_path, positive_rating=3)
+    found = reader.read(tmp_path, positive_rating=3)
     np.testing.assert_array_equal(found.label, [0, 1])
     assert found.report["repeated_pairs_dropped"] == 1
 
 
 def test_u_data_may_mix_tabs_and_blanks(tmp_path):
     write(tmp_path / "u.data", "1\t10\t5\t300\n1\t11  4  301\n")
-    np.testing.assert_array_equal(movielens.read(tmp_path, positive_rating=3).item, [10, 11])
+    np.testing.assert_array_equal(reader.read(tmp_path, positive_rating=3).item, [10, 11])
 
 
 @pytest.mark.parametrize(
@@ -107,7 +97,7 @@ def test_u_data_may_mix_tabs_and_blanks(tmp_path):
 def test_bad_files_name_file_line_and_expectation(tmp_path, name, text, message):
     path = write(tmp_path / name, text)
     with pytest.raises(ValueError, match=message) as error:
-        movielens.read(tmp_path, positive_rating=3)
+        reader.read(tmp_path, positive_rating=3)
     assert str(path) in str(error.value)
 
 
@@ -115,76 +105,43 @@ def test_torn_gzip_is_one_clear_error(tmp_path):
     path = tmp_path / "sequences.txt.gz"
     path.write_bytes(gzip.compress(b"1 2 3 4 5 6\n" * 50)[:-12])
     with pytest.raises(ValueError, match="torn gzip"):
-        movielens.read(path, positive_rating=3)
+        reader.read(path, positive_rating=3)
 
 
 def test_missing_paths_name_what_is_expected(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such path.*ratings\.dat"):
-        movielens.read(tmp_path / "absent", positive_rating=3)
+        reader.read(tmp_path / "absent", positive_rating=3)
     write(tmp_path / "other.csv", "1")
     with pytest.raises(FileNotFoundError, match=r"u\.data.*other\.csv"):
-        movielens.inputs(tmp_path)
+        reader.inputs(tmp_path)
     with pytest.raises(ValueError, match="known names"):
-        movielens.inputs(tmp_path / "other.csv")
-
-
-def slow_core(rows, core):
-    """Remove one weak user or item at a time until none is left."""
-    rows = set(rows)
-    while True:
-        for side in (0, 1):
-            for one in {r[side] for r in rows}:
-                own = {r for r in rows if r[side] == one}
-                if len(own) < core:
-                    rows -= own
-                    break
-            else:
-                continue
-            break
-        else:
-            return rows
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    st.sets(st.tuples(st.integers(1, 7), st.integers(1, 7)), min_size=1, max_size=40),
-    st.integers(1, 4),
-)
-def test_k_core_equals_one_by_one_removal(rows, core):
-    expected = slow_core(rows, core)
-    given_rows = interactions(*zip(*sorted(rows), strict=True))
-    if not expected:
-        with pytest.raises(ValueError, match="empty"):
-            movielens.k_core(given_rows, core=core)
-        return
-    found = movielens.k_core(given_rows, core=core)
-    assert set(zip(found.user.tolist(), found.item.tolist(), strict=True)) == expected
-    assert sum(found.report["core_removed_by_pass"]) == len(rows) - len(expected)
-    np.testing.assert_array_equal(found.time, np.sort(found.time))
+        reader.inputs(tmp_path / "other.csv")
 
 
 def test_full_movielens_1m_must_give_its_published_core(monkeypatch):
     user, item = np.divmod(np.arange(400), 20)
     made = interactions(user, item)
-    monkeypatch.setattr(movielens, "FULL_ROWS", 400)
+    made = made._replace(report={"positive_rating": 3.0, "rows": 400})
+    reader.check_published(k_core(made, core=20))
+    monkeypatch.setattr(reader, "FULL_ROWS", 400)
     with pytest.raises(ValueError, match=r"\(20, 20, 400\) and 400 positives, published"):
-        movielens.k_core(made, core=20)
-    monkeypatch.setattr(movielens, "PUBLISHED", (20, 20, 400))
+        reader.check_published(k_core(made, core=20))
+    monkeypatch.setattr(reader, "PUBLISHED", (20, 20, 400))
     with pytest.raises(ValueError, match="published"):
-        movielens.k_core(made, core=20)
-    monkeypatch.setattr(movielens, "PUBLISHED_POSITIVES", {3.0: 400})
-    assert len(movielens.k_core(made, core=20).user) == 400
-    assert len(movielens.k_core(made, core=19).user) == 400
+        reader.check_published(k_core(made, core=20))
+    reader.check_published(k_core(made, core=19))
+    monkeypatch.setattr(reader, "PUBLISHED_POSITIVES", {3.0: 400})
+    reader.check_published(k_core(made, core=20))
 
 
 def test_real_movielens_100k_20_core():
-    found = movielens.read(real("ml-100k"), positive_rating=3)
+    found = reader.read(real("ml-100k"), positive_rating=3)
     assert len(found.user) == 100_000
-    core = movielens.k_core(found, core=20)
+    core = k_core(found, core=20)
     assert (len(np.unique(core.user)), len(np.unique(core.item))) == (917, 937)
 
 
 def test_real_movielens_1m_sequences():
-    found = movielens.read(real("ml-1m-sequences"), positive_rating=3)
+    found = reader.read(real("ml-1m-sequences"), positive_rating=3)
     assert (len(found.user), len(np.unique(found.user))) == (987_019, 6_040)
     assert len(np.unique(found.item)) == 3_416

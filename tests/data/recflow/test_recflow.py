@@ -8,9 +8,9 @@ import pytest
 from recflow_cases import DEFAULTS
 
 from dnr_jax.data import recflow, store
-from dnr_jax.data.recflow_features import HISTORY, ITEM
-from dnr_jax.data.recflow_simulator import simulate
-from dnr_jax.data.recflow_writer import Quirks
+from dnr_jax.data.recflow.features import HISTORY, ITEM
+from dnr_jax.data.recflow.simulator import simulate
+from dnr_jax.data.recflow.simulator.writer import Quirks
 
 SIZE = {"users": 60, "videos": 800, "days": 4, "requests_per_user_day": 2.0, "progress": False}
 
@@ -225,7 +225,7 @@ def test_days_option_and_chunks_do_not_change_the_rest(folder, tmp_path, monkeyp
     late = prepare(tmp_path, folder, days=3)
     assert late.report["days"] == ["2024-02-16", "2024-02-17", "2024-02-18"]
     whole = prepare(tmp_path, folder)
-    monkeypatch.setattr("dnr_jax.data.recflow_arrays.CHUNK", 7)
+    monkeypatch.setattr("dnr_jax.data.recflow.arrays.CHUNK", 7)
     pieces = prepare(tmp_path / "pieces", folder)
     for split in store.SPLITS:
         a, b = (p.splits[split].batch for p in (whole, pieces))

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dnr_jax.data import recflow_files as files
-from dnr_jax.data.recflow_rows import SECONDS_LIMIT, mix
+from dnr_jax.data.recflow import files
+from dnr_jax.data.recflow.rows import SECONDS_LIMIT, mix
 from dnr_jax.types import FeatureSpec
 
 UNKNOWN = 1

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from dnr_jax.data.recflow_files import FEEDBACK, FLAGS, INDICES, NUMBERS
-from dnr_jax.data.recflow_world import World
+from dnr_jax.data.recflow.files import FEEDBACK, FLAGS, INDICES, NUMBERS
+from dnr_jax.data.recflow.simulator.world import World
 
 ROW_COLUMNS = (
     *NUMBERS,

@@ -24,16 +24,10 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from dnr_jax.data import (
-    recflow_arrays,
-    recflow_features,
-    recflow_files,
-    recflow_fit,
-    recflow_rows,
-)
-from dnr_jax.data.recflow_files import Day
-from dnr_jax.data.recflow_fit import Fitted
-from dnr_jax.data.recflow_options import Options
+from dnr_jax.data.recflow import arrays, features, files, fit, rows
+from dnr_jax.data.recflow.files import Day
+from dnr_jax.data.recflow.fit import Fitted
+from dnr_jax.data.recflow.settings import Options
 from dnr_jax.data.store import SPLITS, Split, Writer
 
 __all__ = ["Options", "build", "check", "inputs"]
@@ -46,7 +40,7 @@ def inputs(path: Path, *, period: str, days: int) -> list[Path]:
       FileNotFoundError: a folder is missing.
       ValueError: fewer than three usable days.
     """
-    found, _ = recflow_files.find_days(path, period=period, days=days)
+    found, _ = files.find_days(path, period=period, days=days)
     return [file for day in found for file in (day.rows, day.history, day.truth) if file]
 
 
@@ -57,8 +51,8 @@ def check(path: Path, *, period: str, days: int) -> None:
       FileNotFoundError: a folder is missing.
       ValueError: too few days, a torn file, or missing columns (all named at once).
     """
-    found, _ = recflow_files.find_days(path, period=period, days=days)
-    recflow_files.check_columns(found)
+    found, _ = files.find_days(path, period=period, days=days)
+    files.check_columns(found)
 
 
 def build(writer: Writer, path: Path, *, options: Options) -> None:
@@ -71,13 +65,13 @@ def build(writer: Writer, path: Path, *, options: Options) -> None:
       ValueError: too few days, torn files, missing columns, or a split without a usable request.
     """
     path = Path(path)
-    days, report = recflow_files.find_days(path, period=options.period, days=options.days)
-    report["stripped_columns"] = recflow_files.check_columns(days)
+    days, report = files.find_days(path, period=options.period, days=options.days)
+    report["stripped_columns"] = files.check_columns(days)
     names = [SPLITS[max(0, n - len(days) + 3)] for n in range(len(days))]
     with tqdm(
         total=2 * len(days) - 2, desc="RecFlow", unit="day", disable=not options.progress
     ) as bar:
-        fitted = recflow_fit.fit(_watched(days[:-2], bar), options)
+        fitted = fit.fit(_watched(days[:-2], bar), options)
         totals = _Totals(options)
         for day, split in zip(days, names, strict=True):
             for chunk in _day(day, split, fitted, options, totals):
@@ -87,7 +81,7 @@ def build(writer: Writer, path: Path, *, options: Options) -> None:
     report |= totals.report(fitted)
     report["warnings"] = _warnings(report, fitted, options)
     writer.finish(
-        recflow_features.feature_spec(fitted.vocabularies),
+        features.feature_spec(fitted.vocabularies),
         fitted.popularity,
         fitted.vectors,
         report,
@@ -103,15 +97,15 @@ def _watched(days: list[Day], bar: tqdm) -> Iterator[Day]:
 def _day(
     day: Day, split: str, fitted: Fitted, options: Options, totals: _Totals
 ) -> Iterator[Split]:
-    rows = recflow_rows.read(day, recflow_files.COLUMNS, options)
-    stamp = pl.from_epoch(recflow_rows.seconds("request_timestamp")).dt.offset_by("8h").dt.date()
-    other_day = rows.select((stamp.cast(pl.String) != day.name).sum()).item()
-    rows = _with_truth(rows, day)
-    rows, counts = recflow_rows.candidates(rows, fitted.ranks, options, train=split == SPLITS[0])
-    totals.add_day(day.name, split, counts | {"rows_of_another_day": other_day}, rows)
-    histories = recflow_files.load_pickle(day.history) if day.history else {}
-    for part in recflow_arrays.chunks(rows):
-        chunk, counts = recflow_arrays.split_arrays(
+    frame = rows.read(day, files.COLUMNS, options)
+    stamp = pl.from_epoch(rows.seconds("request_timestamp")).dt.offset_by("8h").dt.date()
+    other_day = frame.select((stamp.cast(pl.String) != day.name).sum()).item()
+    frame = _with_truth(frame, day)
+    frame, counts = rows.candidates(frame, fitted.ranks, options, train=split == SPLITS[0])
+    totals.add_day(day.name, split, counts | {"rows_of_another_day": other_day}, frame)
+    histories = files.load_pickle(day.history) if day.history else {}
+    for part in arrays.chunks(frame):
+        chunk, counts = arrays.split_arrays(
             part,
             histories,
             day.history or "",
@@ -124,12 +118,12 @@ def _day(
         yield chunk
 
 
-def _with_truth(rows: pl.DataFrame, day: Day) -> pl.DataFrame:
+def _with_truth(frame: pl.DataFrame, day: Day) -> pl.DataFrame:
     if day.truth is None:
-        return rows.with_columns(truth=pl.lit(None, pl.Float32))
-    truth = recflow_files.collect(recflow_files.scan(day.truth), day.truth)
+        return frame.with_columns(truth=pl.lit(None, pl.Float32))
+    truth = files.collect(files.scan(day.truth), day.truth)
     truth = truth.rename({"relevance": "truth"})
-    return rows.join(truth, on=recflow_rows.PAIR, how="left", maintain_order="left")
+    return frame.join(truth, on=rows.PAIR, how="left", maintain_order="left")
 
 
 class _Totals:
@@ -141,10 +135,10 @@ class _Totals:
         self._split_of: dict[str, str] = {}
         self._sizes = {split: np.zeros(options.size + 1, np.int64) for split in SPLITS}
 
-    def add_day(self, day: str, split: str, counts: dict[str, int], rows: pl.DataFrame) -> None:
+    def add_day(self, day: str, split: str, counts: dict[str, int], frame: pl.DataFrame) -> None:
         self.days[day] = Counter(counts)
         self._split_of[day] = split
-        sizes = rows.group_by("q").len()["len"].to_numpy()
+        sizes = frame.group_by("q").len()["len"].to_numpy()
         self._sizes[split] += np.bincount(sizes, minlength=len(self._sizes[split]))
 
     def require_all(self, path: Path) -> None:
@@ -164,7 +158,7 @@ class _Totals:
             "rank_base": fitted.ranks.base,
             "rank_valid_fraction": fitted.ranks.valid,
             "score": fitted.ranks.score,
-            "vocabulary_sizes": recflow_fit.sizes(fitted.vocabularies),
+            "vocabulary_sizes": fit.sizes(fitted.vocabularies),
         }
 
     def _split(self, split: str) -> dict[str, Any]:

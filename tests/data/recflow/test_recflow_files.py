@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 from recflow_cases import DAYS, NOON_MS, build, default_days, event, history, write
 
-from dnr_jax.data import recflow, recflow_files
+from dnr_jax.data import recflow
+from dnr_jax.data.recflow import files
 
 
 def test_missing_columns_are_all_named_before_any_work(tmp_path):
@@ -132,19 +133,17 @@ def test_pickles_of_old_and_new_numpy(tmp_path, protocol):
     content = {np.int64(7): history(event(1, 5)), 8: {"realshow": np.zeros((0, 8), np.int64)}}
     raw = pickle.dumps(content, protocol)
     (tmp_path / "new.pkl").write_bytes(raw)
-    loaded = recflow_files.load_pickle(tmp_path / "new.pkl")
+    loaded = files.load_pickle(tmp_path / "new.pkl")
     assert [type(key) for key in loaded] == [int, int]
     np.testing.assert_array_equal(loaded[7], content[7])
     if protocol == 3:  # names are plain text there, so an older numpy's can be written
         old = raw.replace(b"cnumpy._core.multiarray", b"cnumpy.core.multiarray")
         assert old != raw
         (tmp_path / "old.pkl").write_bytes(old)
-        np.testing.assert_array_equal(
-            recflow_files.load_pickle(tmp_path / "old.pkl")[7], content[7]
-        )
+        np.testing.assert_array_equal(files.load_pickle(tmp_path / "old.pkl")[7], content[7])
 
 
 def test_a_pickle_without_a_dictionary(tmp_path):
     (tmp_path / "list.pkl").write_bytes(pickle.dumps([1]))
     with pytest.raises(ValueError, match="holds a list, expected a dictionary"):
-        recflow_files.load_pickle(tmp_path / "list.pkl")
+        files.load_pickle(tmp_path / "list.pkl")

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from dnr_jax.data import recflow_files as files
-from dnr_jax.data import recflow_scores as scores
-from dnr_jax.data.recflow_options import GRADED, Options, label_weights, unexposed_weight
+from dnr_jax.data.recflow import files, scores
+from dnr_jax.data.recflow.settings import GRADED, Options, label_weights, unexposed_weight
 
 PAIR = ["request_id", "video_id"]
 SECONDS_LIMIT = 10**11  # a later time cannot be meant in seconds, nor an earlier one (1973) in ms
@@ -100,7 +99,7 @@ def merge_duplicates(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 
 def label(option: str) -> pl.Expr:
-    """Label of a row in [0, 1] from its feedback; `recflow_options.Options.label` says how."""
+    """Label of a row in [0, 1] from its feedback; `settings.Options.label` says how."""
     if option == GRADED:
         acted = pl.any_horizontal("like", "follow", "forward", "comment")
         viewed = pl.when("long_view").then(0.8).when("effective_view").then(0.6).otherwise(0.0)

@@ -20,11 +20,11 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from tqdm import tqdm
 
-from dnr_jax.data import recflow_world as world_
-from dnr_jax.data import recflow_writer
-from dnr_jax.data.recflow_files import FLAGS, ITEM, USER
-from dnr_jax.data.recflow_world import MAX_SHOWN, RERANKED, SAMPLED_LATE, TOP, World
-from dnr_jax.data.recflow_writer import Quirks
+from dnr_jax.data.recflow.files import FLAGS, ITEM, USER
+from dnr_jax.data.recflow.simulator import world as world_
+from dnr_jax.data.recflow.simulator import writer
+from dnr_jax.data.recflow.simulator.world import MAX_SHOWN, RERANKED, SAMPLED_LATE, TOP, World
+from dnr_jax.data.recflow.simulator.writer import Quirks
 
 LAST_DAY = date(2024, 2, 18)
 HISTORY = 50
@@ -77,7 +77,7 @@ def simulate(
     rows = _join(rows, requests, world)
     temporary = folder.parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
     try:
-        recflow_writer.write(temporary, rows, _histories(rows, requests), names, world, quirks)
+        writer.write(temporary, rows, _histories(rows, requests), names, world, quirks)
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

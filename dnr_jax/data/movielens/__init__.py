@@ -1,0 +1,1 @@
+"""MovieLens: the readers of its files, and a simulator of them with known truth."""
