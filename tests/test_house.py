@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dnr_jax"
 LEVELS = [
-    {"types", "ops", "settings", "durable"},
+    {"types", "ops", "settings", "durable", "json_files"},
     {"nn", "data", "divergences", "metrics", "io"},
     {"retrievers", "rerankers", "noise", "objectives"},
     {"training", "evaluation"},
@@ -16,8 +16,8 @@ LEVELS = [
     {"main"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-# types.py speaks of arrays, ops.py of types: the ground floor has one inner step.
-INNER = {("ops", "types")}
+# The ground floor has inner steps: ops speaks of types, JSON files are written durably.
+INNER = {("ops", "types"), ("json_files", "durable")}
 FOREIGN = {"torch", "tensorflow", "pandas", "sklearn", "keras", "rax", "ranx"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

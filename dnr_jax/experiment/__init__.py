@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from dnr_jax import json_files
 from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import audit, render
 from dnr_jax.experiment import checks, datasets, players, processes, scoring, training
 from dnr_jax.experiment.meter import Meter
 from dnr_jax.experiment.processes import join
 from dnr_jax.experiment.rows import Row, resolve
-from dnr_jax.io import compiled, json_files, run_folder
+from dnr_jax.io import compiled, run_folder
 
 __all__ = ["join", "run", "run_all"]
 

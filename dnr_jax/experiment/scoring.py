@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from scipy.special import expit
 
+from dnr_jax import json_files
 from dnr_jax.data.store import Prepared, Split
 from dnr_jax.evaluation import Evaluation, evaluate, score_split, score_stream
 from dnr_jax.experiment.players import TRIVIAL, Players
 from dnr_jax.experiment.rows import Row
 from dnr_jax.experiment.training import best_trial, seed_numbers
-from dnr_jax.io import json_files
 from dnr_jax.io.run_folder import ROWS, RunFolder, write_per_request
 from dnr_jax.training import sharding
 from dnr_jax.training.phases import Progress

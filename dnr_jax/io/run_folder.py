@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dnr_jax import durable
-from dnr_jax.io import environment, json_files
+from dnr_jax import durable, json_files
+from dnr_jax.io import environment
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"

@@ -18,7 +18,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dnr_jax.io import json_files, run_folder
+from dnr_jax import json_files
+from dnr_jax.io import run_folder
 
 DPI = 150
 BINS = 25

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from dnr_jax.io import json_files, run_folder
+from dnr_jax import json_files
+from dnr_jax.io import run_folder
 from dnr_jax.reports import significance
 
 ROW_KEYS = (

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnr_jax.io import environment, json_files
+from dnr_jax import json_files
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -94,16 +94,3 @@ def test_lines_round_trip(tmp_path):
     assert json_files.read_lines(path) == records
     json_files.write_lines(path, records[:1])
     assert json_files.read_lines(path) == records[:1]
-
-
-def test_environment_is_complete_json():
-    about = environment.describe()
-    assert json_files.plain(about) == about
-    assert about["packages"]["jax"]
-    assert about["devices"]
-    assert about["command"].startswith("python")
-
-
-def test_environment_outside_a_clone(monkeypatch, tmp_path):
-    monkeypatch.setattr(environment.dnr_jax, "__file__", str(tmp_path / "dnr_jax" / "__init__.py"))
-    assert environment._commit() is None
