@@ -1,9 +1,25 @@
-"""Writes that a kill cannot tear: a file or folder is complete under its name, or not there."""
+"""Writes that a kill cannot tear: a file or folder is complete under its name, or not there.
+
+A file is written under a name that nobody can foresee, opened exclusively and without following
+links, and renamed last: what someone else has put at a name is replaced, never written through.
+"""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
+
+FOLDER = "a folder where a file should be"
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+_NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def sync(path: Path) -> None:
@@ -24,9 +40,83 @@ def publish(temporary: Path, path: Path) -> None:
     sync(path.parent)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file that takes the name `path` once the block has ended without an error.
+
+    The folder is made if it is missing.
+
+    Raises:
+      OSError: it cannot be written; `filename` is set. `path` is then what it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with naming(path), os.fdopen(os.open(temporary, os.O_RDWR | _NEW, 0o644), "wb") as file:
+            yield cast(BinaryIO, file)
+        publish(temporary, path)
+    except IsADirectoryError:
+        raise IsADirectoryError(
+            errno.EISDIR, "a folder where a file should be", str(path)
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step; the folder is made if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    publish(temporary, path)
+    with replacing(path) as file:
+        file.write(content)
+
+
+def append(path: Path, content: bytes) -> None:
+    """Add to the end of a file, made if it is missing; flushed to the disk when it returns.
+
+    Raises:
+      OSError: it cannot be written, or is a link; the file is then what it was.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    with naming(path), os.fdopen(os.open(path, flags, 0o644), "ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            _write_all(file, content)
+        except BaseException:
+            file.truncate(before)
+            raise
+        os.fsync(file.fileno())
+
+
+def _write_all(file: io.FileIO, content: bytes) -> None:
+    """Write past what the system takes at once; a disk that fills up says so at the next try."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all it holds; nothing there is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writes to `folder` have left, if there is such a folder.
+
+    Only for the one process that writes there.
+    """
+    for path in folder.glob(".*.tmp"):
+        if _LEFTOVER.fullmatch(path.name):
+            remove(path)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name `path` in an error of the system that names no file: a full disk does not say where."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise

@@ -1,17 +1,25 @@
-"""JSON files that cannot be torn and hold no NaN."""
+"""JSON files that cannot be torn and hold no NaN, and one reader that says what is wrong."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dnr_jax import durable
+
+PUT_BACK = "put it back from a copy, or delete its folder to start anew"
+_LOG = logging.getLogger(__name__)
+
+
+class DamagedError(ValueError):
+    """A file is not what was written; the text names the file, what is wrong and the cure."""
 
 
 def write(path: Path, value: Any) -> None:
@@ -28,42 +36,35 @@ def write(path: Path, value: Any) -> None:
     durable.write_bytes(path, (encode(value, indent=1) + "\n").encode())
 
 
-def read(path: Path) -> Any:
+def read(path: Path, *, keys: Collection[str] = (), cure: str = PUT_BACK) -> Any:
     """Read a JSON file.
+
+    Args:
+      path: the file.
+      keys: what the object in it must hold, if any; then it must be an object.
+      cure: what the reader of an error is told to do about `path`.
 
     Raises:
       FileNotFoundError: there is none.
-      ValueError: it is not JSON.
+      DamagedError: it is no file, not JSON, or lacks a key.
     """
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): delete its folder to run again") from None
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a file of one JSON record a line.
-
-    Raises:
-      ValueError: a line is not JSON.
-    """
-    records = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            raise ValueError(
-                f"{path} line {number} is not JSON: delete its folder to run again"
-            ) from None
-    return records
+        value = json.loads(path.read_bytes())
+    except IsADirectoryError:
+        raise DamagedError(f"{path} is {durable.FOLDER}: {cure}") from None
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path} is not JSON ({error}): {cure}") from None
+    if keys and not isinstance(value, dict):
+        raise DamagedError(f"{path} holds a {type(value).__name__}, not an object: {cure}")
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise DamagedError(f"{path} lacks {', '.join(map(repr, missing))}: {cure}")
+    return value
 
 
 def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Append records to a file of one JSON record a line; durable when it returns."""
-    with open(path, "ab") as file:
-        file.write(b"".join(map(_line, records)))
-        file.flush()
-        os.fsync(file.fileno())
+    durable.append(path, b"".join(map(_line, records)))
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -71,13 +72,34 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     durable.write_bytes(path, b"".join(map(_line, records)))
 
 
-def drop_torn_line(path: Path) -> None:
-    """Cut what follows the last newline: a record that a kill left half-written."""
-    if path.exists():
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            durable.write_bytes(path, whole)
+def read_lines(path: Path, *, keys: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Read a file of one JSON record a line; lines that are none are left out with a warning.
+
+    Args:
+      path: the file; without one there are no records.
+      keys: what a record must hold.
+
+    Raises:
+      DamagedError: it is a folder.
+    """
+    if path.is_dir():
+        raise DamagedError(f"{path} is {durable.FOLDER}: move it away")
+    return _parse(path, path.read_bytes(), keys) if path.exists() else []
+
+
+def mend_lines(path: Path, *, keys: Collection[str] = ()) -> None:
+    """Drop from a file of one JSON record a line what is none, so that it can be added to.
+
+    A record that a kill left half-written goes without a word, anything else with a warning.
+    """
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    torn = content[end:].startswith(b'{"')
+    kept = b"".join(map(_line, _parse(path, content[:end] if torn else content, keys)))
+    if kept != content:
+        durable.write_bytes(path, kept)
 
 
 def encode(value: Any, indent: int | None = None) -> str:
@@ -104,3 +126,25 @@ def plain(value: Any) -> Any:
 
 def _line(record: Mapping[str, Any]) -> bytes:
     return (encode(record) + "\n").encode()
+
+
+def _parse(path: Path, content: bytes, keys: Collection[str]) -> list[dict[str, Any]]:
+    """Return the records of a file's lines; one warning names the lines that are none."""
+    found = [_record(line, keys) for line in content.splitlines()]
+    bad = [str(number) for number, record in enumerate(found, start=1) if record is None]
+    if bad:
+        _LOG.warning(
+            "%s: line %s cannot be read and is left out; what it told of is lost, no result is",
+            *(path, ", ".join(bad)),
+        )
+    return [record for record in found if record is not None]
+
+
+def _record(line: bytes, keys: Collection[str]) -> dict[str, Any] | None:
+    """Parse one line; None if it is no record with these keys."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(record, dict) and all(key in record for key in keys)
+    return record if whole else None

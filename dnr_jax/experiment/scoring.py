@@ -8,16 +8,15 @@ from typing import Any
 
 import jax
 import numpy as np
-import pyarrow.parquet as pq
 from scipy.special import expit
 
-from dnr_jax import json_files
 from dnr_jax.data.store import Prepared, Split
 from dnr_jax.evaluation import Evaluation, evaluate, score_split, score_stream
 from dnr_jax.experiment.players import TRIVIAL, Players
 from dnr_jax.experiment.rows import Row
 from dnr_jax.experiment.training import best_trial, seed_numbers
-from dnr_jax.io.run_folder import ROWS, RunFolder, write_per_request
+from dnr_jax.io.row_files import RowResults
+from dnr_jax.io.run_folder import RunFolder
 from dnr_jax.training import sharding
 from dnr_jax.training.phases import Progress
 from dnr_jax.types import Batch, Params
@@ -30,7 +29,7 @@ ANALYSIS_SAMPLES = 20000
 
 def is_done(row: Row, run: RunFolder) -> bool:
     """Tell whether the row's results are in the run folder already."""
-    return (run.path / ROWS / f"{row.key}.json").exists()
+    return run.read_row(row.key) is not None
 
 
 def score_row(
@@ -70,12 +69,17 @@ def score_row(
 
 def collect(rows: list[Row], run: RunFolder) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Read the results of all rows: the records of `results.json` and the per-request columns."""
-    records = [
-        r for row in rows for r in json_files.read(run.path / ROWS / f"{row.key}.json")["rows"]
-    ]
-    tables = [pq.read_table(run.path / ROWS / f"{row.key}.parquet") for row in rows]
-    names = tables[0].column_names
-    return records, {n: np.concatenate([t[n].to_numpy() for t in tables]) for n in names}
+    found = [_finished(row, run) for row in rows]
+    records = [record for results in found for record in results.records]
+    names = found[0].columns
+    return records, {n: np.concatenate([results.columns[n] for results in found]) for n in names}
+
+
+def _finished(row: Row, run: RunFolder) -> RowResults:
+    results = run.read_row(row.key)
+    if results is None:
+        raise ValueError(f"row {row.key} of {run.path} was changed meanwhile: start again")
+    return results
 
 
 def _seeds(row: Row) -> list[int]:
@@ -195,8 +199,5 @@ def _generate(sample: Any, params: Params, key: jax.Array, batch: Batch) -> np.n
 def _write(
     row: Row, run: RunFolder, records: list[dict[str, Any]], columns: list[dict[str, np.ndarray]]
 ) -> None:
-    folder = run.path / ROWS
-    folder.mkdir(exist_ok=True)
     joined = {name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
-    write_per_request(folder / f"{row.key}.parquet", joined)
-    json_files.write(folder / f"{row.key}.json", {"rows": records})
+    run.write_row(row.key, RowResults(records, joined))

@@ -15,6 +15,8 @@ import jax
 
 import dnr_jax
 
+FILE = "environment.json"
+KEYS = ("command", "packages")  # what every description holds, of whatever version
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "polars", "pyarrow")
 
 

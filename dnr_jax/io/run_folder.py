@@ -6,7 +6,6 @@ the data: an interrupted and resumed run leaves the same bytes as an uninterrupt
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -15,24 +14,22 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dnr_jax import durable, json_files
-from dnr_jax.io import environment
+from dnr_jax.io import environment, lock, per_request, row_files
+from dnr_jax.io.row_files import RowResults
 
+ANALYSIS, METRICS, ROWS = row_files.ANALYSIS, row_files.METRICS, row_files.ROWS
 CONFIG = "config.json"
-ENVIRONMENT = "environment.json"
-METRICS = "metrics.jsonl"
+ENVIRONMENT = environment.FILE
 TIMINGS = "timings.jsonl"
 RESULTS = "results.json"
 PER_REQUEST = "per_request.parquet"
 AUDIT = "audit.json"
 CHECKPOINTS = "checkpoints"
 PLOTS = "plots"
-ANALYSIS = "analysis"
-ROWS = "rows"
-LOCK = ".lock"
+METRICS_KEYS = ("row", "epoch")
+TIMINGS_KEYS = ("row",)
 _LOG = logging.getLogger(__name__)
 
 
@@ -89,24 +86,32 @@ class RunFolder:
           epoch: last epoch to keep; one below the first epoch drops the whole row.
         """
         path = self.path / METRICS
-        if not path.exists():
-            return
-        kept = [
-            r for r in json_files.read_lines(path) if r.get("row") != row or r["epoch"] <= epoch
-        ]
-        json_files.write_lines(path, kept)
+        records = json_files.read_lines(path, keys=METRICS_KEYS)
+        kept = [r for r in records if r["row"] != row or r["epoch"] <= epoch]
+        if len(kept) < len(records):
+            json_files.write_lines(path, kept)
+        lost = set(range(1, epoch + 1)) - {r["epoch"] for r in kept if r["row"] == row}
+        if lost:
+            _LOG.warning(
+                "%s lacks the records of row %s, epoch %s: its training curves have a gap",
+                *(path, row, ", ".join(map(str, sorted(lost)))),
+            )
 
     def write_per_request(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Write `per_request.parquet`; see `write_per_request`."""
-        write_per_request(self.path / PER_REQUEST, columns)
+        """Write `per_request.parquet`; see `per_request.write`."""
+        per_request.write(self.path / PER_REQUEST, columns)
+
+    def write_row(self, row: str, results: RowResults) -> None:
+        """Write the results of one finished row; see `row_files.write`."""
+        row_files.write(self.path, row, results)
+
+    def read_row(self, row: str) -> RowResults | None:
+        """Read the results of one row, None without sound ones; see `row_files.read`."""
+        return row_files.read(self.path, row)
 
     def write_analysis(self, row: str, **arrays: np.ndarray) -> None:
-        """Write the arrays that the plots of one row need to `analysis/<row>.npz`."""
-        path = self.path / ANALYSIS / f"{row}.npz"
-        path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(f".{row}.tmp.npz")
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]
-        durable.publish(temporary, path)
+        """Write `analysis/<row>.npz`; see `row_files.write_analysis`."""
+        row_files.write_analysis(self.path, row, arrays)
 
 
 def open_run(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> RunFolder:
@@ -118,39 +123,22 @@ def open_run(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> RunF
 
     Raises:
       ValueError: another process has the folder open, its saved config differs (each differing
-        key is named), it holds results but no config, or it is no folder.
+        key is named), it holds results but no config, it is no folder, or one that this program
+        did not make.
     """
     path = Path(workdir).absolute()
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"workdir {path} is a file: choose a folder")
-    path.mkdir(parents=True, exist_ok=True)
-    run = RunFolder(path, _take_lock(path))
+    run = RunFolder(path, lock.take(path))
     try:
+        for folder in (path, path / ROWS, path / ANALYSIS, path / PLOTS):
+            durable.sweep(folder)
         _settle_config(path, config)
         _settle_environment(path)
-        for name in (METRICS, TIMINGS):
-            json_files.drop_torn_line(path / name)
+        json_files.mend_lines(path / METRICS, keys=METRICS_KEYS)
+        json_files.mend_lines(path / TIMINGS, keys=TIMINGS_KEYS)
     except BaseException:
         run.close()
         raise
     return run
-
-
-def _take_lock(path: Path) -> int:
-    """Lock the folder for this process; the kernel frees the lock however the process ends."""
-    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 32).decode(errors="replace") or "unknown"
-        os.close(descriptor)
-        raise ValueError(
-            f"run folder {path} is in use by process {holder}: "
-            "wait until it ends or choose another --workdir"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return descriptor
 
 
 def _settle_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -186,8 +174,13 @@ def _settle_environment(path: Path) -> None:
     if not (path / ENVIRONMENT).exists():
         json_files.write(path / ENVIRONMENT, now)
         return
-    first = json_files.read(path / ENVIRONMENT)
-    resumed = first.pop("resumed", [])
+    try:
+        first = json_files.read(path / ENVIRONMENT, keys=environment.KEYS, cure="made anew")
+        resumed = list(first.pop("resumed", []))
+    except (json_files.DamagedError, TypeError) as error:
+        json_files.write(path / ENVIRONMENT, now)
+        _LOG.warning("%s; where this run was begun is no longer known", error)
+        return
     changed = {k: v for k, v in now.items() if first.get(k) != v and k != "command"}
     if changed and changed not in resumed:
         _LOG.warning(
@@ -205,22 +198,3 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         return
     for key, inner in value.items():
         yield from _flatten(inner, f"{prefix}.{key}" if prefix else key)
-
-
-def write_per_request(path: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Replace a parquet file of one row per model, seed and request in one step.
-
-    Args:
-      path: the file.
-      columns: equally long arrays by name: `model` str, `seed` int32, `request_id` int64, metrics
-        float32 with NaN where a request is excluded.
-
-    Raises:
-      ValueError: the columns differ in length.
-    """
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"columns of {path.name} differ in length: {lengths}")
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.table({n: pa.array(c) for n, c in columns.items()}), temporary)
-    durable.publish(temporary, path)

@@ -64,6 +64,8 @@ def test_a_folder_without_any_work_takes_the_new_config(tmp_path):
 
 
 def test_results_without_config_are_refused(tmp_path):
+    run_folder.open_run(tmp_path, CONFIG).close()
+    (tmp_path / "config.json").unlink()
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(ValueError, match=r"results\.json but no config\.json"):
         run_folder.open_run(tmp_path, CONFIG)
@@ -84,6 +86,59 @@ def test_other_environment_is_noted(tmp_path, known_environment, caplog):
     assert saved["packages"] == {"jax": "1"}
     assert saved["resumed"] == [{"packages": {"jax": "2"}}]
     assert caplog.text.count("another environment") == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"command": "x"', '{"packages": 1}'])
+def test_a_damaged_environment_is_made_anew_with_a_warning(tmp_path, content, caplog):
+    run_folder.open_run(tmp_path, CONFIG).close()
+    whole = (tmp_path / "environment.json").read_bytes()
+    (tmp_path / "environment.json").write_text(content)
+    run_folder.open_run(tmp_path, CONFIG).close()
+    assert (tmp_path / "environment.json").read_bytes() == whole
+    assert f"{tmp_path / 'environment.json'} " in caplog.text
+    caplog.clear()
+    run_folder.open_run(tmp_path, CONFIG).close()
+    assert not caplog.text
+
+
+def test_leftovers_of_killed_writes_are_swept(tmp_path):
+    run_folder.open_run(tmp_path, CONFIG).close()
+    for folder in (".", "rows", "plots", "analysis"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / ".x.png.0123456789abcdef.tmp").write_bytes(b"half")
+    run_folder.open_run(tmp_path, CONFIG).close()
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl"])
+def test_a_bad_line_costs_no_run_and_is_said_once(tmp_path, name, caplog):
+    with run_folder.open_run(tmp_path, CONFIG) as run:
+        train(run, 1, 4)
+        run.append_timings(*({"row": "b", "seconds": float(n)} for n in range(6)))
+    whole = (tmp_path / name).read_bytes().splitlines(keepends=True)
+    (tmp_path / name).write_bytes(b"".join([*whole[:2], b'{"rew": "b"}\n', *whole[3:]]))
+    with run_folder.open_run(tmp_path, CONFIG) as run:
+        run.rewind_metrics("b", 3)
+    assert (tmp_path / name).read_bytes() == b"".join([*whole[:2], *whole[3:]])
+    assert f"{tmp_path / name}: line 3 cannot be read" in caplog.text
+    caplog.clear()
+    run_folder.open_run(tmp_path, CONFIG).close()
+    assert not caplog.text
+
+
+def test_records_that_are_lost_are_missed(tmp_path, caplog):
+    with run_folder.open_run(tmp_path, CONFIG) as run:
+        train(run, 1, 4)
+        run.rewind_metrics("b", 3)
+        assert not caplog.text
+        lines = (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+        (tmp_path / "metrics.jsonl").write_bytes(b"".join(lines[:2] + lines[4:]))
+        run.rewind_metrics("b", 3)
+    assert "lacks the records of row b, epoch 2:" in caplog.text
+    (tmp_path / "metrics.jsonl").unlink()
+    with run_folder.open_run(tmp_path, CONFIG) as run:
+        run.rewind_metrics("b", 2)
+    assert "lacks the records of row b, epoch 1, 2:" in caplog.text
 
 
 def test_second_opener_is_refused(tmp_path):

@@ -1,0 +1,111 @@
+"""The results of one row of the table, sealed: what was changed since is not believed.
+
+Layout: `rows/<key>.json` (records and hashes, written last), `rows/<key>.parquet` (per-request
+values) and `analysis/<key>.npz` (what the plots draw, if the row has any).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dnr_jax import durable, json_files
+from dnr_jax.io import per_request
+
+ROWS = "rows"
+ANALYSIS = "analysis"
+METRICS = "metrics.jsonl"
+_KEYS = ("rows", "files", "metrics", "seal")
+_LOG = logging.getLogger(__name__)
+
+
+class RowResults(NamedTuple):
+    """What a row has to say: its records in `results.json`, and its per-request columns."""
+
+    records: list[dict[str, Any]]
+    columns: dict[str, np.ndarray]
+
+
+def write_analysis(run: Path, row: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write the arrays that the plots of one row need to `analysis/<row>.npz`."""
+    with durable.replacing(run / ANALYSIS / f"{row}.npz") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def write(run: Path, row: str, results: RowResults) -> None:
+    """Write a finished row, its seal last: from then on `read` finds it.
+
+    Args:
+      run: the run folder; the row's metrics and analysis are there already.
+      row: its key.
+      results: what is kept.
+    """
+    per_request.write(run / ROWS / f"{row}.parquet", results.columns)
+    files = [f"{ROWS}/{row}.parquet", f"{ANALYSIS}/{row}.npz"]
+    content = {
+        "rows": results.records,
+        "files": {name: _hash(run / name) for name in files if (run / name).exists()},
+        "metrics": _hash_of_metrics(run, row),
+    }
+    json_files.write(run / ROWS / f"{row}.json", content | {"seal": _seal(content)})
+
+
+def read(run: Path, row: str) -> RowResults | None:
+    """Read a finished row; None if there is none, or, with a warning, if it was changed.
+
+    Training records that have changed are a warning only: no number of the table is from them.
+
+    Raises:
+      DamagedError: a folder stands where a file should be.
+    """
+    path = run / ROWS / f"{row}.json"
+    if path.is_dir():
+        raise json_files.DamagedError(f"{path} is {durable.FOLDER}: move it away")
+    if not path.exists():
+        return None
+    cure = "the row is scored again from its checkpoint"
+    try:
+        content = json_files.read(path, keys=_KEYS, cure=cure)
+        changed = _changed(run, path, content)
+        if changed:
+            raise json_files.DamagedError(f"{changed} is not what was written: {cure}")
+        columns = per_request.read(path.with_suffix(".parquet"), cure=cure)
+    except json_files.DamagedError as error:
+        _LOG.warning("%s", error)
+        return None
+    if content["metrics"] != _hash_of_metrics(run, row):
+        _LOG.warning(
+            "%s no longer holds what was recorded while row %s was trained, and so its curves are "
+            "wrong: delete %s and checkpoints/%s to train it again",
+            *(run / METRICS, row, path, row),
+        )
+    return RowResults(content["rows"], columns)
+
+
+def _changed(run: Path, path: Path, content: Mapping[str, Any]) -> Path | None:
+    """Return the first file that is not as it was sealed."""
+    sealed = {name: value for name, value in content.items() if name != "seal"}
+    if content["seal"] != _seal(sealed) or not isinstance(content["files"], dict):
+        return path
+    hashes = {run / name: digest for name, digest in content["files"].items()}
+    return next((file for file, digest in hashes.items() if _hash(file) != digest), None)
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json_files.encode(content).encode()).hexdigest()
+
+
+def _hash(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _hash_of_metrics(run: Path, row: str) -> str:
+    """Hash the row's training records, which stand among those of other rows."""
+    records = json_files.read_lines(run / METRICS)
+    own = [record for record in records if record.get("row") == row]
+    return hashlib.sha256(json_files.encode(own).encode()).hexdigest()
