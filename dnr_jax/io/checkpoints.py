@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import os
-import shutil
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dnr_jax import durable
+from dnr_jax import durable, json_files
 
 SEAL = "seal.json"
 ARRAYS = "arrays"
@@ -58,18 +58,22 @@ def save(folder: Path, name: str, state: Any, metadata: Mapping[str, Any]) -> No
 
     Raises:
       ValueError: a leaf is no array, the state holds none, or `name` is no plain file name.
+      OSError: it cannot be written; the checkpoints are then what they were.
     """
     home = _home(folder, name)
     home.mkdir(parents=True, exist_ok=True)
     for leftover in home.glob(".tmp-*"):  # of a save that was killed
-        shutil.rmtree(leftover)
+        durable.remove(leftover)
     versions = _versions(home)
     number = 1 + (int(versions[0].name) if versions else 0)
     temporary = home / f".tmp-{number:08d}"
-    _write_version(temporary, state, metadata)
-    durable.publish(temporary, home / f"{number:08d}")
+    try:
+        _write_version(temporary, state, metadata)
+        durable.publish(temporary, home / f"{number:08d}")
+    finally:
+        durable.remove(temporary)  # a full disk is not filled further
     for old in versions[KEPT_VERSIONS - 1 :]:
-        shutil.rmtree(old)
+        durable.remove(old)
 
 
 def restore(folder: Path, name: str, template: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -102,7 +106,7 @@ def restore(folder: Path, name: str, template: Any) -> tuple[Any, dict[str, Any]
             continue
         state = _read_state(version, content["leaves"], template)
         for bad in torn:  # out of the way, so that it is never counted as a kept version
-            shutil.rmtree(home / f"torn-{bad.name}", ignore_errors=True)
+            durable.remove(home / f"torn-{bad.name}")
             os.replace(bad, home / f"torn-{bad.name}")
         return state, content["metadata"]
     if torn:
@@ -121,7 +125,7 @@ def _home(folder: Path, name: str) -> Path:
 
 def _versions(home: Path) -> list[Path]:
     """List the finished versions, newest first."""
-    return sorted((p for p in home.glob("*") if p.name.isdigit()), reverse=True)
+    return sorted((p for p in home.glob("*") if re.fullmatch(r"[0-9]{8}", p.name)), reverse=True)
 
 
 def _write_version(version: Path, state: Any, metadata: Mapping[str, Any]) -> None:
@@ -130,24 +134,24 @@ def _write_version(version: Path, state: Any, metadata: Mapping[str, Any]) -> No
     if not payload:
         raise ValueError("the state to save holds no array with an element in it")
     version.mkdir()
-    with _quiet_orbax(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
+    with _orbax(version), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
         writer.save(version / ARRAYS, args=ocp.args.StandardSave(payload))
     content = {"leaves": leaves, "metadata": dict(metadata), "files": _hash_files(version)}
     text = json.dumps(content)
     seal = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "content": text}
-    (version / SEAL).write_text(json.dumps(seal))
+    durable.write_bytes(version / SEAL, json.dumps(seal).encode())
 
 
 def _open_seal(version: Path) -> dict[str, Any]:
     """Return the content of a version's seal once all files agree with it."""
     try:
-        seal = json.loads((version / SEAL).read_bytes())
-        text, digest = seal["content"], seal["sha256"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        seal = json_files.read(version / SEAL, keys=("content", "sha256"))
+    except (json_files.DamagedError, FileNotFoundError, NotADirectoryError) as error:
         raise _TornError(f"{SEAL}: {type(error).__name__}") from error
-    if hashlib.sha256(str(text).encode()).hexdigest() != digest:
+    text = str(seal["content"])
+    if hashlib.sha256(text.encode()).hexdigest() != seal["sha256"]:
         raise _TornError(f"{SEAL} was changed")
-    content = json.loads(text)
+    content: dict[str, Any] = json.loads(text)
     found = _hash_files(version)
     bad = [n for n, digest in content["files"].items() if found.get(n) != digest]
     if bad:
@@ -166,7 +170,7 @@ def _read_state(version: Path, saved: list[list[Any]], template: Any) -> Any:
     slots, treedef = jax.tree.flatten(template)
     empty = {n: _empty_host(slot) for n, slot in zip(_names(leaves), slots, strict=True)}
     payload = {n: a for n, a in empty.items() if a.size}
-    with _quiet_orbax(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+    with _orbax(version), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
         payload = reader.restore(version / ARRAYS, args=ocp.args.StandardRestore(payload))
     arrays = (empty | payload).values()
     placed = [_place(a, slot) for a, slot in zip(arrays, slots, strict=True)]
@@ -210,7 +214,7 @@ def _check_same(saved: list[_Leaf], wanted: list[_Leaf], version: Path) -> None:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
 def _host_arrays(tree: Any) -> list[np.ndarray]:
@@ -236,15 +240,21 @@ def _place(array: np.ndarray, slot: Any) -> Any:
 
 
 @contextmanager
-def _quiet_orbax() -> Iterator[None]:
-    """Drop orbax's own log lines below ERROR for one call; others' lines stay."""
+def _orbax(version: Path) -> Iterator[None]:
+    """Drop orbax's own log lines for one call, and make its system errors an `OSError`."""
 
-    def relevant(record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+    def foreign(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
 
     logger = logging.getLogger("absl")
-    logger.addFilter(relevant)
+    logger.addFilter(foreign)
     try:
-        yield
+        with durable.naming(version):
+            yield
+    except ValueError as error:
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(version)) from None
     finally:
-        logger.removeFilter(relevant)
+        logger.removeFilter(foreign)

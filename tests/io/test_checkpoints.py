@@ -1,6 +1,7 @@
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,7 +112,19 @@ def cut_in_half(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, cut_in_half, os.remove])
+def replace_by_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def zero(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+DAMAGES = [flip_a_bit, cut_in_half, os.remove, replace_by_folder, zero]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("place", ["data", "seal"])
 def test_torn_version_falls_back(two_saves, damage, place, caplog):
     bad = version(two_saves, 2)
@@ -124,6 +137,64 @@ def test_torn_version_falls_back(two_saves, damage, place, caplog):
     checkpoints.save(two_saves, "last", make_state(5), {"epoch": 5})
     os.remove(version(two_saves, 2) / checkpoints.SEAL)
     assert checkpoints.restore(two_saves, "last", make_state())[1] == {"epoch": 1}
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "null", '{"content": 3, "sha256": 4}', '{"content": "{}"}']
+)
+def test_a_seal_of_another_form_falls_back(two_saves, content):
+    (version(two_saves, 2) / checkpoints.SEAL).write_text(content)
+    assert checkpoints.restore(two_saves, "last", make_state())[1] == {"epoch": 1}
+
+
+def test_a_version_that_is_a_file_falls_back(two_saves):
+    shutil.rmtree(version(two_saves, 2))
+    version(two_saves, 2).write_bytes(b"")
+    assert checkpoints.restore(two_saves, "last", make_state())[1] == {"epoch": 1}
+    checkpoints.save(two_saves, "last", make_state(3), {"epoch": 3})
+    checkpoints.save(two_saves, "last", make_state(4), {"epoch": 4})
+    assert sorted(p.name for p in (two_saves / "last").glob("0*")) == ["00000002", "00000003"]
+
+
+def test_what_lies_at_the_temporary_name_is_not_written_through(two_saves, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "thesis.tex").write_text("precious")
+    (two_saves / "last" / ".tmp-00000003").symlink_to(own)
+    checkpoints.save(two_saves, "last", make_state(3), {"epoch": 3})
+    assert [p.name for p in own.iterdir()] == ["thesis.tex"]
+    assert checkpoints.restore(two_saves, "last", make_state())[1] == {"epoch": 3}
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from dnr_jax.io import checkpoints
+free = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+for epoch, limit in enumerate((free, 0, 200, 30_000)):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, free))
+    try:
+        state = {"a": np.random.rand(300, 300)}
+        checkpoints.save(Path(sys.argv[1]), "last", state, {"epoch": epoch})
+    except OSError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_is_a_system_error_and_leaves_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert re.fullmatch(r"(\[Errno 27\] File too large: '.*/last/.*'\n){3}", done.stdout)
+    assert done.stderr == ""
+    assert [p.name for p in (tmp_path / "last").iterdir()] == ["00000001"]
+    template = {"a": np.zeros((300, 300))}
+    assert checkpoints.restore(tmp_path, "last", template)[1] == {"epoch": 0}
 
 
 def test_every_file_is_sealed(two_saves):
