@@ -1,7 +1,11 @@
-"""Compiled programs: kept on disk between runs, and counted while a run makes or reads them."""
+"""Compiled programs: kept on disk between runs, and counted while a run makes or reads them.
+
+A kept program is native code that this process will run: the folder must be the user's own.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import tempfile
@@ -12,9 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
+from jax._src import compilation_cache
+
+from dnr_jax import durable
 
 _LOG = logging.getLogger(__name__)
+_CONFIG: Any = jax.config
+# JAX's own module: it has no public way to look at an entry before it is run.
+_JAX: Any = compilation_cache
 _FOLDER = "jax_compilation_cache_dir"
 # A run is a few large programs and some small ones: all of them are kept.
 _SETTINGS = {
@@ -24,17 +33,20 @@ _SETTINGS = {
 _COMPILED = "/jax/core/compile/backend_compile_duration"  # also when read from the cache
 _LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 _HIT = "/jax/compilation_cache/cache_hits"
+_SUFFIX = "-cache"  # of JAX's files
+_SEAL = hashlib.sha256().digest_size
 
 
 def keep(folder: Path) -> None:
     """Keep compiled programs in `folder`: the second start is several times faster.
 
     What the user has set by JAX's own variables, `JAX_COMPILATION_CACHE_DIR` above all, stays as it
-    is. A folder that cannot be written is no error: the programs are then compiled each time.
+    is. A folder that cannot be written is no error: the programs are then compiled each time. An
+    entry that is not what was written under its name is removed, and its program compiled again.
     """
     for name, value in _SETTINGS.items():
         if name.upper() not in os.environ:
-            jax.config.update(name, value)
+            _CONFIG.update(name, value)
     if _FOLDER.upper() in os.environ:
         return
     try:
@@ -44,9 +56,59 @@ def keep(folder: Path) -> None:
     except OSError as error:
         _LOG.warning("compiled programs are not kept for the next run: %s", error)
         return
-    if jax.config.values[_FOLDER] != str(folder):
-        jax.config.update(_FOLDER, str(folder))
-        compilation_cache.reset_cache()  # JAX looks once, at the first program of the process
+    if _CONFIG.values[_FOLDER] != str(folder):
+        _CONFIG.update(_FOLDER, str(folder))
+        _JAX.reset_cache()  # JAX looks once, at the first program of the process
+        _JAX._cache = SealedCache(folder)
+        _JAX._cache_initialized = True
+
+
+class SealedCache:
+    """JAX's cache of compiled programs with a hash of name and content before each entry.
+
+    JAX would run an entry that lies under another one's name, and would warn of a torn one at
+    every start, as it never writes over it.
+    """
+
+    def __init__(self, folder: Path):
+        self._files, self._path = _JAX.get_file_cache(str(folder))[0], folder
+        self._failed = False
+
+    def get(self, key: str) -> bytes | None:
+        """Return the program of a key; None if there is none, or none that can be trusted."""
+        try:
+            entry: bytes | None = self._files.get(key)
+        except OSError:  # a folder, or not readable
+            entry = b""
+        if entry is None:
+            return None
+        seal, program = entry[:_SEAL], entry[_SEAL:]
+        if seal == _seal(key, program):
+            return program
+        _LOG.info("a compiled program in %s is damaged: it is compiled again", self._path)
+        self._remove(key)
+        return None
+
+    def put(self, key: str, program: bytes) -> None:
+        """Keep a program; what lies under its key could not be used and is replaced."""
+        try:
+            self._remove(key)
+            self._files.put(key, _seal(key, program) + program)
+        except OSError as error:
+            self._remove(key)  # half an entry, on a full disk
+            if not self._failed:
+                _LOG.warning("compiled programs are not kept for the next run: %s", error)
+            self._failed = True
+
+    def _remove(self, key: str) -> None:
+        try:
+            durable.remove(self._path / f"{key}{_SUFFIX}")
+        except OSError as error:
+            _LOG.debug("%s", error)  # whoever cannot remove it cannot use it either
+
+
+def _seal(key: str, program: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + b"\0" + program).digest()
 
 
 @dataclass

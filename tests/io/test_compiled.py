@@ -2,11 +2,13 @@
 
 import logging
 import os
+import resource
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from dnr_jax.io import compiled
@@ -25,12 +27,13 @@ print(count.programs, count.from_cache)
 """
 
 
-def run(folder, **variables):
+def run(folder, code=CHILD, **variables):
     own = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
-    command = [sys.executable, "-c", CHILD, str(folder)]
+    command = [sys.executable, "-W", "error", "-c", code, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=own | variables)
     assert done.returncode == 0, done.stderr
-    return done.stdout.split()[-2:]
+    assert done.stderr == ""
+    return done.stdout.split()
 
 
 def test_the_second_process_reads_what_the_first_compiled_and_survives_a_torn_file(tmp_path):
@@ -39,14 +42,7 @@ def test_the_second_process_reads_what_the_first_compiled_and_survives_a_torn_fi
     assert run(folder) == ["1", "1"]
     for path in folder.glob("*-cache"):
         path.write_bytes(path.read_bytes()[:40])
-    assert run(folder)[0] == "1"
-
-
-def test_the_user_s_own_folder_wins(tmp_path):
-    own = tmp_path / "own"
-    assert run(tmp_path / "ours", JAX_COMPILATION_CACHE_DIR=str(own)) == ["1", "0"]
-    assert any(own.iterdir())
-    assert not (tmp_path / "ours").exists()
+    assert run(folder) == ["1", "0"]
 
 
 @pytest.fixture
@@ -56,6 +52,75 @@ def settings():
     yield before
     for name, value in before.items():
         jax.config.update(name, value)
+
+
+def swap(paths):
+    a, b = (path.read_bytes() for path in paths)
+    paths[0].write_bytes(b)
+    paths[1].write_bytes(a)
+
+
+def tear(paths):
+    paths[0].write_bytes(paths[0].read_bytes()[:100])
+    paths[1].write_bytes(b"")
+
+
+def flip(paths):
+    for path in paths:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+
+def bury(paths):
+    paths[0].unlink()
+    paths[0].mkdir()
+    paths[1].write_bytes(bytes(paths[1].stat().st_size))
+
+
+@pytest.fixture
+def kept(tmp_path, settings, monkeypatch):
+    """Keep this process's programs in a folder of the test."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    compiled.keep(tmp_path)
+    yield tmp_path
+    compiled._JAX.reset_cache()
+
+
+def make_two():
+    """Make two programs of one signature ready; return how many came from the cache."""
+    with compiled.counted() as count:
+        found = [float(jax.jit(lambda x, f=f: f(x) * 3)(2.0)) for f in (jnp.sin, jnp.cos)]
+    assert count.programs == 2
+    np.testing.assert_allclose(found, [3 * np.sin(2), 3 * np.cos(2)], rtol=1e-6)
+    return count.from_cache
+
+
+@pytest.mark.parametrize("damage", [swap, tear, flip, bury])
+def test_a_damaged_entry_is_compiled_again_once_without_a_word(kept, damage, caplog):
+    assert make_two() == 0
+    assert make_two() == 2
+    damage(sorted(kept.glob("*-cache")))
+    assert [make_two(), make_two()] == [0, 2]
+    assert not caplog.records
+
+
+def test_a_full_disk_is_told_once_and_leaves_no_half_entry(kept, caplog):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        assert make_two() == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caplog.text.count("compiled programs are not kept") == 1
+    assert not list(kept.glob("*-cache"))
+
+
+def test_the_user_s_own_folder_wins(tmp_path):
+    own = tmp_path / "own"
+    assert run(tmp_path / "ours", JAX_COMPILATION_CACHE_DIR=str(own)) == ["1", "0"]
+    assert any(own.iterdir())
+    assert not (tmp_path / "ours").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_no_error(tmp_path, settings, caplog, monkeypatch):
