@@ -40,7 +40,7 @@ def get_config(preset: str = "") -> ConfigDict:
             "history": 50,  # T, the user's last ratings before the list
             "positive_rating": 3.0,  # ratings from here on are positive feedback
             "core": 20,  # keep users and items with at least so many ratings
-            "simulate": {"users": 400, "items": 600, "seed": 0},  # used only while path is empty
+            "simulate": {"users": 400, "movies": 600, "seed": 0},  # used only while path is empty
         }
     )
     config.retriever = ConfigDict(

@@ -1,5 +1,6 @@
 """Small hand-made RecFlow folders for the loader's tests."""
 
+import dataclasses
 import pickle
 from datetime import UTC, datetime
 
@@ -9,26 +10,10 @@ import polars as pl
 from dnr_jax.data import recflow, store
 from dnr_jax.data.recflow import files
 from dnr_jax.data.recflow.features import ITEM
+from dnr_jax.data.recflow.settings import RecFlowSettings
+from dnr_jax.data.settings import Shape
 
-DEFAULTS = {
-    "size": 50,
-    "slate": 6,
-    "history": 20,
-    "score": "log_rank",
-    "tau": 50.0,
-    "jitter": True,
-    "pool": "strict",
-    "unexposed": "zero",
-    "label": "effective_view",
-    "period": "all",
-    "days": 0,
-    "user_share": 1.0,
-    "min_count": 1,
-    "hash_buckets": 0,
-    "vector_size": 16,
-    "seed": 0,
-    "progress": False,
-}
+DEFAULTS = RecFlowSettings(history=20, pool="strict", min_count=1)
 DAYS = ("2024-02-16", "2024-02-17", "2024-02-18")
 NOON_MS = int(datetime(2024, 2, 16, 4, 30, tzinfo=UTC).timestamp()) * 1000  # 12:30 in Beijing
 DAY_MS = 86_400_000
@@ -79,10 +64,18 @@ def write(folder, days=None, histories=None, dtypes=None):
     return folder
 
 
+def prepare(cache, recipe, folder, *, size=50, slate=6, seed=0, **knobs):
+    """Prepare `folder` with `knobs` in place of some of `DEFAULTS`."""
+    settings = dataclasses.replace(DEFAULTS, **knobs)
+
+    def fill(writer):
+        recflow.build(writer, folder, settings, Shape(size, slate), seed=seed, progress=False)
+
+    return store.prepare(cache, recipe, fill)
+
+
 def build(folder, tmp_path, **change):
-    options = recflow.Options(**DEFAULTS | change)
-    cache = tmp_path / f"cache-{len(list(tmp_path.iterdir()))}"
-    return store.prepare(cache, {}, lambda w: recflow.build(w, folder, options=options))
+    return prepare(tmp_path / f"cache-{len(list(tmp_path.iterdir()))}", {}, folder, **change)
 
 
 def column(request, name):

@@ -66,12 +66,22 @@ def test_no_room_is_named_utils_and_no_file_lacks_a_docstring():
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
 
 
+def test_the_middle_of_data_knows_no_data_set():
+    from dnr_jax.data import DATASETS
+
+    for path in (PACKAGE / "data").glob("*.py"):
+        if path.stem != "__init__":  # the table of all data sets
+            text = path.read_text().lower()
+            assert not [name for name in DATASETS if name in text], path
+
+
 def test_every_file_of_a_model_room_is_in_its_table():
     from dnr_jax.rerankers import RERANKERS
     from dnr_jax.retrievers import RETRIEVERS
 
-    for folder, table in (("rerankers", RERANKERS), ("retrievers", RETRIEVERS)):
-        homes = {Path(factory.__code__.co_filename).stem for factory in table.values()}
+    retrievers = [entry.build for entry in RETRIEVERS.values()]
+    for folder, makers in (("rerankers", RERANKERS.values()), ("retrievers", retrievers)):
+        homes = {Path(make.__code__.co_filename).stem for make in makers}
         shared = {"__init__", "retriever", "cross_fit", "quality"}
         files = {path.stem for path in (PACKAGE / folder).glob("*.py")} - shared
         assert files == homes

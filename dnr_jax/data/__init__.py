@@ -1,1 +1,32 @@
-"""Raw files -> requests: loaders, simulators, candidate sets, and the store of prepared arrays."""
+"""Raw files -> requests: the data sets, candidate sets, and the store of prepared arrays."""
+
+from __future__ import annotations
+
+from dnr_jax.data import movielens, recflow
+from dnr_jax.data.dataset import InteractionData, LoggedData
+from dnr_jax.data.movielens import simulator as movielens_simulator
+from dnr_jax.data.movielens.settings import MovieLensSettings
+from dnr_jax.data.movielens.truth import truth as movielens_truth
+from dnr_jax.data.protocols import CandidateSettings
+from dnr_jax.data.recflow import simulator as recflow_simulator
+from dnr_jax.data.recflow.settings import RecFlowSettings
+from dnr_jax.data.settings import DataSettings
+
+__all__ = ["DATASETS", "CandidateSettings", "DataSettings", "InteractionData", "LoggedData"]
+
+DATASETS: dict[str, InteractionData | LoggedData] = {
+    "movielens": InteractionData(
+        MovieLensSettings,
+        movielens.inputs,
+        movielens.read,
+        movielens_truth,
+        movielens_simulator.simulate,
+    ),
+    "recflow": LoggedData(
+        RecFlowSettings,
+        recflow.inputs,
+        recflow.check,
+        recflow.build,
+        recflow_simulator.simulate,
+    ),
+}

@@ -5,33 +5,54 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from dnr_jax import ops
+from dnr_jax import ops, settings
 from dnr_jax.data import lists as lists_
 from dnr_jax.data.lists import FIRST_ID, TRAIN, VALID, Lists
-from dnr_jax.data.protocols import CANDIDATES, SAMPLING, SCORES, Options
+from dnr_jax.data.protocols import (
+    CANDIDATES,
+    SAMPLING,
+    SCORES,
+    CandidateSettings,
+    excludes_seen,
+)
+from dnr_jax.data.settings import Shape
 from dnr_jax.data.store import SPLITS, Split, Writer
 from dnr_jax.types import Array, Batch, FeatureSpec, Request
 
 CHUNK = 1024
 
 # (users int32 [n], request numbers int [n]) -> raw scores float32 [n, V]
-Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
+ScoreRequests = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # (raw users int64 [n, 1], raw items int64 [n, N]) -> true relevance float32 [n, N]
 Truth = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class CandidateRule(NamedTuple):
+    """What a candidate set depends on besides lists and raw scores.
+
+    Attributes:
+      settings: the protocol, one of `protocols.CANDIDATES`, and its sizes.
+      score: a transform of `protocols.SCORES` from raw scores to x in [0, 1], per request.
+      seed: of the shuffle and of the samples.
+    """
+
+    settings: CandidateSettings
+    score: str
+    seed: int
 
 
 def build(
     writer: Writer,
     lists: Lists,
-    score: Score,
-    options: Options,
+    score: ScoreRequests,
+    rule: CandidateRule,
     *,
     item_vectors: np.ndarray,
     truth: Truth | None,
@@ -48,19 +69,20 @@ def build(
       writer: of an empty folder.
       lists: see `lists.build`.
       score: raw scores of all items, in the lists' encoded ids.
-      options: the protocol.
+      rule: which items of the catalogue are candidates, and how they are scored.
       item_vectors: `float32 [V, d]`, stored for diversity.
       truth: true relevance, where known.
       report: findings to store beside this function's own.
       progress: shows a bar.
 
     Raises:
-      ValueError: what `Options.check` raises; a raw score that is not finite; a split that ends
-        up without any request.
+      ValueError: an unknown protocol; fewer candidates than the shown list; a raw score that is
+        not finite; a split that ends up without any request.
     """
-    options.check(lists.items.shape[1])
+    settings.find("candidate protocol", rule.settings.name, CANDIDATES)
+    Shape(rule.settings.size, lists.items.shape[1]).check()
     popularity = lists_.popularity(lists)
-    weights = SAMPLING[options.sampling](popularity)
+    weights = SAMPLING[rule.settings.sampling](popularity)
     found = {}
     bar = tqdm(total=len(lists.user), desc="candidates", unit="list", disable=not progress)
     with bar:
@@ -69,11 +91,12 @@ def build(
             tally = Tally()
             for start in range(0, len(rows), CHUNK):
                 some = rows[start : start + CHUNK]
-                chunk = _chunk(lists, score, options, weights, some, truth)
+                chunk = _chunk(lists, score, rule, weights, some, truth)
                 writer.append(name, _number(tally.keep(chunk, number == TRAIN), tally))
                 bar.update(len(some))
             found[name] = tally.report(name)
-    everything = {"candidates": options._asdict() | found, "lists": lists.report, **report}
+    chosen = settings.plain(rule.settings) | {"score": rule.score, "seed": rule.seed}
+    everything = {"candidates": chosen | found, "lists": lists.report, **report}
     writer.finish(_spec(lists), popularity, item_vectors, everything)
 
 
@@ -158,8 +181,8 @@ def _select(
 
 def _chunk(
     lists: Lists,
-    score: Score,
-    options: Options,
+    score: ScoreRequests,
+    rule: CandidateRule,
     weights: np.ndarray,
     rows: np.ndarray,
     truth: Truth | None,
@@ -170,17 +193,17 @@ def _chunk(
     raw = score(lists.user[full], full)
     if not np.isfinite(raw).all():
         raise ValueError("the retriever gave scores that are not finite: check its training")
-    allowed = _allowed(lists, full, options.exclude_seen)
+    allowed = _allowed(lists, full, excludes_seen(rule.settings.name))
     inputs = (full.astype(np.uint32), raw, allowed, lists.items[full], lists.labels[full])
     items, where, scores, exposed, labels, slate = (
         np.array(a)[: len(rows)]
         for a in _select(
-            jax.random.key(options.seed),
+            jax.random.key(rule.seed),
             *inputs,
             weights,
-            name=options.name,
-            size=options.size,
-            score=options.score,
+            name=rule.settings.name,
+            size=rule.settings.size,
+            score=rule.score,
         )
     )
     catalogue, users = lists.catalogue, lists.user[rows]

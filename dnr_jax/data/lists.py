@@ -138,7 +138,7 @@ def item_vectors(lists: Lists, *, width: int, seed: int) -> np.ndarray:
     users, items = len(lists.catalogue.user_ids), len(lists.catalogue.item_ids)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], (users, width))
     columns = [np.bincount(train.item, signs[train.user, d], items) for d in range(width)]
-    return (np.stack(columns, 1) / np.sqrt(width)).astype(np.float32)
+    return np.asarray(np.stack(columns, 1) / np.sqrt(width), np.float32)
 
 
 def _cut(counts: np.ndarray, slate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

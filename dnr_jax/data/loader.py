@@ -55,14 +55,15 @@ def read(batch: Batch, rows: np.ndarray) -> Batch:
 
     The same content as `take` of each batch, in arrays `[..., B, ...]` of their own.
     """
-    taken = jax.tree.map(lambda a: np.take(a, np.maximum(rows, 0), axis=0), batch)
+    taken: Batch = jax.tree.map(lambda a: np.take(a, np.maximum(rows, 0), axis=0), batch)
     real = rows != PADDING_ROW
     return taken if real.all() else _blank(taken, real, np.where)
 
 
 def pick(batches: Batch, number: Array) -> Batch:
     """Return batch `number` (int32 scalar) of arrays `[P, B, ...]` on the device, as of `read`."""
-    return jax.tree.map(lambda a: a[number], batches)
+    picked: Batch = jax.tree.map(lambda a: a[number], batches)
+    return picked
 
 
 def parts(rows: np.ndarray, size: int) -> list[np.ndarray]:
@@ -93,7 +94,7 @@ def stream(
         result = work(put(rows))
         found[-1:] = jax.device_get(found[-1:])  # waits for the part before this one
         found.append(result)
-    return jax.device_get(found)
+    return list(jax.device_get(found))
 
 
 def _blank(batch: Any, real: Any, choose: Callable[..., Any]) -> Batch:

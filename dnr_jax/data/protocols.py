@@ -8,13 +8,15 @@ negatives are the retriever's top items by construction, so that LOW scores mark
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dnr_jax import ops
+from dnr_jax.settings import Settings, knob
 from dnr_jax.types import Array
 
 
@@ -103,48 +105,22 @@ SCORES: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-class Options(NamedTuple):
-    """What a candidate set depends on besides lists and scores.
+@dataclass(frozen=True, kw_only=True)
+class CandidateSettings(Settings):
+    """Which candidates a request has."""
 
-    Attributes:
-      name: a protocol of `CANDIDATES`.
-      size: candidates a request N; missing ones are masked.
-      sampling: a name of `SAMPLING`, read by `exposed_plus_sampled` only.
-      score: a transform of `SCORES` from raw scores to x in [0, 1], per request.
-      seed: of the shuffle and of the samples.
+    name: str = knob("", "the protocol: logged, or a name of `CANDIDATES`")
+    size: int = knob(50, "N, candidates a request", at_least=2)
+    sampling: str = knob(
+        "uniform", "exposed_plus_sampled only: uniform | popularity", one_of=SAMPLING
+    )
+
+
+def excludes_seen(name: str) -> bool:
+    """Tell whether protocol `name` offers no items that the user met before.
+
+    In training, those of the user's other training lists are left out as well. The published
+    `exposed_plus_retrieved` alone keeps them among its negatives, where the scores of trained
+    pairs are high: the leak is then at its worst.
     """
-
-    name: str
-    size: int
-    sampling: str
-    score: str
-    seed: int
-
-    @property
-    def exclude_seen(self) -> bool:
-        """Whether items that the user met before are no candidates.
-
-        In training, those of the user's other training lists are left out as well. The published
-        `exposed_plus_retrieved` alone keeps them among its negatives, where the scores of trained
-        pairs are high: the leak is then at its worst.
-        """
-        return self.name != "exposed_plus_retrieved"
-
-    def check(self, slate: int) -> None:
-        """Raise `ValueError` for an unknown name, or fewer candidates than the shown list."""
-        if self.name == "logged":
-            raise ValueError(
-                "candidates 'logged' are RecFlow's: MovieLens logs no candidates, choose one of "
-                f"{sorted(CANDIDATES)}"
-            )
-        if self.name not in CANDIDATES:
-            raise ValueError(f"candidates {self.name!r} is not one of {sorted(CANDIDATES)}")
-        if self.sampling not in SAMPLING:
-            raise ValueError(f"sampling {self.sampling!r} is not one of {sorted(SAMPLING)}")
-        if self.score not in SCORES:
-            raise ValueError(f"retriever score {self.score!r} is not one of {sorted(SCORES)}")
-        if self.size < slate:
-            raise ValueError(
-                f"candidates.size is {self.size}, fewer than the {slate} items of a shown list: "
-                f"choose at least {slate}"
-            )
+    return name != "exposed_plus_retrieved"

@@ -7,7 +7,6 @@ with the same inputs reuses it and any change builds a new one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,12 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dnr_jax.data.signatures import fingerprint
 from dnr_jax.types import Batch, FeatureSpec, Request
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "valid", "test")
-# Files up to this size enter the fingerprint by content; larger ones by size, date, head and tail.
-WHOLE_FILE_BYTES = 64 * 2**20
 
 
 class Split(NamedTuple):
@@ -206,8 +204,8 @@ def prepare(cache: Path, recipe: Mapping[str, Any], build: Callable[[Writer], No
 
     Args:
       cache: folder of all prepared data sets.
-      recipe: JSON-able; everything the arrays depend on (`file_signature`s, `code_signature`,
-        options). Its hash names the folder.
+      recipe: JSON-able; everything the arrays depend on (see `signatures`). Its hash names
+        the folder.
       build: fills a `Writer` and calls its `finish`.
 
     Raises:
@@ -224,35 +222,3 @@ def prepare(cache: Path, recipe: Mapping[str, Any], build: Callable[[Writer], No
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return load(folder)
-
-
-def fingerprint(recipe: Mapping[str, Any]) -> str:
-    """Hash a JSON-able recipe to 16 hex digits."""
-    text = json.dumps(recipe, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def file_signature(path: Path) -> list[Any]:
-    """Describe one input file: name, size, and a hash of its content.
-
-    Files above `WHOLE_FILE_BYTES` are hashed by head and tail (1 MiB each) and date instead.
-    """
-    size = path.stat().st_size
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        if size <= WHOLE_FILE_BYTES:
-            digest.update(file.read())
-        else:
-            digest.update(file.read(2**20))
-            file.seek(-(2**20), os.SEEK_END)
-            digest.update(file.read() + str(path.stat().st_mtime_ns).encode())
-    return [path.name, size, digest.hexdigest()[:16]]
-
-
-def code_signature(*packages: Any) -> str:
-    """Hash the source files of packages: prepared arrays are rebuilt when their code changes."""
-    digest = hashlib.sha256()
-    for package in packages:
-        for file in sorted(Path(package.__file__).parent.rglob("*.py")):
-            digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()[:16]

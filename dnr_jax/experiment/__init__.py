@@ -73,7 +73,8 @@ def run(config: Mapping[str, Any], workdir: Path, meter: Meter | None = None) ->
         processes.folder(workdir) as place,
         run_folder.open_run(place, config) as folder,
     ):
-        prepared = processes.first_then_all(lambda: datasets.prepare(config))
+        data = datasets.plan_of(config)
+        prepared = processes.first_then_all(lambda: datasets.prepare(data))
         checks.check_sizes(config, prepared)
         teams = players.build_all(rows, prepared)
         _audit(config, prepared, folder)

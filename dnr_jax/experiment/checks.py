@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dnr_jax.data import DATASETS
 from dnr_jax.data.store import Prepared
 from dnr_jax.divergences import DIVERGENCES
-from dnr_jax.experiment import datasets
 from dnr_jax.experiment.players import NO_NOISE
 from dnr_jax.experiment.rows import Row, unknown
 from dnr_jax.nn.precision import DTYPES
@@ -24,8 +24,8 @@ def check(config: Mapping[str, Any], rows: list[Row]) -> None:
     Raises:
       ValueError: naming the first knob that is wrong, what it may be, and the nearest known name.
     """
-    _known("data.name", config["data"]["name"], datasets.DATASETS)
-    protocols = datasets.DATASETS[config["data"]["name"]].protocols
+    _known("data.name", config["data"]["name"], DATASETS)
+    protocols = DATASETS[config["data"]["name"]].protocols
     _known(
         f"candidates.name (for {config['data']['name']})", config["candidates"]["name"], protocols
     )

@@ -1,162 +1,173 @@
-"""From `config.data` to prepared arrays: real files if a path is given, else simulated ones."""
+"""From a plan to prepared arrays: real files if a path is given, else simulated ones."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-
-from dnr_jax import data as data_room
-from dnr_jax import retrievers as retrievers_room
-from dnr_jax.data import candidates, interactions, lists, protocols, recflow, store
-from dnr_jax.data.movielens import reader
-from dnr_jax.data.movielens import simulator as movielens_simulator
-from dnr_jax.data.recflow import simulator as recflow_simulator
+from dnr_jax import retrievers, settings
+from dnr_jax.data import (
+    DATASETS,
+    CandidateSettings,
+    DataSettings,
+    InteractionData,
+    LoggedData,
+    signatures,
+    store,
+)
+from dnr_jax.data.candidates import CandidateRule
+from dnr_jax.data.settings import Shape
 from dnr_jax.data.store import Prepared, Writer
-from dnr_jax.retrievers import cross_fit
+from dnr_jax.experiment import first_stage
 
 _LOG = logging.getLogger(__name__)
 
-Config = Mapping[str, Any]
+Dataset = InteractionData | LoggedData
 
 
-class Dataset(NamedTuple):
-    """How one kind of data set is prepared, and under which candidate protocols."""
+@dataclass(frozen=True, kw_only=True)
+class DataPlan:
+    """Which data a table is about, down to everything that its arrays depend on.
 
-    protocols: tuple[str, ...]
-    prepare: Callable[[Config, Path], Prepared]
+    Attributes:
+      name: of `DATASETS`.
+      settings: of the class that its entry names.
+      candidates: the protocol, one of the entry's, and its sizes.
+      retriever: a name of `retrievers.RETRIEVERS`; logged data has a first stage of its own.
+      retriever_settings: of the class that the retriever's entry names.
+      k: length K of the shown list.
+      seed: of everything random about the data.
+      cache: folder of simulated files and prepared arrays.
+    """
+
+    name: str
+    settings: DataSettings
+    candidates: CandidateSettings
+    retriever: str
+    retriever_settings: Any
+    k: int
+    seed: int
+    cache: Path
 
 
-def prepare(config: Config) -> Prepared:
-    """Return the prepared data set of a config, from the cache if nothing has changed.
+def prepare(plan: DataPlan) -> Prepared:
+    """Return the prepared data set of a plan, from the cache if nothing has changed.
 
     Raises:
-      FileNotFoundError: `config.data.path` or a file in it does not exist.
-      ValueError: the files or the options are not usable; see the loaders.
+      FileNotFoundError: the path or a file in it does not exist.
+      ValueError: the files are not usable; see the loaders.
     """
-    cache = Path(config["cache"]).expanduser()
-    prepared = DATASETS[config["data"]["name"]].prepare(config, cache)
-    _describe(config, prepared)
+    dataset = DATASETS[plan.name]
+    path = _source(plan, dataset)
+    if isinstance(dataset, LoggedData):
+        dataset.check(path, plan.settings)
+    recipe = _recipe(plan, dataset, path)
+
+    def build(writer: Writer) -> None:
+        _build(plan, dataset, path, writer)
+
+    prepared = store.prepare(plan.cache / "prepared", recipe, build)
+    _describe(prepared)
     return prepared
 
 
-def _describe(config: Config, prepared: Prepared) -> None:
+def _recipe(plan: DataPlan, dataset: Dataset, path: Path) -> dict[str, Any]:
+    """List what the arrays depend on; where the files lie is no part of it."""
+    knobs = settings.plain(plan.settings)
+    options: dict[str, Any] = {
+        "name": plan.name,
+        "settings": {n: v for n, v in knobs.items() if n not in ("path", "simulate")},
+        "candidates": settings.plain(plan.candidates),
+        "k": plan.k,
+        "seed": plan.seed,
+    }
+    modules = dataset.modules
+    if isinstance(dataset, InteractionData):
+        options["retriever"] = [plan.retriever, settings.plain(plan.retriever_settings)]
+        modules += (first_stage.__name__, retrievers.__name__)
+    inputs = dataset.inputs(path, plan.settings)
+    return {
+        "inputs": [signatures.file_signature(file) for file in inputs],
+        "options": options,
+        "code": signatures.code_signature(*modules),
+    }
+
+
+def _build(plan: DataPlan, dataset: Dataset, path: Path, writer: Writer) -> None:
+    if isinstance(dataset, LoggedData):
+        shape = Shape(plan.candidates.size, plan.k)
+        dataset.build(writer, path, plan.settings, shape, seed=plan.seed, progress=True)
+        return
+    first_stage.build(
+        writer,
+        dataset.read(path, plan.settings),
+        retrievers.RETRIEVERS[plan.retriever].build(plan.retriever_settings),
+        CandidateRule(plan.candidates, plan.retriever_settings.score, plan.seed),
+        slate=plan.k,
+        history=plan.settings.history,
+        folds=plan.retriever_settings.cross_fit,
+        truth=dataset.truth(path, plan.settings),
+    )
+
+
+def _source(plan: DataPlan, dataset: Dataset) -> Path:
+    """Return the folder to read: the user's own, or a simulation written once."""
+    given, simulation = plan.settings.path, plan.settings.simulate
+    if given:
+        path = Path(given).expanduser()
+        if not path.exists():
+            raise FileNotFoundError(
+                f"config.data.path is {given!r}, but there is no such file or folder: give "
+                f"the folder of your {plan.name} download, or leave it empty to simulate"
+            )
+        return path
+    code = signatures.code_signature(dataset.simulate.__module__)
+    recipe = {"simulate": settings.plain(simulation), "code": code}
+    folder = plan.cache / "simulated" / f"{plan.name}-{signatures.fingerprint(recipe)}"
+    if not folder.exists():
+        _LOG.info("no config.data.path: simulating %s files in %s", plan.name, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        dataset.simulate(folder, simulation)
+    return folder
+
+
+def _describe(prepared: Prepared) -> None:
     """Tell the user what was found; the whole report goes to the run folder's audit."""
-    report = prepared.report
     sizes = ", ".join(f"{len(s.request_id)} {name}" for name, s in prepared.splits.items())
     _LOG.info("data %s: requests %s", prepared.fingerprint, sizes)
-    if "retriever" in report:
-        quality = report["retriever"]["test"]
-        numbers = ", ".join(f"{n} {v:.3f}" for n, v in quality.items() if isinstance(v, float))
-        _LOG.info("retriever %s on test: %s", config["retriever"]["name"], numbers)
-    if "rank_base" in report:
-        found = report["rank_valid_fraction"].items()  # None for a flag that no row carries
-        shares = ", ".join(f"{flag} {share:.0%}" for flag, share in found if share is not None)
-        _LOG.info("rank_index starts at %s; valid: %s", report["rank_base"]["rank_index"], shares)
-    for warning in report.get("warnings", []):
+    for finding in prepared.report.get("findings", []):
+        _LOG.info("%s", finding)
+    for warning in prepared.report.get("warnings", []):
         _LOG.warning("data: %s", warning)
 
 
-def _recflow(config: Config, cache: Path) -> Prepared:
-    knobs = dict(config["data"])
-    path = _source(knobs, cache, recflow_simulator.simulate)
-    span = {"period": knobs["period"], "days": knobs["days"]}
-    recflow.check(path, **span)
-    shared = {"size": config["candidates"]["size"], "slate": config["eval"]["k"]}
-    names = {field.name for field in dataclasses.fields(recflow.Options)}
-    own = {name: value for name, value in knobs.items() if name in names}
-    options = recflow.Options(**own, **shared, seed=config["seed"], progress=True)
-    recipe = {
-        "inputs": [store.file_signature(file) for file in recflow.inputs(path, **span)],
-        "options": dataclasses.asdict(options),
-        "code": store.code_signature(data_room),
-    }
-    return store.prepare(
-        cache / "prepared", recipe, lambda writer: recflow.build(writer, path, options=options)
+def plan_of(config: Mapping[str, Any]) -> DataPlan:
+    """Read the plan out of a whole config.
+
+    Raises:
+      ValueError: a name or a value is wrong; the message begins with the knob's place.
+    """
+    name, knobs = _chosen(config, "data")
+    logged = isinstance(DATASETS[name], LoggedData)
+    retriever, retriever_knobs = ("random", {}) if logged else _chosen(config, "retriever")
+    entry = settings.find("retriever", retriever, retrievers.RETRIEVERS)
+    known = set(settings.plain(entry.settings()))
+    own = {knob: value for knob, value in retriever_knobs.items() if knob in known}
+    return DataPlan(
+        name=name,
+        settings=settings.read(DATASETS[name].settings, knobs, "config.data"),
+        candidates=settings.read(CandidateSettings, config["candidates"], "config.candidates"),
+        retriever=retriever,
+        retriever_settings=settings.read(entry.settings, own, "config.retriever"),
+        k=config["eval"]["k"],
+        seed=config["seed"],
+        cache=Path(config["cache"]).expanduser(),
     )
 
 
-def _movielens(config: Config, cache: Path) -> Prepared:
-    knobs = dict(config["data"])
-    path = _source(knobs, cache, movielens_simulator.simulate)
-    options = protocols.Options(
-        **config["candidates"], score=config["retriever"]["score"], seed=config["seed"]
-    )
-    options.check(config["eval"]["k"])
-    recipe = {
-        "inputs": [store.file_signature(file) for file in reader.inputs(path)],
-        "options": {
-            name: config[name] for name in ("data", "candidates", "retriever", "eval", "seed")
-        },
-        "code": store.code_signature(data_room, retrievers_room),
-    }
-
-    def build(writer: Writer) -> None:
-        _build_movielens(writer, path, config, options)
-
-    return store.prepare(cache / "prepared", recipe, build)
-
-
-def _build_movielens(
-    writer: Writer, path: Path, config: Config, options: protocols.Options
-) -> None:
-    """Ratings -> lists -> retriever, trained on training lists only -> candidate sets."""
-    knobs, seed = config["data"], config["seed"]
-    ratings = reader.read(path, positive_rating=knobs["positive_rating"])
-    core = interactions.k_core(ratings, core=knobs["core"])
-    reader.check_published(core)
-    requests = lists.build(core, slate=config["eval"]["k"], history=knobs["history"])
-    own = {n: v for n, v in config["retriever"].items() if n not in ("name", "cross_fit", "score")}
-    name = config["retriever"]["name"]
-    retriever = retrievers_room.build(name, **(own if name == "matrix_factorization" else {}))
-    first_stage = cross_fit.fit(
-        retriever,
-        jax.random.key(seed),
-        requests,
-        folds=config["retriever"]["cross_fit"],
-        progress=True,
-    )
-    candidates.build(
-        writer,
-        requests,
-        first_stage.score,
-        options,
-        item_vectors=lists.item_vectors(requests, width=VECTOR_WIDTH, seed=seed),
-        truth=movielens_simulator.truth(path, positive_rating=knobs["positive_rating"]),
-        report={"ratings": core.report, "retriever": first_stage.report},
-        progress=True,
-    )
-
-
-# Enough signs for inner products of item vectors to be told apart from noise.
-VECTOR_WIDTH = 64
-
-DATASETS: dict[str, Dataset] = {
-    "movielens": Dataset(
-        ("exposed_plus_retrieved", "exposed_plus_sampled", "retrieved_pool"), _movielens
-    ),
-    "recflow": Dataset(("logged",), _recflow),
-}
-
-
-def _source(knobs: dict[str, Any], cache: Path, simulate: Callable[..., None]) -> Path:
-    """Return the folder to read: the user's own, or a simulation written once."""
-    if knobs["path"]:
-        path = Path(knobs["path"]).expanduser()
-        if not path.exists():
-            raise FileNotFoundError(
-                f"config.data.path is {knobs['path']!r}, but there is no such file or folder: give "
-                f"the folder of your {knobs['name']} download, or leave it empty to simulate"
-            )
-        return path
-    recipe = {"simulate": dict(knobs["simulate"]), "code": store.code_signature(data_room)}
-    folder = cache / "simulated" / f"{knobs['name']}-{store.fingerprint(recipe)}"
-    if not folder.exists():
-        _LOG.info("no config.data.path: simulating %s files in %s", knobs["name"], folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        simulate(folder, **knobs["simulate"])
-    return folder
+def _chosen(config: Mapping[str, Any], section: str) -> tuple[str, dict[str, Any]]:
+    knobs = dict(config[section])
+    return knobs.pop("name"), knobs

@@ -16,7 +16,7 @@ import numpy as np
 
 from dnr_jax.data.lists import TEST, TRAIN, VALID, Lists, Pairs, pairs
 from dnr_jax.retrievers.quality import measure
-from dnr_jax.retrievers.retriever import Fitted, Retriever
+from dnr_jax.retrievers.retriever import FittedRetriever, Retriever
 from dnr_jax.types import Array
 
 # Odd 32-bit constant of Fibonacci hashing: neighbouring lists of a user land in all folds.
@@ -57,17 +57,15 @@ def fit(
       progress: shows a bar a fit.
 
     Raises:
-      ValueError: `folds` is 1 or negative, or a fold takes all training lists.
+      ValueError: a fold takes all training lists.
     """
-    if folds < 0 or folds == 1:
-        raise ValueError(f"retriever.cross_fit is {folds}: it must be 0 (off) or at least 2")
     train, valid = pairs(lists, TRAIN), pairs(lists, VALID)
     counts = {
         "user_count": len(lists.catalogue.user_ids),
         "item_count": len(lists.catalogue.item_ids),
     }
 
-    def fit_on(number: int, kept: np.ndarray) -> Fitted:
+    def fit_on(number: int, kept: np.ndarray) -> FittedRetriever:
         if not kept.any():
             raise ValueError(f"one of {folds} folds takes all training lists: use fewer folds")
         some = Pairs(*(column[kept] for column in train))
@@ -91,6 +89,6 @@ def fit(
     return FirstStage(score, report)
 
 
-def _quality(fitted: Fitted, lists: Lists, counts: dict[str, int]) -> dict[str, Any]:
+def _quality(fitted: FittedRetriever, lists: Lists, counts: dict[str, int]) -> dict[str, Any]:
     before, test = pairs(lists, TRAIN, VALID), pairs(lists, TEST)
     return {"test": measure(fitted.score, before, test, **counts)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,13 @@ from tqdm import tqdm
 
 from dnr_jax.data.lists import FIRST_ID, Pairs
 from dnr_jax.retrievers.quality import measure
-from dnr_jax.retrievers.retriever import Fitted, Retriever, Score
+from dnr_jax.retrievers.retriever import (
+    FittedRetriever,
+    Retriever,
+    RetrieverSettings,
+    ScoreCatalogue,
+)
+from dnr_jax.settings import knob
 from dnr_jax.types import Array, Params
 
 INITIAL_SCALE = 0.05
@@ -51,38 +58,25 @@ def bce(positive: Array, negative: Array) -> Array:
 LOSSES: dict[str, Callable[[Array, Array], Array]] = {"bpr": bpr, "bce": bce}
 
 
-def matrix_factorization(
-    *,
-    loss: str,
-    width: int,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    decay: float,
-    patience: int,
-) -> Retriever:
-    """Make the retriever.
+@dataclass(frozen=True, kw_only=True)
+class MatrixFactorizationSettings(RetrieverSettings):
+    """Settings of matrix factorisation."""
 
-    Args:
-      loss: a name of `LOSSES`.
-      width: latent factors.
-      epochs: the most epochs.
-      batch_size: positives a step.
-      learning_rate: Adam's.
-      decay: L2 on the rows of a batch, added to the loss as decay / 2 * |row|^2 per example.
-      patience: training stops when the validation AUC against unseen items has not risen for so
-        many epochs; the best epoch's parameters are kept.
+    loss: str = knob("bpr", "of a positive and a sampled negative: bpr | bce", one_of=LOSSES)
+    width: int = knob(128, "latent factors", at_least=1)
+    epochs: int = knob(60, "the most epochs", at_least=1)
+    batch_size: int = knob(2048, "positives a step", at_least=1)
+    learning_rate: float = knob(1e-3, "Adam's step size", above=0, at_most=10)
+    decay: float = knob(
+        0.01, "L2: decay / 2 * |row|^2 per example, on the rows of a batch", at_least=0, at_most=1e3
+    )
+    patience: int = knob(
+        4, "epochs without a better validation AUC before it stops; 0 = never", at_least=0
+    )
 
-    Raises:
-      ValueError: an unknown loss; a size below 1.
-    """
-    if loss not in LOSSES:
-        raise ValueError(f"retriever loss {loss!r} is not one of {sorted(LOSSES)}")
-    if min(width, epochs, batch_size, patience) < 1:
-        raise ValueError(
-            f"retriever width {width}, epochs {epochs}, batch_size {batch_size} and patience "
-            f"{patience} must all be at least 1"
-        )
+
+def matrix_factorization(settings: MatrixFactorizationSettings) -> Retriever:
+    """Make the retriever; the parameters of its best epoch on validation are kept."""
 
     def fit(
         key: Array,
@@ -92,16 +86,16 @@ def matrix_factorization(
         user_count: int,
         item_count: int,
         progress: bool,
-    ) -> Fitted:
+    ) -> FittedRetriever:
         if not (valid.label > 0.5).any():
             raise ValueError("the validation lists hold no positive: lower data.positive_rating")
         init_key, epoch_key = jax.random.split(key)
         examples = _examples(train, user_count, item_count)
-        steps = math.ceil(examples.user.size / batch_size)
-        rows = min(batch_size, examples.user.size)
-        run = _epoch(loss, learning_rate, decay, steps, rows)
-        params = _init(init_key, user_count, item_count, width)
-        state = (params, optax.adam(learning_rate).init(params))
+        steps = math.ceil(examples.user.size / settings.batch_size)
+        rows = min(settings.batch_size, examples.user.size)
+        run = _epoch(settings.loss, settings.learning_rate, settings.decay, steps, rows)
+        params = _init(init_key, user_count, item_count, settings.width)
+        state = (params, optax.adam(settings.learning_rate).init(params))
 
         def quality(params: Params) -> float:
             counts = {"user_count": user_count, "item_count": item_count}
@@ -110,8 +104,9 @@ def matrix_factorization(
         def step(epoch: int, state: Any) -> tuple[Any, Array]:
             return run(jax.random.fold_in(epoch_key, epoch), state, examples)
 
-        params, report = _until_best(step, state, quality, epochs, patience, progress)
-        return Fitted(_scorer(params), report)
+        limits = (settings.epochs, settings.patience)
+        params, report = _until_best(step, state, quality, *limits, progress)
+        return FittedRetriever(_scorer(params), report)
 
     return Retriever(fit)
 
@@ -124,7 +119,10 @@ def _until_best(
     patience: int,
     progress: bool,
 ) -> tuple[Params, dict[str, Any]]:
-    """Run epochs until `quality` stops rising; return the best parameters."""
+    """Run epochs until `quality` has not risen for `patience` of them; return the best parameters.
+
+    With a patience of 0 all epochs run.
+    """
     best, best_epoch, params = -math.inf, -1, state[0]
     losses, qualities = [], []
     bar = tqdm(range(epochs), desc="retriever", unit="epoch", disable=not progress)
@@ -140,7 +138,7 @@ def _until_best(
             )
         if qualities[-1] > best:
             best, best_epoch, params = qualities[-1], epoch, state[0]
-        elif epoch - best_epoch >= patience:
+        elif 0 < patience <= epoch - best_epoch:
             break
     report = {"best_epoch": best_epoch + 1, "auc_valid": best, "losses": losses}
     return params, report | {"auc_valid_by_epoch": qualities}
@@ -220,5 +218,5 @@ def _scores(params: Params, users: Array) -> Array:
     return products + params["bias"]
 
 
-def _scorer(params: Params) -> Score:
+def _scorer(params: Params) -> ScoreCatalogue:
     return lambda users: np.asarray(_scores(params, jnp.asarray(users)))

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from dnr_jax.data.lists import FIRST_ID, Pairs
-from dnr_jax.retrievers.retriever import Score
+from dnr_jax.retrievers.retriever import ScoreCatalogue
 
 RECALL_AT = 50
 CHUNK = 256
 
 
 def measure(
-    score: Score, seen: Pairs, target: Pairs, *, user_count: int, item_count: int
+    score: ScoreCatalogue, seen: Pairs, target: Pairs, *, user_count: int, item_count: int
 ) -> dict[str, float]:
     """Rank each user's target positives among all items that he has not seen.
 

@@ -8,12 +8,13 @@ import numpy as np
 
 from dnr_jax import ops
 from dnr_jax.data.lists import Pairs
-from dnr_jax.retrievers.retriever import Fitted, Retriever
+from dnr_jax.retrievers.retriever import FittedRetriever, Retriever, RetrieverSettings
 from dnr_jax.types import Array
 
 
-def random() -> Retriever:
+def random(settings: RetrieverSettings) -> Retriever:
     """Score by uniform numbers that depend on (key, user, item) only."""
+    del settings
     return Retriever(_fit)
 
 
@@ -25,11 +26,11 @@ def _fit(
     user_count: int,
     item_count: int,
     progress: bool,
-) -> Fitted:
+) -> FittedRetriever:
     del train, valid, user_count, progress
 
     @jax.jit
     def draw(users: Array) -> Array:
         return ops.per_request(lambda k: jax.random.uniform(k, (item_count,)), key, users)
 
-    return Fitted(lambda users: np.asarray(draw(jnp.asarray(users, jnp.uint32))), {})
+    return FittedRetriever(lambda users: np.asarray(draw(jnp.asarray(users, jnp.uint32))), {})

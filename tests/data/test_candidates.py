@@ -12,10 +12,14 @@ from dnr_jax.data import candidates, protocols, store
 from dnr_jax.data import lists as lists_
 from dnr_jax.data.interactions import Interactions
 from dnr_jax.data.lists import TEST, TRAIN, VALID
-from dnr_jax.data.protocols import Options
+from dnr_jax.data.protocols import CandidateSettings
 
 SLATE, ITEMS = 3, 40
-BASE = Options(name="retrieved_pool", size=8, sampling="uniform", score="minmax", seed=3)
+
+
+def rule(*, score="minmax", seed=3, **knobs):
+    settings = CandidateSettings(**{"name": "retrieved_pool", "size": 8} | knobs)
+    return candidates.CandidateRule(settings, score, seed)
 
 
 @pytest.fixture(autouse=True)
@@ -41,16 +45,14 @@ def raw(lists):
     return np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
 
-def build(folder, lists, raw, options, **changes):
+def build(folder, lists, raw, rule, **changes):
     given = {
         "item_vectors": lists_.item_vectors(lists, width=4, seed=0),
         "truth": None,
         "report": {"retriever": {}},
         "progress": False,
     } | changes
-    candidates.build(
-        store.Writer(folder), lists, lambda users, requests: raw[users], options, **given
-    )
+    candidates.build(store.Writer(folder), lists, lambda users, requests: raw[users], rule, **given)
     return store.load(folder)
 
 
@@ -73,8 +75,7 @@ def rows_of(prepared):
 
 @pytest.mark.parametrize("name", sorted(protocols.CANDIDATES))
 def test_candidates_follow_the_definition(tmp_path, lists, raw, name):
-    options = BASE._replace(name=name)
-    prepared = build(tmp_path / "out", lists, raw, options)
+    prepared = build(tmp_path / "out", lists, raw, rule(name=name))
     for _, part, n, row in rows_of(prepared):
         batch = part.batch
         found = np.asarray(batch.request.candidates[n, :, 0])
@@ -107,7 +108,7 @@ def test_candidates_follow_the_definition(tmp_path, lists, raw, name):
 
 
 def test_requests_are_complete_numbered_and_described(tmp_path, lists, raw):
-    prepared = build(tmp_path / "out", lists, raw, BASE)
+    prepared = build(tmp_path / "out", lists, raw, rule())
     for number, split in enumerate(store.SPLITS):
         part, found = prepared.splits[split], prepared.report["candidates"][split]
         rows = np.flatnonzero(lists.split == number)
@@ -140,11 +141,10 @@ def test_requests_are_complete_numbered_and_described(tmp_path, lists, raw):
 def test_a_request_does_not_depend_on_its_chunk_but_on_the_seed(
     tmp_path, lists, raw, name, monkeypatch
 ):
-    options = BASE._replace(name=name)
-    first = build(tmp_path / "a", lists, raw, options)
+    first = build(tmp_path / "a", lists, raw, rule(name=name))
     monkeypatch.setattr(candidates, "CHUNK", 50)
-    second = build(tmp_path / "b", lists, raw, options)
-    other = build(tmp_path / "c", lists, raw, options._replace(seed=4))
+    second = build(tmp_path / "b", lists, raw, rule(name=name))
+    other = build(tmp_path / "c", lists, raw, rule(name=name, seed=4))
     for split in store.SPLITS:
         left, right = (jax.tree.leaves(p.splits[split]) for p in (first, second))
         for a, b in zip(left, right, strict=True):
@@ -171,7 +171,7 @@ def test_positions_of_the_exposed_are_uniform_and_differ_by_request():
 
 
 def test_too_few_items_are_masked_last(tmp_path, lists, raw):
-    prepared = build(tmp_path / "out", lists, raw, BASE._replace(size=50))
+    prepared = build(tmp_path / "out", lists, raw, rule(size=50))
     for _, part, n, row in rows_of(prepared):
         free = ITEMS - len(met_before(lists, row))
         batch = part.batch
@@ -224,7 +224,7 @@ def test_truth_is_looked_up_by_raw_id(tmp_path, lists, raw):
         assert (item >= 0).all()
         return (user + item / 100).astype(np.float32)
 
-    prepared = build(tmp_path / "out", lists, raw, BASE._replace(size=45), truth=truth)
+    prepared = build(tmp_path / "out", lists, raw, rule(size=45), truth=truth)
     part = prepared.splits["test"]
     where = np.asarray(part.batch.request.where)
     items = lists.catalogue.item_ids[part.batch.request.candidates[..., 0]]
@@ -236,24 +236,24 @@ def test_truth_is_looked_up_by_raw_id(tmp_path, lists, raw):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "logged"}, r"RecFlow's.*exposed_plus_retrieved.*retrieved_pool"),
-        ({"name": "pool"}, "'pool' is not one of"),
-        ({"sampling": "zipf"}, "'zipf' is not one of"),
-        ({"score": "raw"}, "'raw' is not one of"),
-        ({"size": 2}, "candidates.size is 2, fewer than the 3"),
+        ({"name": "logged"}, r"'logged'.*exposed_plus_retrieved.*retrieved_pool"),
+        ({"name": "retrieved_pol"}, r"did you mean 'retrieved_pool'\?"),
+        ({"sampling": "zipf"}, "sampling is 'zipf': it must be one of uniform, popularity"),
+        ({"size": 1}, "size is 1: it must be 2 or more"),
+        ({"size": 2}, "candidates.size is 2, which does not hold a shown list of 3"),
     ],
 )
-def test_bad_options_are_named(tmp_path, lists, raw, changes, message):
+def test_bad_settings_are_named(tmp_path, lists, raw, changes, message):
     with pytest.raises(ValueError, match=message):
-        build(tmp_path / "out", lists, raw, BASE._replace(**changes))
+        build(tmp_path / "out", lists, raw, rule(**changes))
 
 
 def test_bad_scores_and_empty_training_are_refused(tmp_path, lists, raw):
     with pytest.raises(ValueError, match="not finite"):
-        build(tmp_path / "a", lists, np.full_like(raw, np.nan), BASE)
+        build(tmp_path / "a", lists, np.full_like(raw, np.nan), rule())
     none = lists._replace(labels=np.zeros_like(lists.labels))
     with pytest.raises(ValueError, match="no train request is left"):
-        build(tmp_path / "b", none, raw, BASE)
+        build(tmp_path / "b", none, raw, rule())
 
 
 def test_scorer_sees_the_request_numbers(tmp_path, lists, raw):
@@ -269,7 +269,7 @@ def test_scorer_sees_the_request_numbers(tmp_path, lists, raw):
         store.Writer(tmp_path / "out"),
         lists,
         score,
-        BASE,
+        rule(),
         item_vectors=vectors,
         truth=None,
         report={},

@@ -11,7 +11,6 @@ from configs import common, movielens
 from dnr_jax import experiment, reports
 from dnr_jax.rerankers import RERANKERS
 
-# The hand-made RecFlow folders of the loader's tests serve here too.
 sys.path.insert(0, str(Path(__file__).parent))
 
 from linear_reranker import linear

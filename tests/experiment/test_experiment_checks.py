@@ -1,11 +1,14 @@
 """Bad input: one clear error each, said before any long work."""
 
+import numpy as np
 import polars as pl
 import pytest
 from recflow_cases import DAYS, write
 
 from configs import recflow
 from dnr_jax import experiment
+from dnr_jax.retrievers import RETRIEVERS, Entry, Retriever, RetrieverSettings
+from dnr_jax.retrievers.retriever import FittedRetriever
 
 
 @pytest.fixture
@@ -110,8 +113,13 @@ def test_a_broken_file_of_ratings_is_named_with_its_line(
     assert expected in refused(tiny(data={"path": str(tmp_path)}))
 
 
-def test_scores_that_are_not_finite_are_refused(tiny, refused):
-    text = refused(tiny(retriever={"learning_rate": float("nan"), "cross_fit": 0}))
+def test_scores_that_are_not_finite_are_refused(tiny, refused, monkeypatch):
+    def fit(key, train, valid, *, user_count, item_count, progress):
+        return FittedRetriever(lambda users: np.full((len(users), item_count), np.nan), {})
+
+    broken = Entry(RetrieverSettings, lambda settings: Retriever(fit))
+    monkeypatch.setitem(RETRIEVERS, "broken", broken)
+    text = refused(tiny(retriever={"name": "broken", "cross_fit": 0}))
     assert "the retriever gave scores that are not finite" in text
 
 

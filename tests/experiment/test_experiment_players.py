@@ -17,7 +17,7 @@ def teams(tiny):
     def make(**changes):
         config = tiny(**changes)
         rows = resolve(config)
-        built = players.build_all(rows, datasets.prepare(config))
+        built = players.build_all(rows, datasets.prepare(datasets.plan_of(config)))
         return {row.key: team for row, team in zip(rows, built, strict=True)}
 
     return make

@@ -29,7 +29,7 @@ def leaves(tree):
 def staged(tiny, shared):
     """Train one model of two stages; return its config, folder, players and progress."""
     config = tiny(reranker=GOALRANK, table="score")
-    row, prepared = resolve(config)[0], datasets.prepare(config)
+    row, prepared = resolve(config)[0], datasets.prepare(datasets.plan_of(config))
     players = build_all([row], prepared)[0]
     with run_folder.open_run(shared / "staged", config) as run:
         progress = training.train(row, players, prepared, run)
@@ -112,7 +112,7 @@ def test_what_a_stage_begins_with_is_done_once_however_often_it_is_killed(
 ):
     monkeypatch.setitem(RERANKERS, "counting", counting)
     config = tiny(reranker={"name": "counting"}, table="score")
-    row, prepared = resolve(config)[0], datasets.prepare(config)
+    row, prepared = resolve(config)[0], datasets.prepare(datasets.plan_of(config))
     players = build_all([row], prepared)[0]
     save = checkpoints.save
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +13,17 @@ from dnr_jax.data import lists as lists_
 from dnr_jax.data.interactions import k_core
 from dnr_jax.data.lists import TEST, TRAIN, VALID, Pairs
 from dnr_jax.data.movielens import reader, simulator
+from dnr_jax.data.movielens.settings import MovieLensSimulation
 from dnr_jax.retrievers import RETRIEVERS, build, cross_fit
-from dnr_jax.retrievers.matrix_factorization import LOSSES, _examples, _scores, unmet_items
+from dnr_jax.retrievers.matrix_factorization import (
+    LOSSES,
+    _examples,
+    _scores,
+    _until_best,
+    unmet_items,
+)
 from dnr_jax.retrievers.quality import measure
-from dnr_jax.retrievers.retriever import Fitted, Retriever
+from dnr_jax.retrievers.retriever import FittedRetriever, Retriever, RetrieverSettings
 
 KNOBS = {
     "loss": "bpr",
@@ -30,7 +39,7 @@ KNOBS = {
 @pytest.fixture(scope="module")
 def lists(tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrievers") / "world"
-    simulator.simulate(folder, users=120, items=150, seed=0)
+    simulator.simulate(folder, MovieLensSimulation(users=120, movies=150))
     core = k_core(reader.read(folder, positive_rating=4), core=10)
     return lists_.build(core, slate=6, history=10)
 
@@ -81,6 +90,15 @@ def test_fit_is_deterministic_and_keeps_the_best_epoch(lists):
     report = fits[0].report
     assert report["auc_valid"] == max(report["auc_valid_by_epoch"])
     assert measure(fits[0].score, train, valid, **counts)["auc_user"] == report["auc_valid"]
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(0, 9), (2, 4), (5, 7)])
+def test_a_fit_stops_after_its_patience_and_without_one_never(patience, epochs):
+    qualities = iter([0.1, 0.5, *[0.4] * 7])
+    step = lambda epoch, state: (state + 1, jnp.float32(0))  # noqa: E731
+    params, report = _until_best(step, np.zeros(1), lambda _: next(qualities), 9, patience, False)
+    assert len(report["losses"]) == epochs
+    assert (report["best_epoch"], report["auc_valid"], params) == (2, 0.5, 2)
 
 
 def test_losses_and_gradients_equal_their_formulas():
@@ -169,7 +187,7 @@ class Spy:
         np.add.at(seen, (train.user, train.item), 1)
         number = len(self.fits)
         self.fits.append(train)
-        return Fitted(lambda users: seen[users] + 10 * number, {})
+        return FittedRetriever(lambda users: seen[users] + 10 * number, {})
 
 
 @pytest.mark.parametrize("folds", [2, 5])
@@ -203,15 +221,20 @@ def test_without_folds_one_retriever_scores_everything(lists):
 
 
 def test_bad_requests_are_named(lists):
-    with pytest.raises(ValueError, match=r"'mf' is not one of \['matrix_factorization'"):
+    with pytest.raises(ValueError, match=r"no retriever 'mf'.*Known: matrix_factorization"):
         build("mf")
-    with pytest.raises(ValueError, match=r"takes \[\], got \['width'\]"):
+    with pytest.raises(ValueError, match="popularity: there is no knob 'width'"):
         build("popularity", width=3)
-    with pytest.raises(ValueError, match="'hinge' is not one of"):
-        build("matrix_factorization", **KNOBS | {"loss": "hinge"})
-    with pytest.raises(ValueError, match="must all be at least 1"):
-        build("matrix_factorization", **KNOBS | {"width": 0})
-    with pytest.raises(ValueError, match="cross_fit is 1"):
+    wrong = [("loss", "hinge"), ("width", 0), ("epochs", 0), ("batch_size", 0), ("patience", -1)]
+    wrong += [("learning_rate", 0.0), ("learning_rate", 11.0), ("decay", np.inf)]
+    for knob, value in wrong:
+        with pytest.raises(ValueError, match=f"matrix_factorization.{knob} is {value!r}: it must"):
+            build("matrix_factorization", **KNOBS | {knob: value})
+    with pytest.raises(ValueError, match="cross_fit is 1: it must be 0"):
+        RetrieverSettings(cross_fit=1)
+    with pytest.raises(ValueError, match="score is 'maxmin': it must be one of"):
+        RetrieverSettings(score="maxmin")
+    with pytest.raises(ValueError, match="folds takes all training lists"):
         cross_fit.fit(build("random"), jax.random.key(0), lists, folds=1, progress=False)
     for zero, message in ((TRAIN, "training lists hold no"), (VALID, "validation lists hold no")):
         labels = np.where((lists.split == zero)[:, None], 0, lists.labels)
@@ -225,7 +248,9 @@ def test_bad_requests_are_named(lists):
             )
 
 
-def test_a_diverging_fit_stops_with_a_reason(lists):
-    retriever = build("matrix_factorization", **KNOBS | {"learning_rate": 1e30, "epochs": 2})
+def test_a_diverging_fit_stops_with_a_reason(lists, monkeypatch):
+    home = importlib.import_module("dnr_jax.retrievers.matrix_factorization")
+    monkeypatch.setattr(home, "INITIAL_SCALE", 1e30)
+    retriever = build("matrix_factorization", **KNOBS | {"epochs": 2})
     with pytest.raises(ValueError, match=r"lower retriever\.learning_rate"):
         cross_fit.fit(retriever, jax.random.key(0), lists, folds=0, progress=False)

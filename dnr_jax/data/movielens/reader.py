@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 
 from dnr_jax.data.interactions import Features, Interactions
+from dnr_jax.data.movielens.settings import STARS
 
-RATINGS = (0.5, 5.0)
 # u.item marks genres by flags in this order.
 ITEM_GENRES = (
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime"),
@@ -51,7 +51,7 @@ def read(path: Path, *, positive_rating: float) -> Interactions:
 
     Raises:
       FileNotFoundError, ValueError: what `inputs` raises; `ValueError` also for an empty file, a
-        torn line, a value that is not a number and a rating outside `RATINGS`.
+        torn line, a value that is not a number and a rating outside `STARS`.
     """
     main, *beside = inputs(path)
     layout = LAYOUTS[main.name]
@@ -158,12 +158,12 @@ def _ratings(separator: str) -> Callable[[Path, float], pl.DataFrame]:
     def parse(path: Path, positive_rating: float) -> pl.DataFrame:
         table = _table(path, separator, ["user", "item", "rating", "time"])
         rating = _numbers(path, table["rating"], pl.Float64)
-        wrong = ~rating.is_between(*RATINGS)
+        wrong = ~rating.is_between(*STARS)
         if wrong.any():
             row = int(wrong.arg_max() or 0)
             raise ValueError(
                 f"{path}, line {row + 1}: rating {rating[row]} is out of range, expected "
-                f"{RATINGS[0]} to {RATINGS[1]}"
+                f"{STARS[0]} to {STARS[1]}"
             )
         ids = [_numbers(path, table[name], pl.Int64) for name in ("user", "item", "time")]
         label = (rating >= positive_rating).cast(pl.Float32).alias("label")

@@ -26,64 +26,79 @@ from tqdm import tqdm
 
 from dnr_jax.data.recflow import arrays, features, files, fit, rows
 from dnr_jax.data.recflow.files import Day
-from dnr_jax.data.recflow.fit import Fitted
-from dnr_jax.data.recflow.settings import Options
+from dnr_jax.data.recflow.fit import Learned
+from dnr_jax.data.recflow.settings import RecFlowSettings
+from dnr_jax.data.settings import Shape
 from dnr_jax.data.store import SPLITS, Split, Writer
 
-__all__ = ["Options", "build", "check", "inputs"]
 
-
-def inputs(path: Path, *, period: str, days: int) -> list[Path]:
+def inputs(path: Path, settings: RecFlowSettings) -> list[Path]:
     """List the files that a run reads, for the fingerprint of the prepared data.
 
     Raises:
       FileNotFoundError: a folder is missing.
       ValueError: fewer than three usable days.
     """
-    found, _ = files.find_days(path, period=period, days=days)
+    found, _ = files.find_days(path, period=settings.period, days=settings.days)
     return [file for day in found for file in (day.rows, day.history, day.truth) if file]
 
 
-def check(path: Path, *, period: str, days: int) -> None:
+def check(path: Path, settings: RecFlowSettings) -> None:
     """Read every file's header, so that a run does not die late; cheap.
 
     Raises:
       FileNotFoundError: a folder is missing.
       ValueError: too few days, a torn file, or missing columns (all named at once).
     """
-    found, _ = files.find_days(path, period=period, days=days)
+    found, _ = files.find_days(path, period=settings.period, days=settings.days)
     files.check_columns(found)
 
 
-def build(writer: Writer, path: Path, *, options: Options) -> None:
+def build(
+    writer: Writer,
+    path: Path,
+    settings: RecFlowSettings,
+    shape: Shape,
+    *,
+    seed: int,
+    progress: bool,
+) -> None:
     """Read a RecFlow folder, real or simulated, into `writer`.
 
     Two passes: vocabularies on train days, then candidate sets of every day, in date order.
 
+    Args:
+      writer: of an empty folder.
+      path: the folder that holds `all_stage/`.
+      settings: what to read, and how.
+      shape: candidates N and places K; more shown rows stay exposed candidates beyond the slate.
+      seed: of sampling, jitter, candidate order and item vectors.
+      progress: shows a bar.
+
     Raises:
       FileNotFoundError: a folder is missing.
-      ValueError: too few days, torn files, missing columns, or a split without a usable request.
+      ValueError: too few days, torn files, missing columns, fewer candidates than places, or a
+        split without a usable request.
     """
-    path = Path(path)
-    days, report = files.find_days(path, period=options.period, days=options.days)
+    shape.check()
+    days, report = files.find_days(path, period=settings.period, days=settings.days)
     report["stripped_columns"] = files.check_columns(days)
     names = [SPLITS[max(0, n - len(days) + 3)] for n in range(len(days))]
-    with tqdm(
-        total=2 * len(days) - 2, desc="RecFlow", unit="day", disable=not options.progress
-    ) as bar:
-        fitted = fit.fit(_watched(days[:-2], bar), options)
-        totals = _Totals(options)
+    with tqdm(total=2 * len(days) - 2, desc="RecFlow", unit="day", disable=not progress) as bar:
+        learned = fit.fit(_watched(days[:-2], bar), settings, seed=seed)
+        totals = _Totals(shape.size)
         for day, split in zip(days, names, strict=True):
-            for chunk in _day(day, split, fitted, options, totals):
+            for chunk in _day(day, split, learned, settings, shape, seed, totals):
                 writer.append(split, chunk)
             bar.update()
     totals.require_all(path)
-    report |= totals.report(fitted)
-    report["warnings"] = _warnings(report, fitted, options)
+    report |= totals.report(learned)
+    report["findings"] = _findings(learned)
+    report["warnings"] = _warnings(report, learned, settings)
     writer.finish(
-        features.feature_spec(fitted.vocabularies),
-        fitted.popularity,
-        fitted.vectors,
+        features.feature_spec(learned.vocabularies),
+        learned.popularity,
+        learned.vectors,
         report,
     )
 
@@ -95,13 +110,21 @@ def _watched(days: list[Day], bar: tqdm) -> Iterator[Day]:
 
 
 def _day(
-    day: Day, split: str, fitted: Fitted, options: Options, totals: _Totals
+    day: Day,
+    split: str,
+    learned: Learned,
+    settings: RecFlowSettings,
+    shape: Shape,
+    seed: int,
+    totals: _Totals,
 ) -> Iterator[Split]:
-    frame = rows.read(day, files.COLUMNS, options)
+    frame = rows.read(day, files.COLUMNS, settings)
     stamp = pl.from_epoch(rows.seconds("request_timestamp")).dt.offset_by("8h").dt.date()
     other_day = frame.select((stamp.cast(pl.String) != day.name).sum()).item()
     frame = _with_truth(frame, day)
-    frame, counts = rows.candidates(frame, fitted.ranks, options, train=split == SPLITS[0])
+    frame, counts = rows.candidates(
+        frame, learned.ranks, settings, size=shape.size, seed=seed, train=split == SPLITS[0]
+    )
     totals.add_day(day.name, split, counts | {"rows_of_another_day": other_day}, frame)
     histories = files.load_pickle(day.history) if day.history else {}
     for part in arrays.chunks(frame):
@@ -109,8 +132,9 @@ def _day(
             part,
             histories,
             day.history or "",
-            vocabularies=fitted.vocabularies,
-            options=options,
+            vocabularies=learned.vocabularies,
+            shape=shape,
+            history=settings.history,
             first_index=totals.requests[split],
         )
         totals.requests[split] += len(chunk.request_id)
@@ -129,11 +153,11 @@ def _with_truth(frame: pl.DataFrame, day: Day) -> pl.DataFrame:
 class _Totals:
     """Counts over days and splits, for the report."""
 
-    def __init__(self, options: Options):
+    def __init__(self, size: int):
         self.requests: Counter[str] = Counter()
         self.days: dict[str, Counter[str]] = {}
         self._split_of: dict[str, str] = {}
-        self._sizes = {split: np.zeros(options.size + 1, np.int64) for split in SPLITS}
+        self._sizes = {split: np.zeros(size + 1, np.int64) for split in SPLITS}
 
     def add_day(self, day: str, split: str, counts: dict[str, int], frame: pl.DataFrame) -> None:
         self.days[day] = Counter(counts)
@@ -150,15 +174,15 @@ class _Totals:
                     "user_share, or a label that is positive (> 0.5) more often"
                 )
 
-    def report(self, fitted: Fitted) -> dict[str, Any]:
+    def report(self, learned: Learned) -> dict[str, Any]:
         splits = {split: self._split(split) for split in SPLITS}
         return {
             "splits": splits,
             "by_day": {d: {"split": self._split_of[d], **c} for d, c in self.days.items()},
-            "rank_base": fitted.ranks.base,
-            "rank_valid_fraction": fitted.ranks.valid,
-            "score": fitted.ranks.score,
-            "vocabulary_sizes": fit.sizes(fitted.vocabularies),
+            "rank_base": learned.ranks.base,
+            "rank_valid_fraction": learned.ranks.valid,
+            "score": learned.ranks.score,
+            "vocabulary_sizes": fit.sizes(learned.vocabularies),
         }
 
     def _split(self, split: str) -> dict[str, Any]:
@@ -178,20 +202,27 @@ class _Totals:
         }
 
 
-def _warnings(report: dict[str, Any], fitted: Fitted, options: Options) -> list[str]:
+def _findings(learned: Learned) -> list[str]:
+    """Say in words how the rank columns are read."""
+    found = learned.ranks.valid.items()  # None for a flag that no row carries
+    shares = ", ".join(f"{flag} {share:.0%}" for flag, share in found if share is not None)
+    return [f"rank_index starts at {learned.ranks.base['rank_index']}; valid: {shares}"]
+
+
+def _warnings(report: dict[str, Any], learned: Learned, settings: RecFlowSettings) -> list[str]:
     """Say in words what a user should know before trusting the numbers."""
     said = []
     if report["missing_days"]:
         said.append(f"days missing in the middle: {report['missing_days']}")
     if report["days_without_history"]:
         said.append(f"days without a history file: {report['days_without_history']}")
-    unusable = [index for index, base in fitted.ranks.base.items() if base is None]
+    unusable = [index for index, base in learned.ranks.base.items() if base is None]
     if unusable:
         said.append(f"no usable value on the first train day in {unusable}: treated as missing")
-    if fitted.ranks.score != options.score:
+    if learned.ranks.score != settings.score:
         said.append(
             f"fewer than half of the rerank rows have a valid rank_index (valid by stage: "
-            f"{fitted.ranks.valid}): score {options.score!r} replaced by 'tier', which is coarse"
+            f"{learned.ranks.valid}): score {settings.score!r} replaced by 'tier', which is coarse"
         )
     for split, counts in report["splits"].items():
         if counts["rows_of_another_day"]:
@@ -201,7 +232,7 @@ def _warnings(report: dict[str, Any], fitted: Fitted, options: Options) -> list[
             )
         if 2 * counts["positives"] < counts["effective_views"]:
             said.append(
-                f"{split}: label {options.label!r} is above 0.5 on {counts['positives']} rows "
+                f"{split}: label {settings.label!r} is above 0.5 on {counts['positives']} rows "
                 f"only, of {counts['effective_views']} effective views"
             )
     return said

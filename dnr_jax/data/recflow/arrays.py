@@ -12,7 +12,8 @@ import polars as pl
 
 from dnr_jax.data.recflow import features, files, rows
 from dnr_jax.data.recflow.features import Vocabulary
-from dnr_jax.data.recflow.settings import MAX_HISTORY, Options
+from dnr_jax.data.recflow.settings import MAX_HISTORY
+from dnr_jax.data.settings import Shape
 from dnr_jax.data.store import Split
 from dnr_jax.types import Batch, Request
 
@@ -34,7 +35,8 @@ def split_arrays(
     source: Path | str,
     *,
     vocabularies: Mapping[str, Vocabulary],
-    options: Options,
+    shape: Shape,
+    history: int,
     first_index: int,
 ) -> tuple[Split, dict[str, int]]:
     """Build one chunk of a split.
@@ -45,7 +47,8 @@ def split_arrays(
       histories: raw history by request id.
       source: where the histories come from, for error texts.
       vocabularies: as fitted on train days.
-      options: the loader's options.
+      shape: candidates N and places K.
+      history: events kept T.
       first_index: number of the chunk's first request in its split.
 
     Returns:
@@ -55,8 +58,8 @@ def split_arrays(
     ids = heads["request_id"].to_numpy()
     events = _events(ids, histories, source)
     times = heads["request_timestamp"].to_numpy()
-    past, real, leaks = features.history_columns(events, times, vocabularies, options.history)
-    fill = _Scatter(frame, len(heads), options.size)
+    past, real, leaks = features.history_columns(events, times, vocabularies, history)
+    fill = _Scatter(frame, len(heads), shape.size)
     arrays: dict[str, Any] = {
         "index": (first_index + np.arange(len(heads))).astype(np.uint32),
         "history": past,
@@ -69,7 +72,7 @@ def split_arrays(
         "scores": fill(frame["score"].to_numpy(), 0),
         "labels": fill(frame["label"].to_numpy(), 0),
         "exposed": fill(frame["realshow"].to_numpy(), False),
-        "slate": _slate(frame, len(heads), options.slate),
+        "slate": _slate(frame, len(heads), shape.slate),
         "weights": fill(frame["weight"].to_numpy(), 0),
     }
     truth = fill(frame["truth"].fill_null(np.nan).to_numpy().astype(np.float32), np.nan)

@@ -11,14 +11,14 @@ import polars as pl
 from dnr_jax.data.recflow import files, rows, scores
 from dnr_jax.data.recflow.features import Vocabulary, item_vectors
 from dnr_jax.data.recflow.rows import Ranks
-from dnr_jax.data.recflow.settings import Options
+from dnr_jax.data.recflow.settings import RecFlowSettings
 
 LARGE = ("video_id", "author_id")
 SMALL = (*files.USER, *files.ITEM[2:])
 COLUMNS = ("request_id", *files.USER, *files.ITEM, *files.FLAGS, *files.INDICES, "effective_view")
 
 
-class Fitted(NamedTuple):
+class Learned(NamedTuple):
     """What the train days say.
 
     Attributes:
@@ -44,7 +44,7 @@ class _Counts(NamedTuple):
     viewed: np.ndarray
 
 
-def fit(days: Iterable[files.Day], options: Options) -> Fitted:
+def fit(days: Iterable[files.Day], settings: RecFlowSettings, *, seed: int) -> Learned:
     """Read the train days once, one at a time.
 
     Raises:
@@ -53,17 +53,19 @@ def fit(days: Iterable[files.Day], options: Options) -> Fitted:
     ranks: Ranks | None = None
     total: _Counts | None = None
     for day in days:
-        frame = rows.read(day, COLUMNS, options)
+        frame = rows.read(day, COLUMNS, settings)
         if ranks is None:
-            ranks = rows.probe(frame, options.score)
+            ranks = rows.probe(frame, settings.score)
         counts = _count(frame, ranks)
         total = counts if total is None else _merge(total, counts)
     if ranks is None or total is None:
         raise ValueError("no train day to fit on")
     if ranks.score == "calibrated":
         ranks = ranks._replace(table=scores.calibrate(total.shown, total.viewed))
-    vocabularies = _vocabularies(total, options)
-    return Fitted(ranks, vocabularies, *_catalogue(total.videos, vocabularies["video_id"], options))
+    vocabularies = _vocabularies(total, settings)
+    width = settings.vector_size
+    described = _catalogue(total.videos, vocabularies["video_id"], width=width, seed=seed)
+    return Learned(ranks, vocabularies, *described)
 
 
 def _count(frame: pl.DataFrame, ranks: Ranks) -> _Counts:
@@ -102,11 +104,11 @@ def _merge(a: _Counts, b: _Counts) -> _Counts:
     )
 
 
-def _vocabularies(total: _Counts, options: Options) -> dict[str, Vocabulary]:
+def _vocabularies(total: _Counts, settings: RecFlowSettings) -> dict[str, Vocabulary]:
     found = {name: Vocabulary(_known(values)) for name, values in total.values.items()}
     for name, counts in zip(LARGE, (total.videos, total.authors), strict=True):
-        frequent = counts.filter(pl.col("rows") >= options.min_count)[name].to_numpy()
-        found[name] = Vocabulary(_known(frequent), options.hash_buckets)
+        frequent = counts.filter(pl.col("rows") >= settings.min_count)[name].to_numpy()
+        found[name] = Vocabulary(_known(frequent), settings.hash_buckets)
     return {name: found[name] for name in (*files.USER, *files.ITEM)}
 
 
@@ -115,16 +117,14 @@ def _known(values: np.ndarray) -> np.ndarray:
 
 
 def _catalogue(
-    videos: pl.DataFrame, vocabulary: Vocabulary, options: Options
+    videos: pl.DataFrame, vocabulary: Vocabulary, *, width: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     encoded = vocabulary.encode(videos["video_id"].to_numpy())
     popularity = np.bincount(encoded, videos["views"].to_numpy(), vocabulary.size)
     levels: Sequence[np.ndarray] = [
         videos[name].to_numpy() for name in ("category_level_two", "category_level_one")
     ]
-    vectors = item_vectors(
-        encoded, levels, vocabulary.size, width=options.vector_size, seed=options.seed
-    )
+    vectors = item_vectors(encoded, levels, vocabulary.size, width=width, seed=seed)
     return popularity.astype(np.float32), vectors
 
 

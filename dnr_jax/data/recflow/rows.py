@@ -9,7 +9,12 @@ import numpy as np
 import polars as pl
 
 from dnr_jax.data.recflow import files, scores
-from dnr_jax.data.recflow.settings import GRADED, Options, label_weights, unexposed_weight
+from dnr_jax.data.recflow.settings import (
+    GRADED,
+    RecFlowSettings,
+    label_weights,
+    unexposed_weight,
+)
 
 PAIR = ["request_id", "video_id"]
 SECONDS_LIMIT = 10**11  # a later time cannot be meant in seconds, nor an earlier one (1973) in ms
@@ -37,17 +42,16 @@ def seconds(column: str) -> pl.Expr:
     return pl.when(time > SECONDS_LIMIT).then(time // 1000).otherwise(time)
 
 
-def read(day: files.Day, columns: Sequence[str], options: Options) -> pl.DataFrame:
+def read(day: files.Day, columns: Sequence[str], settings: RecFlowSettings) -> pl.DataFrame:
     """Read one day's candidate rows of the kept users, typed: int64, bool, indices float64.
 
     Missing numbers become -1, missing flags and feedback False, missing or NaN indices null.
     Feedback counts on shown rows only.
     """
     frame = files.scan(day.rows).select(_typed(name) for name in columns)
-    users = round(1 / options.user_share)
-    if users > 1:
-        frame = frame.filter(pl.col("user_id") % users == 0)
-    return files.collect(frame.filter(pl.any_horizontal(options.flags)), day.rows)
+    if settings.one_user_in > 1:
+        frame = frame.filter(pl.col("user_id") % settings.one_user_in == 0)
+    return files.collect(frame.filter(pl.any_horizontal(settings.flags)), day.rows)
 
 
 def _typed(name: str) -> pl.Expr:
@@ -98,14 +102,14 @@ def merge_duplicates(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     return merged, len(frame) - len(merged)
 
 
-def label(option: str) -> pl.Expr:
-    """Label of a row in [0, 1] from its feedback; `settings.Options.label` says how."""
-    if option == GRADED:
+def label(name: str) -> pl.Expr:
+    """Label of a row in [0, 1] from its feedback; `settings.label_weights` says how."""
+    if name == GRADED:
         acted = pl.any_horizontal("like", "follow", "forward", "comment")
         viewed = pl.when("long_view").then(0.8).when("effective_view").then(0.6).otherwise(0.0)
         return pl.when(acted).then(1.0).otherwise(viewed).cast(pl.Float32)
-    weights = label_weights(option)
-    parts = [pl.col(name).cast(pl.Float64) * weight for name, weight in weights.items()]
+    weights = label_weights(name)
+    parts = [pl.col(column).cast(pl.Float64) * weight for column, weight in weights.items()]
     return (pl.sum_horizontal(parts) / sum(weights.values())).cast(pl.Float32)
 
 
@@ -124,7 +128,13 @@ def mix(seed: int, stream: int, *numbers: np.ndarray) -> np.ndarray:
 
 
 def candidates(
-    frame: pl.DataFrame, ranks: Ranks, options: Options, *, train: bool
+    frame: pl.DataFrame,
+    ranks: Ranks,
+    settings: RecFlowSettings,
+    *,
+    size: int,
+    seed: int,
+    train: bool,
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Build the day's candidate sets, one row a candidate, in final (seeded random) order.
 
@@ -141,9 +151,9 @@ def candidates(
     without_ids = read_rows - len(frame)
     frame, duplicates = merge_duplicates(frame)
     requests = frame["request_id"].n_unique()
-    frame = _describe(frame, options)
+    frame = _describe(frame, settings, seed)
     shown = frame.filter(pl.col("realshow").any().over("request_id"))
-    chosen = _choose(shown, options)
+    chosen = _choose(shown, size)
     kept = chosen.filter(_eligible()) if train else chosen
     counts = {
         "rows": read_rows,
@@ -158,32 +168,32 @@ def candidates(
         "shown_rows": int(kept["realshow"].sum()),
         "effective_views": int(kept["effective_view"].sum()),
     }
-    return _score(kept, ranks, options), counts
+    return _score(kept, ranks, settings), counts
 
 
-def _describe(frame: pl.DataFrame, options: Options) -> pl.DataFrame:
+def _describe(frame: pl.DataFrame, settings: RecFlowSettings, seed: int) -> pl.DataFrame:
     """Add label, weight, the order of choice and three independent draws a row."""
     ids = frame["request_id"].to_numpy(), frame["video_id"].to_numpy()
-    draws = [pl.Series(f"draw{n}", mix(options.seed, n, *ids)) for n in range(3)]
+    draws = [pl.Series(f"draw{n}", mix(seed, n, *ids)) for n in range(3)]
     priority = pl.coalesce(
-        pl.when(flag).then(pl.lit(n, pl.Int8)) for n, flag in enumerate(options.flags)
+        pl.when(flag).then(pl.lit(n, pl.Int8)) for n, flag in enumerate(settings.flags)
     )
-    weight = unexposed_weight(options.unexposed)
+    weight = unexposed_weight(settings.unexposed)
     return frame.with_columns(
         *draws,
-        label=label(options.label),
+        label=label(settings.label),
         weight=pl.when("realshow").then(1.0).otherwise(weight).cast(pl.Float32),
         priority=priority,
     ).with_columns(positives=(pl.col("label") > 0.5).sum().over("request_id").cast(pl.Int32))
 
 
-def _choose(frame: pl.DataFrame, options: Options) -> pl.DataFrame:
+def _choose(frame: pl.DataFrame, size: int) -> pl.DataFrame:
     """Keep the first N of each request: by stage, shown rows by place, the others at random."""
     place = pl.when("realshow").then(pl.col("shown_rank"))
     order = frame.with_columns(place=place).sort(
         "request_id", "priority", "place", "draw0", nulls_last=True
     )
-    return order.filter(pl.int_range(pl.len()).over("request_id") < options.size)
+    return order.filter(pl.int_range(pl.len()).over("request_id") < size)
 
 
 def _eligible() -> pl.Expr:
@@ -192,17 +202,17 @@ def _eligible() -> pl.Expr:
     return both.over("request_id")
 
 
-def _score(frame: pl.DataFrame, ranks: Ranks, options: Options) -> pl.DataFrame:
+def _score(frame: pl.DataFrame, ranks: Ranks, settings: RecFlowSettings) -> pl.DataFrame:
     """Order the candidates of each request at random, number them, and score them."""
     frame = frame.sort("request_id", "draw1").with_columns(
         q=pl.col("request_id").rle_id().cast(pl.Int64),
         slot=pl.int_range(pl.len()).over("request_id"),
     )
     uniform = (pl.col("draw2") // 2**11).cast(pl.Float64) / 2.0**53
-    drawn = scores.tier_rank(uniform, jitter=options.jitter)
+    drawn = scores.tier_rank(uniform, jitter=settings.jitter)
     known = pl.lit(None, pl.Float64) if ranks.score == "tier" else pl.col("rank")
     r = frame.select(pl.coalesce(known, drawn).alias("r"))["r"].to_numpy()
     x = scores.score(
-        ranks.score, r, request=frame["q"].to_numpy(), tau=options.tau, table=ranks.table
+        ranks.score, r, request=frame["q"].to_numpy(), tau=settings.tau, table=ranks.table
     )
     return frame.with_columns(score=pl.Series(x, dtype=pl.Float32))

@@ -84,7 +84,7 @@ def tier_rank(uniform: pl.Expr, *, jitter: bool) -> pl.Expr:
 
 def log_rank(r: np.ndarray) -> np.ndarray:
     """Compute `1 - ln r / ln 8001`: spreads the whole funnel over [0, 1]."""
-    return 1 - np.log(r) / np.log(FUNNEL + 1)
+    return np.asarray(1 - np.log(r) / np.log(FUNNEL + 1))
 
 
 def linear(r: np.ndarray) -> np.ndarray:
@@ -94,7 +94,7 @@ def linear(r: np.ndarray) -> np.ndarray:
 
 def dcg(r: np.ndarray) -> np.ndarray:
     """Compute `1 / log2(1 + r)`."""
-    return 1 / np.log2(1 + r)
+    return np.asarray(1 / np.log2(1 + r))
 
 
 def exponential(r: np.ndarray, tau: float) -> np.ndarray:
@@ -139,7 +139,7 @@ def calibrate(shown: np.ndarray, viewed: np.ndarray) -> np.ndarray:
     beyond = np.arange(RANKED + 1, FUNNEL + 2)
     tail = head[-1] * log_rank(beyond) / log_rank(np.asarray(RANKED))
     table = np.concatenate([head, tail])
-    return table / table.max()
+    return np.asarray(table / table.max())
 
 
 FORMULAS: Mapping[str, Callable[..., np.ndarray]] = {
@@ -171,4 +171,4 @@ def score(
       table: `calibrate`'s table (for "calibrated").
     """
     arguments: dict[str, Any] = {"request": request, "tau": tau, "table": table}
-    return np.clip(FORMULAS[name](r, **arguments), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(FORMULAS[name](r, **arguments), 0, 1), np.float32)

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from dnr_jax.data.movielens import reader, simulator
+from dnr_jax.data.movielens.settings import MovieLensSettings, MovieLensSimulation
+from dnr_jax.data.movielens.truth import truth
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("simulated") / "world"
-    simulator.simulate(path, users=200, items=300, seed=1)
+    simulator.simulate(path, MovieLensSimulation(users=200, movies=300, seed=1))
     return path
 
 
@@ -46,8 +48,8 @@ def test_users_rate_many_items_once_in_bursts(folder):
 def test_truth_is_the_probability_of_a_positive_rating(folder):
     for threshold in (3, 4):
         found = reader.read(folder, positive_rating=threshold)
-        truth = simulator.truth(folder, positive_rating=threshold)
-        expected = truth(found.user, found.item)
+        known = truth(folder, MovieLensSettings(positive_rating=threshold))
+        expected = known(found.user, found.item)
         assert expected.dtype == np.float32
         # The sum of independent labels is within four standard deviations, in every bin.
         for low in np.arange(0, 1, 0.2):
@@ -57,22 +59,25 @@ def test_truth_is_the_probability_of_a_positive_rating(folder):
 
 
 def test_truth_broadcasts_and_is_absent_for_real_data(folder, tmp_path):
-    truth = simulator.truth(folder, positive_rating=4)
+    known = truth(folder, MovieLensSettings(positive_rating=4))
     items = np.array([[int(m[0]) for m in table(folder / "movies.dat")[:3]]])
-    assert truth(np.array([[1], [2]]), items).shape == (2, 3)
-    assert simulator.truth(tmp_path, positive_rating=4) is None
+    assert known(np.array([[1], [2]]), items).shape == (2, 3)
+    assert truth(tmp_path, MovieLensSettings()) is None
 
 
 def test_same_seed_same_files_other_seed_others(folder, tmp_path):
     for name, seed in (("a", 1), ("b", 2)):
-        simulator.simulate(tmp_path / name, users=200, items=300, seed=seed)
+        settings = MovieLensSimulation(users=200, movies=300, seed=seed)
+        simulator.simulate(tmp_path / name, settings)
     ratings = [(p / "ratings.dat").read_bytes() for p in (folder, tmp_path / "a", tmp_path / "b")]
     assert ratings[0] == ratings[1] != ratings[2]
     assert not list(tmp_path.glob(".*"))  # nothing temporary is left
 
 
 def test_bad_sizes_and_old_folders_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="need >= 1 and >= 40"):
-        simulator.simulate(tmp_path / "x", users=0, items=300, seed=0)
+    with pytest.raises(ValueError, match="users is 0: it must be 1 or more"):
+        MovieLensSimulation(users=0)
+    with pytest.raises(ValueError, match="movies is 39: it must be 40 or more"):
+        MovieLensSimulation(movies=39)
     with pytest.raises(FileExistsError, match="delete it"):
-        simulator.simulate(tmp_path, users=5, items=300, seed=0)
+        simulator.simulate(tmp_path, MovieLensSimulation(users=5))

@@ -1,31 +1,32 @@
 """The loader on simulated files: contract of the arrays, splits, policies, no leak."""
 
+import dataclasses
 import json
 
 import numpy as np
 import polars as pl
 import pytest
+import recflow_cases
 from recflow_cases import DEFAULTS
 
 from dnr_jax.data import recflow, store
 from dnr_jax.data.recflow.features import HISTORY, ITEM
+from dnr_jax.data.recflow.settings import RecFlowSimulation
 from dnr_jax.data.recflow.simulator import simulate
 from dnr_jax.data.recflow.simulator.writer import Quirks
 
-SIZE = {"users": 60, "videos": 800, "days": 4, "requests_per_user_day": 2.0, "progress": False}
+WORLD = RecFlowSimulation(users=60, videos=800, days=4, requests_per_user_day=2.0, seed=3)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("recflow") / "sim"
-    simulate(path, seed=3, **SIZE)
+    simulate(path, WORLD, progress=False)
     return path
 
 
 def prepare(cache, folder, **change):
-    options = recflow.Options(**DEFAULTS | change)
-    recipe = {"folder": str(folder), "change": change}
-    return store.prepare(cache, recipe, lambda w: recflow.build(w, folder, options=options))
+    return recflow_cases.prepare(cache, {"folder": str(folder), "change": change}, folder, **change)
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +249,7 @@ def test_second_run_maps_the_same_arrays(folder, tmp_path):
 
 def test_quirks_do_not_change_the_arrays(folder, tmp_path):
     quirks = Quirks(-1, 0, True, True, True, True, False)
-    simulate(tmp_path / "odd", seed=3, quirks=quirks, **SIZE)
+    simulate(tmp_path / "odd", WORLD, quirks=quirks, progress=False)
     plain, odd = prepare(tmp_path, folder), prepare(tmp_path, tmp_path / "odd")
     for split in store.SPLITS:
         a, b = plain.splits[split], odd.splits[split]
@@ -261,7 +262,7 @@ def test_quirks_do_not_change_the_arrays(folder, tmp_path):
 
 def test_nan_ranks_and_absent_stages_still_give_scores(tmp_path):
     quirks = Quirks(missing_index=float("nan"), absent_stages=True)
-    simulate(tmp_path / "odd", seed=3, quirks=quirks, **SIZE)
+    simulate(tmp_path / "odd", WORLD, quirks=quirks, progress=False)
     batch = prepare(tmp_path, tmp_path / "odd", pool="fill", size=126).splits["test"].batch
     assert np.isfinite(batch.scores).all()
     sizes = batch.request.where.sum(axis=1)
@@ -275,7 +276,7 @@ def test_no_train_of_the_logged_outcome(prepared):
 
 
 def test_inputs_list_what_is_read(folder):
-    files = recflow.inputs(folder, period="all", days=3)
+    files = recflow.inputs(folder, dataclasses.replace(DEFAULTS, days=3))
     assert len(files) == 9
     assert {f.parent.name for f in files} == {"all_stage", "seq_effective_50_dict", "truth"}
-    recflow.check(folder, period="all", days=0)
+    recflow.check(folder, DEFAULTS)

@@ -6,10 +6,11 @@ import pickle
 import numpy as np
 import polars as pl
 import pytest
-from recflow_cases import DAYS, NOON_MS, build, default_days, event, history, write
+from recflow_cases import DAYS, DEFAULTS, NOON_MS, build, default_days, event, history, write
 
 from dnr_jax.data import recflow
 from dnr_jax.data.recflow import files
+from dnr_jax.data.recflow.settings import RecFlowSettings
 
 
 def test_missing_columns_are_all_named_before_any_work(tmp_path):
@@ -17,7 +18,7 @@ def test_missing_columns_are_all_named_before_any_work(tmp_path):
     file = folder / "all_stage" / f"{DAYS[2]}.feather"
     pl.read_ipc(file.read_bytes()).drop("rank_index", "gender").write_ipc(file)
     with pytest.raises(ValueError, match=r"2024-02-18.*\['gender', 'rank_index'\].*it has") as e:
-        recflow.check(folder, period="all", days=0)
+        recflow.check(folder, DEFAULTS)
     assert "video_id" in str(e.value)
     with pytest.raises(ValueError, match="lacks the column"):
         build(folder, tmp_path)
@@ -31,7 +32,7 @@ def test_leading_blanks_are_stripped_and_clashes_refused(tmp_path):
     assert build(folder, tmp_path).report["stripped_columns"] == [" category_level_two"]
     frame.with_columns(pl.lit(1).alias(" gender")).write_ipc(file)
     with pytest.raises(ValueError, match="differ only in blanks"):
-        recflow.check(folder, period="all", days=0)
+        recflow.check(folder, DEFAULTS)
 
 
 def test_parquet_reads_as_well(tmp_path):
@@ -64,18 +65,18 @@ def test_first_period_ends_on_february_4(tmp_path):
     report = build(folder, tmp_path, period="first").report
     assert report["days"] == list(early)
     with pytest.raises(ValueError, match="three are needed"):
-        recflow.inputs(write(tmp_path / "late"), period="first", days=0)
+        recflow.inputs(write(tmp_path / "late"), RecFlowSettings(period="first"))
 
 
 def test_missing_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="all_stage"):
-        recflow.inputs(tmp_path / "nowhere", period="all", days=0)
+        recflow.inputs(tmp_path / "nowhere", DEFAULTS)
     (tmp_path / "all_stage").mkdir()
     with pytest.raises(FileNotFoundError, match="seq_effective_50"):
-        recflow.inputs(tmp_path, period="all", days=0)
+        recflow.inputs(tmp_path, DEFAULTS)
     (tmp_path / "seq_effective_50").mkdir()
     with pytest.raises(ValueError, match="0 usable day"):
-        recflow.inputs(tmp_path, period="all", days=0)
+        recflow.inputs(tmp_path, DEFAULTS)
 
 
 def test_alias_of_the_history_folder(tmp_path):
@@ -91,7 +92,7 @@ def test_torn_feather(tmp_path, keep):
     content = file.read_bytes()
     file.write_bytes(content[:keep])
     with pytest.raises(ValueError, match=r"2024-02-17.*delete it and download"):
-        recflow.check(folder, period="all", days=0)
+        recflow.check(folder, DEFAULTS)
 
 
 def test_feather_with_a_damaged_middle(tmp_path):

@@ -5,10 +5,9 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recflow_cases import DEFAULTS
 
 from dnr_jax.data.recflow import scores
-from dnr_jax.data.recflow.settings import Options, label_weights, unexposed_weight
+from dnr_jax.data.recflow.settings import RecFlowSettings, label_weights, unexposed_weight
 
 
 def test_log_rank_has_its_published_values():
@@ -104,21 +103,23 @@ def test_tiers_follow_the_stage_and_do_not_betray_exposure(jitter):
         ({"score": "softmax"}, "log_rank"),
         ({"pool": "all"}, "strict"),
         ({"period": "second"}, "first"),
-        ({"slate": 51}, "1 to 50"),
-        ({"history": 51}, "1 to 50"),
+        ({"history": 51}, "1 or more and at most 50"),
         ({"user_share": 0.0}, "user_share"),
+        ({"user_share": 0.7}, "it must be 1/n, the nearest is 1"),
         ({"days": 2}, "days"),
-        ({"seed": -1}, "seed"),
+        ({"days": -1}, "days"),
+        ({"tau": float("inf")}, "tau"),
         ({"label": "clicks"}, "effective_view"),
         ({"label": "like:0"}, "all be 0"),
         ({"label": "like:x"}, "not a number"),
         ({"unexposed": "drop"}, "mask"),
         ({"unexposed": "weight:"}, "not a number"),
+        ({"unexposed": "mask:0.3"}, "only weight is followed by a number"),
     ],
 )
-def test_options_out_of_range_name_what_is_allowed(change, said):
+def test_settings_out_of_range_name_what_is_allowed(change, said):
     with pytest.raises(ValueError, match=said):
-        Options(**DEFAULTS | change)
+        RecFlowSettings(**change)
 
 
 def test_policies_are_read():

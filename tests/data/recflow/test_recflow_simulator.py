@@ -8,18 +8,25 @@ import polars as pl
 import pyarrow.feather
 import pytest
 
-from dnr_jax.data.recflow import files, simulator
+from dnr_jax.data.recflow import files
+from dnr_jax.data.recflow.settings import RecFlowSimulation
 from dnr_jax.data.recflow.simulator import simulate, writer
 from dnr_jax.data.recflow.simulator.writer import Quirks
 
-SIZE = {"users": 40, "videos": 700, "days": 3, "requests_per_user_day": 2.0, "progress": False}
+SIZE = {"users": 40, "videos": 700, "days": 3, "requests_per_user_day": 2.0}
+PLAIN = Quirks()
 DAYS = ["2024-02-16", "2024-02-17", "2024-02-18"]
+
+
+def make(folder, quirks=PLAIN, **change):
+    settings = RecFlowSimulation(**SIZE | change)
+    simulate(folder, settings, quirks=quirks, progress=False)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("recflow") / "sim"
-    simulate(path, seed=1, **SIZE)
+    make(path, seed=1)
     return path
 
 
@@ -177,7 +184,7 @@ def test_truth_explains_views(rows, folder):
 
 
 def test_same_seed_same_files(folder, tmp_path):
-    simulate(tmp_path / "again", seed=1, **SIZE)
+    make(tmp_path / "again", seed=1)
     for path in sorted(folder.rglob("*.*")):
         if path.is_file():
             again = tmp_path / "again" / path.relative_to(folder)
@@ -185,14 +192,14 @@ def test_same_seed_same_files(folder, tmp_path):
 
 
 def test_wide_counts_record_all_rank_losers(tmp_path):
-    simulate(tmp_path / "wide", seed=0, counts="wide", **SIZE | {"users": 3})
+    make(tmp_path / "wide", users=3, rank_losers=380)
     frame = pl.read_ipc(tmp_path / "wide" / "all_stage" / f"{DAYS[0]}.feather")
     assert (frame.group_by("request_id").agg(pl.col("rank_neg").sum())["rank_neg"] == 380).all()
 
 
 def test_quirks_are_written(tmp_path):
     quirks = Quirks(float("nan"), 0, True, True, True, True, True)
-    simulate(tmp_path / "odd", seed=0, quirks=quirks, **SIZE)
+    make(tmp_path / "odd", quirks)
     frame = pl.read_ipc(tmp_path / "odd" / "all_stage" / f"{DAYS[0]}.feather")
     assert " category_level_two" in frame.columns
     assert frame["rank_index"].is_nan().any()
@@ -215,28 +222,28 @@ def test_an_interrupted_simulation_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(writer, "_tests", fail)
     with pytest.raises(KeyboardInterrupt):
-        simulate(tmp_path / "half", seed=0, **SIZE)
+        make(tmp_path / "half")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"videos": 599}, "600 videos"),
-        ({"days": 2}, "3 to 37 days"),
+        ({"videos": 599}, "600 or more"),
+        ({"days": 2}, "3 or more and at most 37"),
         ({"requests_per_user_day": 0}, "above 0"),
-        ({"view_rate": 1.0}, "between 0 and 1"),
-        ({"counts": "huge"}, "figure"),
+        ({"view_rate": 1.0}, "above 0 and below 1"),
+        ({"rank_losers": 381}, "at most 380"),
         ({"requests_per_user_day": 1e-6}, "day without requests"),
         ({"videos": 610}, "may be shown .* fewer requests a user"),
     ],
 )
 def test_bad_arguments_name_what_is_needed(tmp_path, change, said):
     with pytest.raises(ValueError, match=said):
-        simulate(tmp_path / "bad", seed=0, **SIZE | change)
+        make(tmp_path / "bad", **change)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_folder_is_not_touched(tmp_path):
     with pytest.raises(FileExistsError, match="delete it"):
-        simulator.simulate(tmp_path, seed=0, **SIZE)
+        make(tmp_path)

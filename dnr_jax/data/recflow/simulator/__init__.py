@@ -21,6 +21,7 @@ from scipy.special import expit
 from tqdm import tqdm
 
 from dnr_jax.data.recflow.files import FLAGS, ITEM, USER
+from dnr_jax.data.recflow.settings import MIN_VIDEOS, RecFlowSimulation
 from dnr_jax.data.recflow.simulator import world as world_
 from dnr_jax.data.recflow.simulator import writer
 from dnr_jax.data.recflow.simulator.world import MAX_SHOWN, RERANKED, SAMPLED_LATE, TOP, World
@@ -31,19 +32,12 @@ HISTORY = 50
 UTILITY_SLOPE, PLACE_SLOPE = 1.5, 0.06
 # P(like), P(follow), P(forward), P(comment) after an effective view; a tenth of it otherwise.
 ACTIONS = {"like": 0.03, "follow": 0.004, "forward": 0.005, "comment": 0.006}
-RANK_LOSERS = {"figure": SAMPLED_LATE, "wide": world_.RANKED - RERANKED}
 
 
 def simulate(
     folder: Path,
+    settings: RecFlowSimulation,
     *,
-    users: int,
-    videos: int,
-    days: int,
-    requests_per_user_day: float,
-    seed: int,
-    view_rate: float = 0.37,
-    counts: str = "figure",
     quirks: Quirks = Quirks(),  # noqa: B008 (immutable)
     progress: bool = True,
 ) -> None:
@@ -51,29 +45,24 @@ def simulate(
 
     Args:
       folder: must not exist yet.
-      users: number of users, >= 1.
-      videos: number of videos, >= 600 beyond what the busiest user may have been shown.
-      days: number of days, 3 to 37, the last one 2024-02-18.
-      requests_per_user_day: mean of a Poisson law.
-      seed: everything written is a function of it and of the other arguments.
-      view_rate: mean effective view of shown rows.
-      counts: "figure" = at most 10 recorded rank losers a request, "wide" = all 380.
+      settings: size and seed.
       quirks: oddities of the real files, for tests.
       progress: show a progress bar.
 
     Raises:
-      ValueError: an argument outside of what is said above.
+      ValueError: too few requests for the days, or too few videos for the requests.
       FileExistsError: the folder exists.
     """
-    _check(folder, users, videos, days, requests_per_user_day, view_rate, counts)
-    rng = np.random.default_rng(seed)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists: delete it or simulate into another folder")
+    rng, days = np.random.default_rng(settings.seed), settings.days
     names = [(LAST_DAY - timedelta(days=days - 1 - n)).isoformat() for n in range(days)]
     midnight = datetime.combine(date.fromisoformat(names[0]), datetime.min.time())
     start_ms = int(midnight.replace(tzinfo=timezone(timedelta(hours=8))).timestamp()) * 1000
-    world = world_.make_world(rng, users, videos, start_ms)
-    requests = _requests(rng, world, days, requests_per_user_day, start_ms)
-    rows = _all_rows(rng, world, requests, RANK_LOSERS[counts], quirks, progress)
-    rows = _feedback(rng, rows, view_rate)
+    world = world_.make_world(rng, settings.users, settings.videos, start_ms)
+    requests = _requests(rng, world, days, settings.requests_per_user_day, start_ms)
+    rows = _all_rows(rng, world, requests, settings.rank_losers, quirks, progress)
+    rows = _feedback(rng, rows, settings.view_rate)
     rows = _join(rows, requests, world)
     temporary = folder.parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
     try:
@@ -81,31 +70,6 @@ def simulate(
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _check(
-    folder: Path,
-    users: int,
-    videos: int,
-    days: int,
-    requests_per_user_day: float,
-    view_rate: float,
-    counts: str,
-) -> None:
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists: delete it or simulate into another folder")
-    if users < 1 or videos < world_.MIN_VIDEOS or not 3 <= days <= 37:
-        raise ValueError(
-            f"users={users}, videos={videos}, days={days}: at least 1 user, "
-            f"{world_.MIN_VIDEOS} videos and 3 to 37 days are needed"
-        )
-    if not requests_per_user_day > 0 or not 0 < view_rate < 1:
-        raise ValueError(
-            f"requests_per_user_day={requests_per_user_day} must be above 0 and "
-            f"view_rate={view_rate} between 0 and 1"
-        )
-    if counts not in RANK_LOSERS:
-        raise ValueError(f"counts={counts!r} is not one of {tuple(RANK_LOSERS)}")
 
 
 def _requests(
@@ -167,11 +131,11 @@ def _nothing_seen(user: np.ndarray, world: World) -> np.ndarray:
       ValueError: too few videos to find unseen ones for the last request of the busiest user.
     """
     videos, most = len(world.content), int(np.bincount(user).max())
-    needed = world_.MIN_VIDEOS + MAX_SHOWN * (most - 1)
+    needed = MIN_VIDEOS + MAX_SHOWN * (most - 1)
     if videos < needed:
         raise ValueError(
-            f"videos={videos}: a user of {most} requests may be shown {needed - world_.MIN_VIDEOS} "
-            f"before the last one, which needs {world_.MIN_VIDEOS} others: at least {needed} "
+            f"videos={videos}: a user of {most} requests may be shown {needed - MIN_VIDEOS} "
+            f"before the last one, which needs {MIN_VIDEOS} others: at least {needed} "
             "videos, or fewer requests a user, are needed"
         )
     return np.full((len(world.taste), MAX_SHOWN * most), videos, np.int32)

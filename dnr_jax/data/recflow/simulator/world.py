@@ -14,7 +14,6 @@ import numpy as np
 LATENT = 16
 RETRIEVED, RANKED, RERANKED, TOP = 2000, 500, 120, 10
 MAX_SHOWN, SHOWN_CHANCE = 6, 0.61  # shown: 1 + Binomial(5, 0.61) of the top, 4.05 on average
-MIN_VIDEOS = RANKED + 100  # the stages before ranking need something to drop
 PRE_KEPT = 3 / 8  # share of retrieved videos that pass pre-ranking (3000 of 8000 in the logs)
 SAMPLED_EARLY, SAMPLED_LATE = 40, 10  # dropped rows recorded: of each early stage, each late one
 NOISE = {"prerank": 1.2, "coarse": 0.9, "rank": 0.6, "rerank": 0.4}
@@ -107,7 +106,7 @@ def _people(rng: np.random.Generator, users: int) -> tuple[np.ndarray, np.ndarra
 
 def _skewed(rng: np.random.Generator, count: int) -> np.ndarray:
     weights = 1 / (1 + rng.permutation(count)) ** 0.7
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 class Funnel(NamedTuple):
@@ -193,11 +192,11 @@ def _first_unseen(videos: np.ndarray, seen: np.ndarray, kept: int, count: int) -
     np.put_along_axis(marked, seen, True, axis=1)
     unseen = ~np.take_along_axis(marked, videos, axis=1)
     unseen &= np.cumsum(unseen, axis=1) <= kept
-    return videos[unseen].reshape(len(videos), kept)
+    return np.asarray(videos[unseen].reshape(len(videos), kept))
 
 
 def _noisy(rng: np.random.Generator, g: np.ndarray, spread: float) -> np.ndarray:
-    return g + np.float32(spread) * rng.standard_normal(g.shape, np.float32)
+    return np.asarray(g + np.float32(spread) * rng.standard_normal(g.shape, np.float32))
 
 
 def _cut(

@@ -1,0 +1,78 @@
+"""The two kinds of data sets, as what each has to offer to be prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from dnr_jax.data.candidates import Truth
+from dnr_jax.data.interactions import Interactions
+from dnr_jax.data.protocols import CANDIDATES
+from dnr_jax.data.settings import DataSettings, Shape
+from dnr_jax.data.store import Writer
+
+
+class Build(Protocol):
+    """Reads the files of a logged data set at `path` into a writer, and finishes it."""
+
+    def __call__(
+        self,
+        writer: Writer,
+        path: Path,
+        settings: Any,
+        shape: Shape,
+        *,
+        seed: int,
+        progress: bool,
+    ) -> None: ...
+
+
+class InteractionData(NamedTuple):
+    """A data set of who met what; a retriever and a protocol make candidates of it.
+
+    Attributes:
+      settings: class of its settings.
+      inputs: `(path, settings)` -> the files that `read` and `truth` open.
+      read: `(path, settings)` -> interactions, users and items with too few of them left out.
+      truth: `(path, settings)` -> true relevance; None where it is not known.
+      simulate: `(folder, settings.simulate)` writes the files of a world of its own.
+      protocols: the candidate protocols under which it can be prepared.
+    """
+
+    settings: type[DataSettings]
+    inputs: Callable[[Path, Any], list[Path]]
+    read: Callable[[Path, Any], Interactions]
+    truth: Callable[[Path, Any], Truth | None]
+    simulate: Callable[[Path, Any], None]
+    protocols: tuple[str, ...] = tuple(CANDIDATES)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the modules that read the files."""
+        return (self.inputs.__module__, self.read.__module__, self.truth.__module__)
+
+
+class LoggedData(NamedTuple):
+    """A data set whose logs hold the candidates and a first stage's places or scores.
+
+    Attributes:
+      settings: class of its settings.
+      inputs: `(path, settings)` -> the files that `build` opens.
+      check: `(path, settings)` raises `ValueError` for files that `build` could not use; cheap.
+      build: makes the arrays.
+      simulate: `(folder, settings.simulate)` writes the files of a world of its own.
+      protocols: the candidate protocols under which it can be prepared.
+    """
+
+    settings: type[DataSettings]
+    inputs: Callable[[Path, Any], list[Path]]
+    check: Callable[[Path, Any], None]
+    build: Build
+    simulate: Callable[[Path, Any], None]
+    protocols: tuple[str, ...] = ("logged",)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the modules that read the files."""
+        return (self.inputs.__module__, self.build.__module__)

@@ -1,0 +1,71 @@
+"""What is true in the simulated world, kept beside its files.
+
+A user likes item i as much as c + b_u + b_i + p_u . q_i, and rates it so plus noise, rounded and
+cut to 1..5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtr
+
+from dnr_jax.data.movielens.settings import MovieLensSettings
+
+FILE = "truth.npz"
+# Below the mean rating of 3.58: users meet what they like more often than the rest.
+BASE_LIKING, RATING_NOISE = 2.85, 0.75
+
+
+class World(NamedTuple):
+    """Users and items.
+
+    Attributes:
+      users `int64 [U]`, items `int64 [V]`: raw ids, sorted.
+      p `float64 [U, d]`, q `float64 [V, d]`: tastes, and what appeals to them.
+      user_bias `float64 [U]`, item_bias `float64 [V]`.
+      popularity: `float64 [V]`, log-odds of being met.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    p: np.ndarray
+    q: np.ndarray
+    user_bias: np.ndarray
+    item_bias: np.ndarray
+    popularity: np.ndarray
+
+
+def liking(world: World, u: np.ndarray, i: np.ndarray) -> np.ndarray:
+    """Return the mean rating of items `i` by users `u`, both as row numbers: float64."""
+    taste = (world.p[u] * world.q[i]).sum(-1)
+    return np.asarray(BASE_LIKING + world.user_bias[u] + world.item_bias[i] + taste)
+
+
+def truth(
+    path: Path, settings: MovieLensSettings
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
+    """Return P(rating >= positive rating) of raw users and items; None without `FILE`.
+
+    The function broadcasts its two `int64` arguments and returns float32 in [0, 1].
+
+    Raises:
+      ValueError: the file is not a simulator's.
+    """
+    file = path / FILE
+    if not file.exists():
+        return None
+    with np.load(file) as stored:
+        world = World(**{name: stored[name] for name in World._fields})
+
+    def probability(user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        u = np.searchsorted(world.users, user)
+        i = np.searchsorted(world.items, item)
+        # A rating is rounded: it reaches the threshold from half a star below.
+        margin = liking(world, u, i) - (np.ceil(settings.positive_rating) - 0.5)
+        return np.asarray(ndtr(margin / RATING_NOISE), np.float32)
+
+    return probability

@@ -1,0 +1,68 @@
+"""Interactions -> lists -> a retriever, trained on training lists only -> candidate sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from dnr_jax.data import candidates, lists
+from dnr_jax.data.candidates import CandidateRule, Truth
+from dnr_jax.data.interactions import Interactions
+from dnr_jax.data.store import Writer
+from dnr_jax.retrievers import cross_fit
+from dnr_jax.retrievers.retriever import Retriever
+
+# Enough signs for inner products of item vectors to be told from noise.
+VECTOR_WIDTH = 64
+
+
+def build(
+    writer: Writer,
+    interactions: Interactions,
+    retriever: Retriever,
+    rule: CandidateRule,
+    *,
+    slate: int,
+    history: int,
+    folds: int,
+    truth: Truth | None,
+) -> None:
+    """Write the requests of an interactions data set.
+
+    Args:
+      writer: of an empty folder.
+      interactions: what is cut into lists.
+      retriever: the first stage, not yet trained.
+      rule: which items are candidates; its seed is the retriever's and the item vectors' too.
+      slate: items of a list K.
+      history: events kept T.
+      folds: of cross-fitting; 0 = off.
+      truth: true relevance, where known.
+
+    Raises:
+      ValueError: too little data for the lists, the retriever or a split; see there.
+    """
+    requests = lists.build(interactions, slate=slate, history=history)
+    key = jax.random.key(rule.seed)
+    first_stage = cross_fit.fit(retriever, key, requests, folds=folds, progress=True)
+    report = {
+        "ratings": interactions.report,
+        "retriever": first_stage.report,
+        "findings": [_quality(first_stage.report["test"])],
+    }
+    candidates.build(
+        writer,
+        requests,
+        first_stage.score,
+        rule,
+        item_vectors=lists.item_vectors(requests, width=VECTOR_WIDTH, seed=rule.seed),
+        truth=truth,
+        report=report,
+        progress=True,
+    )
+
+
+def _quality(test: dict[str, Any]) -> str:
+    numbers = ", ".join(f"{n} {v:.3f}" for n, v in test.items() if isinstance(v, float))
+    return f"retriever on test: {numbers}"

@@ -1,0 +1,86 @@
+"""Signatures follow content: of files, and of the code that a data set really uses."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dnr_jax.data import DATASETS, signatures
+from dnr_jax.experiment import first_stage
+
+EVERY = {"types.py", "settings.py", "data/store.py", "data/signatures.py", "data/settings.py"}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the package that a test may edit."""
+    copy = tmp_path / "dnr_jax"
+    shutil.copytree(signatures.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(signatures, "PACKAGE", copy)
+    return copy
+
+
+def names(*modules):
+    return {str(p.relative_to(signatures.PACKAGE)) for p in signatures.sources(*modules)}
+
+
+def signed():
+    modules = {name: dataset.modules for name, dataset in DATASETS.items()}
+    modules["movielens"] += (first_stage.__name__, "dnr_jax.retrievers")
+    return {name: signatures.code_signature(*roots) for name, roots in modules.items()}
+
+
+def test_files_are_signed_by_content(tmp_path, monkeypatch):
+    path = tmp_path / "u.data"
+    path.write_text("1\t2\t3\t4\n")
+    before = signatures.file_signature(path)
+    path.write_text("1\t2\t3\t5\n")
+    assert signatures.file_signature(path) != before
+    monkeypatch.setattr(signatures, "WHOLE_FILE_BYTES", 4)
+    path.write_bytes(bytes(3 * 2**20))
+    assert signatures.file_signature(path)[:2] == ["u.data", 3 * 2**20]
+
+
+def test_a_data_set_is_signed_with_its_own_room_and_what_that_imports():
+    movielens = names(*DATASETS["movielens"].modules, first_stage.__name__, "dnr_jax.retrievers")
+    recflow = names(*DATASETS["recflow"].modules)
+    assert movielens >= EVERY | {"ops.py", "data/lists.py", "data/movielens/reader.py"}
+    assert movielens >= {"retrievers/matrix_factorization.py", "retrievers/cross_fit.py"}
+    assert recflow >= EVERY | {f"data/recflow/{n}.py" for n in ("files", "rows", "fit", "arrays")}
+    assert not [name for name in movielens if "recflow" in name or "simulator" in name]
+    assert not [name for name in recflow if "movielens" in name or "simulator" in name]
+    assert "data/__init__.py" not in movielens | recflow
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [
+        ("data/recflow/rows.py", {"recflow"}),
+        ("data/movielens/reader.py", {"movielens"}),
+        ("ops.py", {"movielens"}),
+        ("retrievers/popularity.py", {"movielens"}),
+        ("data/store.py", {"movielens", "recflow"}),
+        ("types.py", {"movielens", "recflow"}),
+        ("data/recflow/simulator/world.py", set()),
+        ("nn/attention.py", set()),
+    ],
+)
+def test_editing_a_file_changes_the_signatures_of_who_uses_it(package, file, changed):
+    before = signed()
+    path = package / file
+    path.write_bytes(path.read_bytes() + b"\n# edited\n")
+    after = signed()
+    assert {name for name in DATASETS if before[name] != after[name]} == changed
+
+
+def test_imports_inside_functions_and_of_packages_count(package):
+    (package / "one.py").write_text("def f():\n    from dnr_jax.two import inner\n")
+    (package / "two").mkdir()
+    (package / "two" / "__init__.py").write_text("import dnr_jax.three\n")
+    (package / "two" / "inner.py").write_text("")
+    (package / "three.py").write_text("import numpy\nfrom dnr_jax.two import outer\n")
+    assert names("dnr_jax.one") == {"one.py", "two/inner.py"}
+    assert names("dnr_jax.three") == {"three.py", "two/__init__.py"}
+    with pytest.raises(ValueError, match="numpy is no module of"):
+        signatures.sources("numpy")
+    assert Path(signatures.__file__).parents[1] != package
