@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +23,13 @@ from dnr_jax.io import per_request
 ROWS = "rows"
 ANALYSIS = "analysis"
 METRICS = "metrics.jsonl"
+DRAWN = ("scores", "labels", "probabilities")  # what every analysis holds
 _KEYS = ("rows", "files", "metrics", "seal")
+# What a damaged .npz raises; a flipped bit may also ask for a password or an unknown compression.
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, KeyError, AttributeError, SyntaxError, RuntimeError),
+    *(OverflowError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error),
+)
 _LOG = logging.getLogger(__name__)
 
 
@@ -35,6 +44,25 @@ def write_analysis(run: Path, row: str, arrays: Mapping[str, np.ndarray]) -> Non
     """Write the arrays that the plots of one row need to `analysis/<row>.npz`."""
     with durable.replacing(run / ANALYSIS / f"{row}.npz") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def read_analysis(run: Path, row: str) -> dict[str, np.ndarray] | None:
+    """Read what `write_analysis` wrote; None if there is none, or, with a warning, if damaged."""
+    path = run / ANALYSIS / f"{row}.npz"
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            found = dict(arrays)
+        for name in DRAWN:
+            found[name]
+    except _UNREADABLE as error:
+        _LOG.warning(
+            "%s is damaged (%s) and left out of the plots: start the run again to make it anew",
+            *(path, error),
+        )
+        return None
+    return found
 
 
 def write(run: Path, row: str, results: RowResults) -> None:

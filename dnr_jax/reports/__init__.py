@@ -22,8 +22,8 @@ def write(workdir: str | os.PathLike[str]) -> str:
     """
     folder = Path(workdir).absolute()
     run = results.read(folder)
-    images = plots.write(folder, {line.row: line.label for line in run.lines})
-    links = "\n".join(f"![{p.stem}]({run_folder.PLOTS}/{p.name})" for p in images)
+    figures = plots.draw(folder, {line.row: line.label for line in run.lines})
+    links = "\n".join(f"![{name}]({run_folder.PLOTS}/{name}.png)" for name in figures)
     texts = {
         "results.md": f"# Results\n\n{tables.to_markdown(run)}\n{links}\n",
         "results.tex": tables.to_latex(run),
@@ -31,6 +31,7 @@ def write(workdir: str | os.PathLike[str]) -> str:
     }
     for name, text in texts.items():
         durable.write_bytes(folder / name, text.encode())
+    plots.save(folder, figures)  # the tables come first: they matter most if the disk is full
     return tables.to_text(run)
 
 

@@ -18,8 +18,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dnr_jax import json_files
-from dnr_jax.io import run_folder
+from dnr_jax import durable, json_files
+from dnr_jax.io import row_files, run_folder
 
 DPI = 150
 BINS = 25
@@ -37,15 +37,12 @@ Records = list[dict[str, Any]]
 Samples = dict[str, np.ndarray]
 
 
-def write(folder: Path, labels: Mapping[str, str]) -> list[Path]:
-    """Draw every plot that the run has data for.
+def draw(folder: Path, labels: Mapping[str, str]) -> dict[str, Figure]:
+    """Draw every plot that the run has data for; return them by name.
 
     Args:
       folder: the run folder.
       labels: what a reader sees, by row, in table order; other rows are not drawn.
-
-    Returns:
-      The files written to `plots/`.
     """
     samples = _read_samples(folder, labels)
     figures = {
@@ -55,12 +52,15 @@ def write(folder: Path, labels: Mapping[str, str]) -> list[Path]:
         "reliability": reliability(samples),
         "sensitivity": sensitivity(_read_sweeps(folder)),
     }
-    (folder / run_folder.PLOTS).mkdir(exist_ok=True)
-    paths = []
-    for name, figure in figures.items():
-        if figure is not None:
-            paths.append(folder / run_folder.PLOTS / f"{name}.png")
-            figure.savefig(paths[-1], dpi=DPI)
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def save(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
+    """Write figures to `plots/<name>.png`, each in one step, and return the files."""
+    paths = [folder / run_folder.PLOTS / f"{name}.png" for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        with durable.replacing(path) as file:
+            figure.savefig(file, format="png", dpi=DPI)
     return paths
 
 
@@ -130,7 +130,7 @@ def reliability(samples: Mapping[str, Samples]) -> Figure | None:
     figure, axes = _grid(len(samples), columns=3)
     bins = {n: reliability_bins(s["probabilities"], s["labels"]) for n, s in samples.items()}
     # Positives are rare, and so are high probabilities: show the range that occurs.
-    top = 1.1 * max(float(max(mean.max(), rate.max())) for mean, rate in bins.values())
+    top = 1.1 * max(float(max(mean.max(), rate.max())) for mean, rate in bins.values()) or 1.0
     for axis, (label, (mean, rate)) in zip(axes, bins.items(), strict=True):
         axis.plot([0, top], [0, top], color="black", linestyle=":", label="perfect calibration")
         axis.plot(
@@ -172,8 +172,7 @@ def reliability_bins(
 
 
 def _read_curves(folder: Path, labels: Mapping[str, str]) -> dict[str, Records]:
-    path = folder / run_folder.METRICS
-    records = json_files.read_lines(path) if path.exists() else []
+    records = json_files.read_lines(folder / run_folder.METRICS, keys=run_folder.METRICS_KEYS)
     rates = _chosen_rates(folder)
     # Stages before the last have losses of other things, and trials not chosen no place in a table.
     curves = {
@@ -189,9 +188,8 @@ def _read_curves(folder: Path, labels: Mapping[str, str]) -> dict[str, Records]:
 
 def _read_sweeps(folder: Path) -> dict[str, dict[float, list[float]]]:
     """Collect the test N@K of all rows that are points of a figure, by knob and value."""
-    path = folder / run_folder.RESULTS
     sweeps: dict[str, dict[float, list[float]]] = {}
-    for row in json_files.read(path)["rows"] if path.exists() else []:
+    for row in _read_rows(folder):
         if "sweep" in row and row["split"] == "test":
             points = sweeps.setdefault(row["sweep"]["knob"], {})
             metric = next(n for n in row["metrics"] if n.startswith("n@") and n[2:].isdigit())
@@ -200,19 +198,18 @@ def _read_sweeps(folder: Path) -> dict[str, dict[float, list[float]]]:
 
 
 def _chosen_rates(folder: Path) -> dict[str, float]:
+    return {row["row"]: row.get(RATE, 1.0) for row in _read_rows(folder)}
+
+
+def _read_rows(folder: Path) -> Records:
     path = folder / run_folder.RESULTS
-    rows = json_files.read(path)["rows"] if path.exists() else []
-    return {row["row"]: row.get(RATE, 1.0) for row in rows}
+    rows: Records = json_files.read(path, keys=("rows",))["rows"] if path.exists() else []
+    return rows
 
 
 def _read_samples(folder: Path, labels: Mapping[str, str]) -> dict[str, Samples]:
-    samples = {}
-    for row, label in labels.items():
-        path = folder / run_folder.ANALYSIS / f"{row}.npz"
-        if path.exists():
-            with np.load(path) as arrays:
-                samples[label] = dict(arrays)
-    return samples
+    found = {label: row_files.read_analysis(folder, row) for row, label in labels.items()}
+    return {label: sample for label, sample in found.items() if sample and len(sample["labels"])}
 
 
 def _grid(count: int, *, columns: int) -> tuple[Figure, list[Axes]]:
@@ -275,7 +272,7 @@ def _curve(axis: Axes, records: Records, term: str, **style: Any) -> None:
 
 def _noise(sample: Samples, name: str, positive: bool) -> np.ndarray:
     chosen = (sample["labels"] > 0.5) == positive
-    return np.abs(sample[name] - sample["labels"])[chosen]
+    return np.asarray(np.abs(sample[name] - sample["labels"])[chosen])
 
 
 def _histogram(axis: Axes, values: np.ndarray, *, filled: bool = False, **style: Any) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from dnr_jax import json_files
+from dnr_jax.io import per_request as request_files
 from dnr_jax.io import run_folder
 from dnr_jax.reports import significance
 
@@ -26,6 +26,11 @@ ROW_KEYS = (
     "excluded",
     "metrics",
 )
+ENVIRONMENT_KEYS = (
+    *("backend", "command", "commit", "cpu", "cpu_count", "devices", "memory_gib", "packages"),
+    "python",
+)
+MADE_ANEW = "start the run again with the same --workdir, and it is made anew"
 SPLIT = "test"
 # Resampling in the comparisons must not change from one report of a run to the next.
 COMPARISON_SEED = 0
@@ -71,7 +76,8 @@ class Run(NamedTuple):
       requests: requests of the test split.
       excluded: those of them without a positive in the pool.
       lines: the models, in the order of `results.json`.
-      comparisons: each model against its best other, by model; empty with fewer than two models.
+      comparisons: each model against its best other, by model; empty with fewer than two models,
+        or without a request that every model has a value for, as are the next two.
       against_trivial: by learned model, the lower end of the 95 % interval of its paired
         difference to the best trivial scorer in the main metric.
       against_direct: by DNR model `X+dnr...`, its paired difference in the main metric to
@@ -106,17 +112,22 @@ def read(folder: Path) -> Run:
 
     Raises:
       FileNotFoundError: the run has not finished (a file is missing).
-      ValueError: `results.json` lacks keys, or mixes protocols or numbers of requests.
+      ValueError: a file is damaged, or `results.json` lacks keys, or mixes protocols or numbers of
+        requests.
     """
     rows = _rows(folder)
     seconds = {n: _seconds(folder, n) for n in ("seconds", "scoring_seconds")}
     lines = [_line(group, seconds) for group in _by_model(rows)]
     k = _cutoff(rows[0]["metrics"], folder)
     values = per_request(folder, f"n@{k}", [line.model for line in lines])
+    if not len(next(iter(values.values()))):
+        values = {}  # there is nothing to compare by
     return Run(
         folder=folder,
         config=json_files.read(_existing(folder / run_folder.CONFIG)),
-        environment=json_files.read(_existing(folder / run_folder.ENVIRONMENT)),
+        environment=json_files.read(
+            _existing(folder / run_folder.ENVIRONMENT), keys=ENVIRONMENT_KEYS, cure=MADE_ANEW
+        ),
         protocol=_only(rows, "protocol", folder),
         k=k,
         requests=_only(rows, "requests", folder),
@@ -136,20 +147,23 @@ def per_request(folder: Path, metric: str, models: Sequence[str]) -> dict[str, n
 
     Raises:
       FileNotFoundError: the run has no per-request values yet.
-      ValueError: they lack the metric or a model.
+      ValueError: they are damaged, or lack the metric or a model.
     """
     path = _existing(folder / run_folder.PER_REQUEST)
-    table = pq.read_table(path)
-    if metric not in table.column_names:
-        raise ValueError(f"{path} has no column {metric!r}, only {table.column_names}")
-    model = table["model"].to_numpy(zero_copy_only=False)
-    requests, slot = np.unique(table["request_id"].to_numpy(), return_inverse=True)
-    value = table[metric].to_numpy(zero_copy_only=False).astype(np.float64)
+    columns = request_files.read(path, cure=MADE_ANEW)
+    missing = [name for name in ("model", "request_id", metric) if name not in columns]
+    if missing:
+        raise ValueError(f"{path} has no column {missing[0]!r}, only {list(columns)}: {MADE_ANEW}")
+    model = columns["model"]
+    requests, slot = np.unique(columns["request_id"], return_inverse=True)
+    value = columns[metric].astype(np.float64)
     means = {}
     for name in models:
         use = (model == name) & ~np.isnan(value)
         if not np.any(model == name):
-            raise ValueError(f"{path} has no values of model {name!r}, which results.json lists")
+            raise ValueError(
+                f"{path} has no values of model {name!r}, which results.json lists: {MADE_ANEW}"
+            )
         total = np.bincount(slot[use], weights=value[use], minlength=len(requests))
         count = np.bincount(slot[use], minlength=len(requests))
         means[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
@@ -167,11 +181,11 @@ def _existing(path: Path) -> Path:
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     path = _existing(folder / run_folder.RESULTS)
-    rows = json_files.read(path)["rows"]
+    rows = json_files.read(path, keys=("rows",), cure=MADE_ANEW)["rows"]
     for row in rows:
         missing = [key for key in ROW_KEYS if key not in row]
         if missing:
-            raise ValueError(f"{path}: row {row.get('model')!r} lacks {missing}")
+            raise ValueError(f"{path}: row {row.get('model')!r} lacks {missing}: {MADE_ANEW}")
     rows = [row for row in rows if row["split"] == SPLIT]
     if not rows:
         raise ValueError(f"{path} has no row of split {SPLIT!r}")
@@ -187,10 +201,9 @@ def _by_model(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 def _seconds(folder: Path, name: str) -> dict[str, float]:
     """Sum a wall time by row; an epoch that a kill made to be run twice counts twice."""
-    path = folder / run_folder.TIMINGS
     totals: dict[str, float] = {}
-    for record in json_files.read_lines(path) if path.exists() else []:
-        if name in record:
+    for record in json_files.read_lines(folder / run_folder.TIMINGS, keys=run_folder.TIMINGS_KEYS):
+        if isinstance(record.get(name), int | float):
             totals[record["row"]] = totals.get(record["row"], 0.0) + record[name]
     return totals
 
@@ -247,7 +260,7 @@ def _against_trivial(
     lines: list[Line], values: dict[str, np.ndarray], metric: str
 ) -> dict[str, float]:
     trivial = _best([line for line in lines if line.trivial], metric)
-    if trivial is None:
+    if trivial is None or not values:
         return {}
     lower = {}
     for model in (line.model for line in lines if not line.trivial):

@@ -142,11 +142,11 @@ def _difference(table: dict[str, np.ndarray], name: str, other: str) -> np.ndarr
         raise ValueError(
             f"rows {name!r} and {other!r} share no request: evaluate both on one split"
         )
-    return difference
+    return np.asarray(difference)
 
 
 def _means(differences: np.ndarray) -> np.ndarray:
-    return np.nanmean(differences, axis=0)
+    return np.asarray(np.nanmean(differences, axis=0))
 
 
 def _portions(resamples: int, requests: int) -> Iterator[int]:

@@ -238,6 +238,11 @@ def _trials(run: Run) -> list[str]:
 
 def _verdict(run: Run) -> list[str]:
     best, metric = run.best_trivial, run.main_metric
+    if best is None and any(line.trivial for line in run.lines):
+        return [
+            f"No request of the test split has a value of {metric.upper()}: nothing was measured, "
+            "and no rows can be compared."
+        ]
     if best is None:
         return ["This table has no trivial scorers: it cannot say whether anything was learned."]
     value = f"{metric.upper()} = {100 * best.mean[metric]:.2f}"
@@ -249,7 +254,7 @@ def _verdict(run: Run) -> list[str]:
             f"{value}. Use it to compare with published figures, not as evidence of progress."
         )
     learned = [line for line in run.lines if not line.trivial]
-    weak = [line.label for line in learned if not run.against_trivial[line.model] > 0]
+    weak = [line.label for line in learned if not run.against_trivial.get(line.model, 0) > 0]
     if weak:
         said.append(
             "Learned rows that do NOT clearly beat it (95 % interval of the paired difference "

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from dnr_jax.io import row_files
 from dnr_jax.reports import plots
 
 LABELS = {"prm": "PRM", "dnr_b": "DNR-B", "absent": "never run"}
@@ -19,7 +20,7 @@ def folder(make_run):
 
 
 def test_every_plot_is_drawn(folder):
-    paths = plots.write(folder, LABELS)
+    paths = plots.save(folder, plots.draw(folder, LABELS))
     names = ["training", "score_noise", "generated_scores", "reliability"]
     assert [p.stem for p in paths] == names
     for path in paths:
@@ -98,8 +99,34 @@ def test_reliability_bins_hold_equal_shares_in_order_of_probability():
 
 
 def test_nothing_to_draw(tmp_path):
-    assert plots.write(tmp_path, LABELS) == []
+    assert plots.draw(tmp_path, LABELS) == {}
+    assert plots.save(tmp_path, {}) == []
     assert plots.training({"a": [{"row": "a", "seed": 0, "epoch": 1}]}) is None
+
+
+def test_an_empty_sample_is_not_drawn(make_run):
+    folder = make_run()
+    empty = {name: np.zeros(0, np.float32) for name in ("scores", "labels", "probabilities")}
+    row_files.write_analysis(folder, "prm", empty)
+    assert list(plots._read_samples(folder, LABELS)) == ["DNR-B"]
+    zero = {"PRM": {name: np.zeros(9, np.float32) for name in empty}}
+    assert plots.reliability(zero).axes[0].get_xlim() == (0, 1)
+
+
+def test_a_kill_while_a_plot_is_written_leaves_the_old_one(folder, monkeypatch):
+    figures = plots.draw(folder, LABELS)
+    (path, *_) = plots.save(folder, figures)
+    whole = path.read_bytes()
+
+    def die(figure, file, **_):
+        file.write(whole[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plots.Figure, "savefig", die)
+    with pytest.raises(KeyboardInterrupt):
+        plots.save(folder, figures)
+    assert path.read_bytes() == whole
+    assert {p.suffix for p in path.parent.iterdir()} == {".png"}
 
 
 def test_sample_without_positives(folder):
