@@ -131,14 +131,14 @@ def _trace(case: Case, sharding: Any, **sizes: Any) -> tuple[str, Any]:
     import jax.numpy as jnp
 
     from benchmarks import standard_case
-    from dnr_jax.training.epoch import make_epoch, schedule, stack_states
+    from dnr_jax.training.epoch import alternate, make_epoch, stack_states
     from dnr_jax.training.step import make_step
 
     work = standard_case.WORKS[case.work]
     game = standard_case.make_game(work, case.dtype, **sizes)
     plays, batch = game.divergence is not None, standard_case.make_batch(case.batch)
     epoch = make_epoch(make_step(game, standard_case.optimizer(), plays=plays), seeds="vmap")
-    turns = jnp.asarray(schedule(STEPS, generator_updates=int(plays), reranker_updates=1).turns)
+    turns = jnp.asarray(alternate(STEPS, generator_updates=int(plays), reranker_updates=1).turns)
     rows = jnp.zeros((case.seeds, len(turns), case.batch), jnp.int32)
     states = jax.eval_shape(
         lambda: stack_states([standard_case.fresh(game, batch, seed) for seed in range(case.seeds)])

@@ -27,12 +27,13 @@ import numpy as np
 from benchmarks import harness, standard_case
 from dnr_jax import rerankers
 from dnr_jax.data import loader
+from dnr_jax.objectives import ObjectiveSettings
 from dnr_jax.training import sharding
 from dnr_jax.training.epoch import (
     Epoch,
+    alternate,
     make_epoch,
     rows_of_epoch,
-    schedule,
     seed_axis,
     stack_states,
 )
@@ -64,7 +65,7 @@ def make_work(
     knobs = standard_case.PRM | sizes
     reranker = rerankers.build("prm", spec=sharding.rounded(spec, layout), **knobs)
     optimizer = standard_case.optimizer()
-    game = Game(reranker, None, None, None, lambda_m=0.0, lambda_adv=0.0, lambda_x=0.0)
+    game = Game(reranker, None, None, own_loss=None, objective=ObjectiveSettings())
     first = jax.tree.map(lambda a: jnp.asarray(a[:1]), example)
     draw = partial(
         init_state, reranker=reranker, generator=None, optimizer=optimizer, example=first
@@ -77,7 +78,7 @@ class Training:
     """Epoch after epoch of one seed; a call runs one and returns what must be waited for."""
 
     def __init__(self, work: Work, epoch: Epoch, data: Batch, count: int, batch_size: int):
-        self.plan = schedule(-(-count // batch_size), generator_updates=0, reranker_updates=1)
+        self.plan = alternate(-(-count // batch_size), generator_updates=0, reranker_updates=1)
         self._rows = partial(rows_of_epoch, count, batch_size, self.plan, seeds=[0])
         self._epoch, self._data, self._number = epoch, data, 0
         self._states = stack_states([sharding.build(work.layout, work.draw, jax.random.key(0))])
@@ -98,7 +99,7 @@ def resident(work: Work, data: Batch, batch_size: int) -> Training:
 
 def from_host(work: Work, data: Batch, batch_size: int, *, part: int) -> Training:
     count = len(data.scores)
-    plan = schedule(-(-count // batch_size), generator_updates=0, reranker_updates=1)
+    plan = alternate(-(-count // batch_size), generator_updates=0, reranker_updates=1)
     put = partial(sharding.put_batches, work.layout)
     epoch = make_epoch(work.step, seeds=seed_axis(), take=loader.pick)
     return Training(work, streamed(epoch, plan, batches=part, put=put), data, count, batch_size)

@@ -11,9 +11,10 @@ import optax
 
 from dnr_jax import divergences, noise, rerankers
 from dnr_jax.nn.precision import compute_in
+from dnr_jax.objectives import ObjectiveSettings
 from dnr_jax.training.optimizers import OptimizerSettings, two_player_optimizer
 from dnr_jax.training.step import Game, TrainState, init_state
-from dnr_jax.types import Batch, FeatureSpec, Request
+from dnr_jax.types import Batch, FeatureSpec, Request, Task
 
 USERS, ITEMS = 6040, 3500
 SPEC = FeatureSpec(
@@ -39,7 +40,6 @@ PRM: dict[str, Any] = {
 
 # Sizes of the smoke modes.
 TINY = {"width": 8, "layers": 1, "history_layers": 1, "heads": 2, "feed_forward": 8}
-ADAM = OptimizerSettings(1e-4, 1e-3, 5.0, 0.9, 0.98, 1e-6, 0.1, 10**6)
 
 
 class Work(NamedTuple):
@@ -61,29 +61,22 @@ def knobs_of(work: Work, **sizes: Any) -> dict[str, Any]:
 
 def make_game(work: Work, dtype: str, **sizes: Any) -> Game:
     """Build the players of `work` with the default weights of the losses."""
-    spec, beta = SPEC, {"alpha": 0.5, "beta": 0.5}
-    reranker = rerankers.build("prm", spec=spec, **knobs_of(work, **sizes))
-    generators = (
-        None,
-        noise.beta_noise(lambda_c=0.4, **beta),
-        noise.learned_direct(
-            spec=spec, base=noise.beta_draw(**beta), width=64, embedding_width=16, output="sigmoid"
-        ),
-    )
-    density = divergences.build("density", conditional=False, bandwidth=0.05)
+    reranker = rerankers.build("prm", spec=SPEC, **knobs_of(work, **sizes))
+    learned = noise.build_generator("learned_direct", Task(SPEC), noise.build_draw("beta"))
+    generators = (None, noise.build("beta"), learned)
+    density = divergences.build("density")
     return Game(
         reranker=compute_in(reranker, dtype),
         noise=generators[work.phase],
         divergence=density if work.phase == 2 else None,
-        loss=None,
-        lambda_m=0.5,
-        lambda_adv=1.0,
-        lambda_x=1.0,
+        own_loss=None,
+        objective=ObjectiveSettings(),
     )
 
 
 def optimizer() -> optax.GradientTransformationExtraArgs:
-    return two_player_optimizer(ADAM, ADAM)
+    adam = OptimizerSettings()
+    return two_player_optimizer(adam, adam, steps_per_epoch=10_000)
 
 
 def fresh(game: Game, batch: Batch, seed: int = 0) -> TrainState:

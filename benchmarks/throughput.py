@@ -28,7 +28,7 @@ from benchmarks import harness, standard_case
 from benchmarks.standard_case import WORKS, Work
 from dnr_jax import metrics, types
 from dnr_jax.training import phases
-from dnr_jax.training.epoch import make_epoch, schedule, seed_axis, stack_states
+from dnr_jax.training.epoch import alternate, make_epoch, seed_axis, stack_states
 from dnr_jax.training.parts import part_size
 from dnr_jax.training.step import Game, Step, TrainState, make_step
 from dnr_jax.types import Batch
@@ -107,7 +107,7 @@ def make_program(
     game: Game, work: Work, batch: Batch, seeds: list[int], steps: int, how: str
 ) -> tuple[Any, ...]:
     """Return an epoch program of `steps` steps on one batch, and its arguments, states first."""
-    plan = schedule(steps, generator_updates=int(work.phase == 2), reranker_updates=1)
+    plan = alternate(steps, generator_updates=int(work.phase == 2), reranker_updates=1)
     size = len(batch.scores)
     epoch = make_epoch(_step(game, size), seeds=how)
     rows = jnp.broadcast_to(jnp.arange(size), (len(seeds), len(plan.turns), size))
@@ -173,14 +173,14 @@ def epoch_table(options: argparse.Namespace) -> list[Row]:
 def _loop(game: Game, data: Batch, size: int, validate: phases.Validate) -> Call:
     """Make a call that goes on by an epoch in the loop that trains every row, `phases.fit`."""
     plays = int(game.divergence is not None)
-    turns = schedule(len(data.scores) // size, generator_updates=plays, reranker_updates=1)
+    turns = alternate(len(data.scores) // size, generator_updates=plays, reranker_updates=1)
     phase = phases.Phase(make_epoch(_step(game, size), seeds=seed_axis()), turns)
     progress = phases.start(stack_states([standard_case.fresh(game, data)]), 1)
     held = jax.device_put(data)
 
     def call() -> phases.Progress:
         nonlocal progress
-        plan = phases.Plan((phase, None), 0, int(progress.epoch) + 1, 0, size, [0])
+        plan = phases.StagePlan((phase, None), 0, int(progress.epoch) + 1, 0, size, [0])
         progress = phases.fit(progress, held, plan, validate, lambda progress, record: None)
         return progress
 

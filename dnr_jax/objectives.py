@@ -13,38 +13,78 @@ For one request, with p the joint law of scores x and feedback z, and p_phi(x | 
       L_x      =  KL(p_phi || p_x)
       delta_x  = -KL(p_phi || p_{x|z}) <= 0
 
-q_theta is a product of Bernoulli laws over the candidates. The losses here are means over judged
-candidates, so that a list's log-likelihood is -N times its mean.
+q_theta is a product of Bernoulli laws over the candidates under the loss "bce", and the law of one
+pick among them, softmax(s), under "attention_rank"; `LOSSES` holds -log q_theta of both. The losses
+are means, over judged candidates or over requests with a positive: under "bce" a list's
+log-likelihood is -N times its mean.
 """
 
 from __future__ import annotations
 
-from dnr_jax.nn.losses import bce
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from dnr_jax.nn import losses
+from dnr_jax.settings import Settings, knob
 from dnr_jax.types import Array, Batch, Divergence
 
 Terms = dict[str, Array]
 
 
-def direct_loss(logits: Array, labels: Array, weights: Array) -> Array:
+class Entry(NamedTuple):
+    """A loss -log q_theta(z | x), as a mean over a batch.
+
+    Attributes:
+      mean: `(logits, labels, weights)`, all `float32 [B, N]`, to a float32 scalar.
+      mass: `(labels, weights)` to the float32 scalar that the mean was divided by. The mean over a
+        batch is the sum of the means of its parts, each times its share of the mass.
+    """
+
+    mean: Callable[[Array, Array, Array], Array]
+    mass: Callable[[Array, Array], Array]
+
+
+LOSSES: dict[str, Entry] = {
+    "bce": Entry(losses.bce, losses.bce_mass),
+    "attention_rank": Entry(losses.attrank, losses.attrank_mass),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSettings(Settings):
+    """Settings of both players' losses."""
+
+    loss: str = knob("bce", "-log q_theta: bce | attention_rank (list-wise)", one_of=LOSSES)
+    lambda_m: float = knob(
+        0.5, "weight of L_z, the denoising loss; 0 = L_direct alone", at_least=0, at_most=1e3
+    )
+    lambda_adv: float = knob(1.0, "weight of L_adv, the adversarial loss", at_least=0, at_most=1e3)
+    lambda_x: float = knob(
+        1.0, "weight of L_x, the distribution regulariser", at_least=0, at_most=1e3
+    )
+
+
+def direct_loss(logits: Array, labels: Array, weights: Array, *, loss: str) -> Array:
     """Compute L_direct = -E[log q_theta(z | x)] from the logits of the observed scores x.
 
     Training pairs each z with its own x, where the identity above takes x from the marginal p_x.
     """
-    return bce(logits, labels, weights)
+    return LOSSES[loss].mean(logits, labels, weights)
 
 
-def denoising_loss(noisy_logits: Array, labels: Array, weights: Array) -> Array:
+def denoising_loss(noisy_logits: Array, labels: Array, weights: Array, *, loss: str) -> Array:
     """Compute L_z = -E[log q_theta(z | x')] (Eq. 5) from the logits of generated scores x'."""
-    return bce(noisy_logits, labels, weights)
+    return LOSSES[loss].mean(noisy_logits, labels, weights)
 
 
-def adversarial_loss(noisy_logits: Array, labels: Array, weights: Array) -> Array:
+def adversarial_loss(noisy_logits: Array, labels: Array, weights: Array, *, loss: str) -> Array:
     """Compute L_adv = E[log q_theta(z | x')] (Eq. 5), up to its term in p(z | x').
 
     That term does depend on phi through x', but p(z | x) is unknown; the paper treats it as
     constant, and so it is left out of the value and of the gradient.
     """
-    return -bce(noisy_logits, labels, weights)
+    return -LOSSES[loss].mean(noisy_logits, labels, weights)
 
 
 def regulariser_loss(divergence: Divergence, generated: Array, batch: Batch) -> Array:
@@ -56,7 +96,12 @@ def regulariser_loss(divergence: Divergence, generated: Array, batch: Batch) -> 
 
 
 def reranker_loss(
-    logits: Array, noisy_logits: Array, labels: Array, weights: Array, *, lambda_m: float
+    logits: Array,
+    noisy_logits: Array,
+    labels: Array,
+    weights: Array,
+    *,
+    settings: ObjectiveSettings,
 ) -> tuple[Array, Terms]:
     """Compute L_theta = L_direct + lambda_m L_z; the generator is held fixed by the caller.
 
@@ -64,10 +109,10 @@ def reranker_loss(
       The loss, and its terms `direct` and `denoise` before their factors.
     """
     terms = {
-        "direct": direct_loss(logits, labels, weights),
-        "denoise": denoising_loss(noisy_logits, labels, weights),
+        "direct": direct_loss(logits, labels, weights, loss=settings.loss),
+        "denoise": denoising_loss(noisy_logits, labels, weights, loss=settings.loss),
     }
-    return terms["direct"] + lambda_m * terms["denoise"], terms
+    return terms["direct"] + settings.lambda_m * terms["denoise"], terms
 
 
 def generator_loss(
@@ -76,24 +121,27 @@ def generator_loss(
     weights: Array,
     regulariser: Array,
     *,
-    lambda_adv: float,
-    lambda_x: float,
+    settings: ObjectiveSettings,
 ) -> tuple[Array, Terms]:
-    """Compute L_phi = lambda_adv L_adv + lambda_x L_x; the reranker is held fixed by the caller.
+    """Compute L_phi of a batch; the reranker is held fixed by the caller.
 
     Args:
       noisy_logits: logits of generated scores x', `float32 [B, N]`.
       labels: z, `float32 [B, N]`.
       weights: `float32 [B, N]`.
       regulariser: L_x, the scalar of `regulariser_loss`.
-      lambda_adv: factor of L_adv; 1 in the paper, 0 in its ablation.
-      lambda_x: factor of L_x; 0 in the paper's ablation.
+      settings: the loss and its weights.
 
     Returns:
       The loss, and its terms `adversarial` and `regulariser` before their factors.
     """
     terms = {
-        "adversarial": adversarial_loss(noisy_logits, labels, weights),
+        "adversarial": adversarial_loss(noisy_logits, labels, weights, loss=settings.loss),
         "regulariser": regulariser,
     }
-    return lambda_adv * terms["adversarial"] + lambda_x * terms["regulariser"], terms
+    return generator_sum(**terms, settings=settings), terms
+
+
+def generator_sum(adversarial: Array, regulariser: Array, *, settings: ObjectiveSettings) -> Array:
+    """Compute L_phi = lambda_adv L_adv + lambda_x L_x, of both losses or of both gradients."""
+    return settings.lambda_adv * adversarial + settings.lambda_x * regulariser

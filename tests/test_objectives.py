@@ -1,6 +1,7 @@
 """The losses, and both decompositions of -log p(z) on a world small enough to enumerate."""
 
 import itertools
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -14,6 +15,7 @@ from scipy import special
 
 from dnr_jax import divergences, objectives
 from dnr_jax.nn import losses
+from dnr_jax.objectives import LOSSES, ObjectiveSettings
 
 N = 3  # candidates
 LEVELS = (0.1, 0.5, 0.8)  # score levels
@@ -54,7 +56,8 @@ def expected_bce(loss, world, law, z):
     with jax.enable_x64(True):
         weights = np.broadcast_to(law[:, None], X.shape)
         labels = np.broadcast_to(z, X.shape)
-        return N * float(loss(jnp.asarray(world.logits), jnp.asarray(labels), jnp.asarray(weights)))
+        arrays = (jnp.asarray(world.logits), jnp.asarray(labels), jnp.asarray(weights))
+        return N * float(loss(*arrays, loss="bce"))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -120,16 +123,15 @@ def test_sampled_losses_converge_to_the_enumerated_expectation():
     x = np.minimum((world.p_phi.cumsum(1)[i] < uniform).sum(1), len(X) - 1)
     logits, labels = (jnp.asarray(a, jnp.float32) for a in (world.logits[x], Z[i]))
     ones = jnp.ones_like(labels)
-    total, terms = objectives.reranker_loss(logits, logits, labels, ones, lambda_m=0.5)
+    settings = ObjectiveSettings(lambda_m=0.5)
+    total, terms = objectives.reranker_loss(logits, logits, labels, ones, settings=settings)
     each = np.array([[-list_log_likelihood(s, z) / N for s in world.logits] for z in Z])
     law = world.p_z[:, None] * world.p_phi
     mean = (law * each).sum()
     error = np.sqrt((law * (each - mean) ** 2).sum() / draws)
     assert abs(float(terms["denoise"]) - mean) < 4 * error
     np.testing.assert_allclose(total, 1.5 * terms["denoise"], rtol=1e-6)
-    _, against = objectives.generator_loss(
-        logits, labels, ones, jnp.float32(0), lambda_adv=1.0, lambda_x=1.0
-    )
+    _, against = objectives.generator_loss(logits, labels, ones, jnp.float32(0), settings=settings)
     assert float(against["adversarial"]) == -float(terms["denoise"])
 
 
@@ -171,14 +173,94 @@ def test_totals_are_the_weighted_terms():
     random = np.random.default_rng(0)
     x, x_noisy = (jnp.asarray(random.normal(size=(2, 4)), jnp.float32) for _ in range(2))
     z, w = jnp.float32([[1, 0, 0, 1], [0, 0, 1, 0]]), jnp.ones((2, 4))
-    total, terms = objectives.reranker_loss(x, x_noisy, z, w, lambda_m=0.3)
+    settings = ObjectiveSettings(lambda_m=0.3, lambda_adv=0.5, lambda_x=2.0)
+    total, terms = objectives.reranker_loss(x, x_noisy, z, w, settings=settings)
     assert set(terms) == {"direct", "denoise"}
     np.testing.assert_allclose(total, terms["direct"] + 0.3 * terms["denoise"], rtol=1e-6)
-    total, terms = objectives.generator_loss(
-        x_noisy, z, w, jnp.float32(0.7), lambda_adv=0.5, lambda_x=2.0
-    )
+    total, terms = objectives.generator_loss(x_noisy, z, w, jnp.float32(0.7), settings=settings)
     assert set(terms) == {"adversarial", "regulariser"}
     np.testing.assert_allclose(total, -0.5 * losses.bce(x_noisy, z, w) + 1.4, rtol=1e-6)
+
+
+def numpy_attention_rank(s, z, w):
+    """AttRank by loops, in float64: value, and gradient by hand."""
+    value, slope, counted = 0.0, np.zeros(s.shape), 0
+    for b, judged in enumerate(w > 0):
+        gains = np.where(z[b] > 0, np.exp(z[b]), 0.0) * w[b]
+        if not judged.any() or gains.sum() == 0:
+            continue
+        target = gains / gains.sum()
+        p = special.softmax(s[b, judged].astype(np.float64))
+        value -= (target[judged] * np.log(p)).sum()
+        slope[b, judged] = p - target[judged]
+        counted += 1
+    return value / max(counted, 1), slope / max(counted, 1)
+
+
+def list_wise_cases():
+    """Logits, labels, weights: padding, no positive, graded labels, unequal weights, nothing."""
+    random = np.random.default_rng(2)
+    s = random.normal(size=(5, 6)).astype(np.float32) * 2
+    z = (random.random((5, 6)) < 0.4).astype(np.float32)
+    w = (random.random((5, 6)) < 0.8).astype(np.float32)
+    z[0], w[1] = 0, 0
+    yield s, z * (w > 0), w
+    yield s, z * (w > 0) * 0.5, w * np.arange(1, 7, dtype=np.float32)
+    yield s, np.zeros_like(z), w
+
+
+@pytest.mark.parametrize("case", range(3))
+def test_list_wise_losses_of_both_players_equal_a_slow_reference(case):
+    s, z, w = list(list_wise_cases())[case]
+    expected, slope = numpy_attention_rank(s, z, w)
+    for term, sign in (
+        (objectives.direct_loss, 1),
+        (objectives.denoising_loss, 1),
+        (objectives.adversarial_loss, -1),
+    ):
+        given = quick_jit(jax.value_and_grad(partial(term, loss="attention_rank")))
+        value, found = given(np.where(w > 0, s, np.nan), z, w)
+        np.testing.assert_allclose(value, sign * expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(found, sign * slope, rtol=1e-4, atol=1e-6)
+
+
+def test_list_wise_weights_are_those_of_the_settings():
+    s, z, w = next(list_wise_cases())
+    settings = ObjectiveSettings(loss="attention_rank", lambda_m=0.3, lambda_adv=0.5, lambda_x=2.0)
+    direct, denoise = (numpy_attention_rank(a, z, w)[0] for a in (s, 2 * s))
+    total, terms = objectives.reranker_loss(s, 2 * s, z, w, settings=settings)
+    np.testing.assert_allclose(total, direct + 0.3 * denoise, rtol=1e-5)
+    np.testing.assert_allclose([terms["direct"], terms["denoise"]], [direct, denoise], rtol=1e-5)
+    total, terms = objectives.generator_loss(2 * s, z, w, jnp.float32(0.7), settings=settings)
+    np.testing.assert_allclose(total, -0.5 * denoise + 1.4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("case", range(3))
+def test_means_of_parts_add_up_by_their_share_of_the_mass(loss, case):
+    s, z, w = list(list_wise_cases())[case]
+    mean, mass = LOSSES[loss]
+    parts = [(s[:2], z[:2], w[:2]), (s[2:], z[2:], w[2:])]
+    masses = np.array([mass(*part[1:]) for part in parts])
+    np.testing.assert_allclose(masses.sum(), mass(z, w), rtol=1e-6)
+    shares = masses / max(masses.sum(), 1e-9)
+    means = [mean(*part) for part in parts]
+    np.testing.assert_allclose(np.dot(shares, means), mean(s, z, w), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "match"),
+    [
+        ({"loss": "hinge"}, "loss is 'hinge': it must be one of bce, attention_rank"),
+        ({"lambda_m": -0.1}, "lambda_m is -0.1: it must be 0 or more"),
+        ({"lambda_adv": np.nan}, "lambda_adv is nan"),
+        ({"lambda_x": np.inf}, "lambda_x is inf"),
+        ({"lambda_x": 1e4}, "lambda_x is 10000.0: it must be 0 or more and at most 1000"),
+    ],
+)
+def test_settings_out_of_range_are_named(knobs, match):
+    with pytest.raises(ValueError, match=match):
+        ObjectiveSettings(**knobs)
 
 
 def test_regulariser_counts_judged_candidates_only():

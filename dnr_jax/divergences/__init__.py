@@ -2,55 +2,55 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from dnr_jax.divergences import pooling
-from dnr_jax.divergences.density import density_exact_kl, density_kl, density_pallas_kl
-from dnr_jax.divergences.histogram import histogram_kl
+from dnr_jax.divergences.density import (
+    DensitySettings,
+    ExactDensitySettings,
+    density_exact_kl,
+    density_kl,
+    density_pallas_kl,
+)
+from dnr_jax.divergences.histogram import HistogramSettings, histogram_kl
 from dnr_jax.divergences.moments import beta_kl, gaussian_kl
-from dnr_jax.divergences.samples import energy_distance, gaussian_mmd
+from dnr_jax.divergences.pooling import DivergenceSettings
+from dnr_jax.divergences.samples import MMDSettings, energy_distance, gaussian_mmd
+from dnr_jax.settings import find, read
 from dnr_jax.types import Divergence
 
-DIVERGENCES: dict[str, Callable[..., pooling.Flat]] = {
-    "density": density_kl,
-    "density_exact": density_exact_kl,
-    "density_pallas": density_pallas_kl,
-    "histogram": histogram_kl,
-    "gaussian": gaussian_kl,
-    "beta": beta_kl,
-    "energy": energy_distance,
-    "mmd": gaussian_mmd,
+__all__ = ["DIVERGENCES", "DivergenceSettings", "Entry", "build"]
+
+
+class Entry(NamedTuple):
+    """A divergence: its knobs, and the distance `(settings) -> Flat` between two samples."""
+
+    settings: type[Any]
+    distance: Callable[[Any], pooling.Flat]
+
+    def build(self, settings: Any) -> Divergence:
+        """Make the divergence between the scores of requests."""
+        return pooling.pool(self.distance(settings), settings)
+
+
+DIVERGENCES: dict[str, Entry] = {
+    "density": Entry(DensitySettings, density_kl),
+    "density_exact": Entry(ExactDensitySettings, density_exact_kl),
+    "density_pallas": Entry(ExactDensitySettings, density_pallas_kl),
+    "histogram": Entry(HistogramSettings, histogram_kl),
+    "gaussian": Entry(DivergenceSettings, gaussian_kl),
+    "beta": Entry(DivergenceSettings, beta_kl),
+    "energy": Entry(DivergenceSettings, energy_distance),
+    "mmd": Entry(MMDSettings, gaussian_mmd),
 }
 
 
-def keywords(name: str) -> tuple[str, ...]:
-    """Name the options, all required, of divergence `name`, `conditional` apart.
+def build(name: str, **knobs: Any) -> Divergence:
+    """Make divergence `name` of `DIVERGENCES`; a knob that is left out has its default.
 
     Raises:
-      ValueError: `name` is not in `DIVERGENCES`.
+      ValueError: `name` or a knob is unknown, or a value is out of range.
     """
-    if name not in DIVERGENCES:
-        raise ValueError(f"unknown divergence {name!r}: known are {sorted(DIVERGENCES)}")
-    return tuple(inspect.signature(DIVERGENCES[name]).parameters)
-
-
-def build(name: str, *, conditional: bool, **options: Any) -> Divergence:
-    """Make divergence `name` of `DIVERGENCES`.
-
-    Args:
-      name: key of the table.
-      conditional: compare positives and negatives apart (`pooling.conditional`).
-      **options: exactly the keywords of the divergence.
-
-    Raises:
-      ValueError: `name` is unknown, or `options` are not exactly the divergence's keywords.
-    """
-    known = keywords(name)
-    if set(options) != set(known):
-        raise ValueError(
-            f"divergence {name!r} takes conditional and {list(known)}, not {sorted(options)}"
-        )
-    distance = DIVERGENCES[name](**options)
-    return pooling.conditional(distance) if conditional else pooling.pooled(distance)
+    entry = find("divergence", name, DIVERGENCES)
+    return entry.build(read(entry.settings, knobs, name))

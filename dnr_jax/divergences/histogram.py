@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
 
 from dnr_jax.divergences.kernels import linear_bins
-from dnr_jax.divergences.pooling import Flat
+from dnr_jax.divergences.pooling import DivergenceSettings, Flat
+from dnr_jax.settings import knob
 from dnr_jax.types import Array
 
 
-def histogram_kl(*, bins: int, smoothing: float) -> Flat:
-    """Make sum_k p_k log(p_k / q_k) over triangular bins, differentiable in the scores.
+@dataclass(frozen=True, kw_only=True)
+class HistogramSettings(DivergenceSettings):
+    """Settings of the KL of soft histograms."""
 
-    Args:
-      bins: number of bins on [0, 1], 2 or more.
-      smoothing: share of the uniform law mixed into both histograms, in (0, 1); it bounds the KL
-        by log(bins / smoothing).
+    bins: int = knob(64, "how many, on [0, 1]", at_least=2, at_most=65536)
+    # It bounds the KL by log(bins / smoothing).
+    smoothing: float = knob(
+        1e-3, "share of the uniform law in both histograms", at_least=1e-9, below=1
+    )
 
-    Raises:
-      ValueError: an argument is out of range.
-    """
-    if bins < 2 or not 0 < smoothing < 1:
-        raise ValueError(
-            f"histogram of {bins} bins with smoothing {smoothing}: "
-            "needs 2 bins or more and a smoothing in (0, 1)"
-        )
+
+def histogram_kl(settings: HistogramSettings) -> Flat:
+    """Make sum_k p_k log(p_k / q_k) over triangular bins, differentiable in the scores."""
+    bins, smoothing = settings.bins, settings.smoothing
 
     def histogram(values: Array, weights: Array) -> Array:
         return (1 - smoothing) * linear_bins(values, weights, nodes=bins) + smoothing / bins

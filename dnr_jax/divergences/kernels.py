@@ -13,12 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dnr_jax.settings import find
 from dnr_jax.types import Array
 
 GRID = 4096  # nodes of the grid for the bulk
 TAIL_GRID = 512  # nodes of the grid on which far tails are summed in logarithms
 # Kernel sums (of 1 at most) below this are lost in the rounding of a float32 FFT.
 FFT_FLOOR = 1e-4
+# Two steps of the grid: a narrower kernel would fall between its nodes.
+LEAST_BINNED_BANDWIDTH = 2.0 / (GRID - 1)
+LEAST_BANDWIDTH = 1e-4  # narrower ones leave exponents of far tails too few digits in float32
 BLOCK = 128  # rows of the exact sum that are held at once
 LOG_ZERO = -1e30  # finite, as -inf - -inf is NaN in gradients
 
@@ -46,24 +50,17 @@ def log_density(
       points: a, `float32 [n]` in [0, 1].
       samples: b, `float32 [m]` in [0, 1].
       weights: w, `float32 [m]` >= 0 with sum 1.
-      bandwidth: h, standard deviation of the kernel, above 0.
+      bandwidth: h, standard deviation of the kernel, at least `LEAST_BANDWIDTH`, and above
+        `LEAST_BINNED_BANDWIDTH` for "binned".
       method: key of `LOG_DENSITIES`.
 
     Raises:
-      ValueError: `method` is unknown, or `bandwidth` does not suit it.
+      ValueError: `method` is unknown.
     """
-    if method not in LOG_DENSITIES:
-        raise ValueError(f"unknown density method {method!r}: known are {sorted(LOG_DENSITIES)}")
-    check_bandwidth(bandwidth, method)
-    sums = LOG_DENSITIES[method](points, samples, weights, bandwidth=bandwidth)
+    sums = find("density method", method, LOG_DENSITIES)(
+        points, samples, weights, bandwidth=bandwidth
+    )
     return sums - math.log(bandwidth * math.sqrt(2 * math.pi))
-
-
-def check_bandwidth(bandwidth: float, method: str) -> None:
-    """Raise `ValueError` unless `bandwidth` is above 0, and two grid steps if `method` bins."""
-    low = 2.0 / (GRID - 1) if method == "binned" else 0.0
-    if not low < bandwidth < math.inf:
-        raise ValueError(f"bandwidth is {bandwidth}: method {method!r} needs more than {low:.2g}")
 
 
 def safe_log(values: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax.scipy.special import betaln, digamma
 
-from dnr_jax.divergences.pooling import Flat
+from dnr_jax.divergences.pooling import DivergenceSettings, Flat
 from dnr_jax.types import Array
 
 VARIANCE_FLOOR = 1e-4  # added to every variance: a constant sample is a narrow law, not a point
@@ -17,8 +17,9 @@ def _moments(values: Array, weights: Array) -> tuple[Array, Array]:
     return mean, jnp.sum(weights * (values - mean) ** 2)
 
 
-def gaussian_kl() -> Flat:
+def gaussian_kl(settings: DivergenceSettings) -> Flat:
     """Make KL(N(m1, v1) || N(m2, v2)) = [log(v2 / v1) + (v1 + (m1 - m2)^2) / v2 - 1] / 2."""
+    del settings
 
     def distance(
         generated: Array, generated_weights: Array, observed: Array, observed_weights: Array
@@ -42,12 +43,13 @@ def _match_beta(values: Array, weights: Array) -> tuple[Array, Array]:
     return mean * concentration, (1 - mean) * concentration
 
 
-def beta_kl() -> Flat:
+def beta_kl(settings: DivergenceSettings) -> Flat:
     """Make the KL of two Beta laws, with psi the digamma function.
 
     KL = log B(a2, b2) - log B(a1, b1) + (a1 - a2) psi(a1) + (b1 - b2) psi(b1)
        + (a2 - a1 + b2 - b1) psi(a1 + b1).
     """
+    del settings
 
     def distance(
         generated: Array, generated_weights: Array, observed: Array, observed_weights: Array

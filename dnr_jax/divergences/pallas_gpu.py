@@ -8,6 +8,7 @@ multiples of `ROWS` and column counts that are multiples of `UNROLL`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,10 +53,10 @@ def _own_rows() -> slice | pl.Slice:
     return pl.ds(jax.lax.axis_index("tile") * ROWS, ROWS)
 
 
-def _log_sum_rows(x_ref, y_ref, v_ref, out_ref) -> None:
+def _log_sum_rows(x_ref: Any, y_ref: Any, v_ref: Any, out_ref: Any) -> None:
     x = x_ref[_own_rows()]
 
-    def step(j, carry):
+    def step(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         top, total = carry
         columns = [j * UNROLL + k for k in range(UNROLL)]
         exponents = [v_ref[k] - (x - y_ref[k]) ** 2 for k in columns]
@@ -72,10 +73,12 @@ def _log_sum_rows(x_ref, y_ref, v_ref, out_ref) -> None:
     out_ref[_own_rows()] = top + jnp.log(total)
 
 
-def _pull_rows(x_ref, u_ref, y_ref, v_ref, w_ref, mass_ref, pull_ref) -> None:
+def _pull_rows(
+    x_ref: Any, u_ref: Any, y_ref: Any, v_ref: Any, w_ref: Any, mass_ref: Any, pull_ref: Any
+) -> None:
     x, u = x_ref[_own_rows()], u_ref[_own_rows()]
 
-    def step(j, carry):
+    def step(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         mass, pull = carry
         for k in range(UNROLL):
             column = j * UNROLL + k

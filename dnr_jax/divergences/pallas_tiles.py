@@ -9,6 +9,7 @@ multiples of `ROWS` and column counts that are multiples of `COLUMNS`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,10 +58,10 @@ def _over_rows(
     return [result[:, 0] for result in results]
 
 
-def _log_sum_tile(x_ref, y_ref, v_ref, out_ref) -> None:
+def _log_sum_tile(x_ref: Any, y_ref: Any, v_ref: Any, out_ref: Any) -> None:
     x = x_ref[...]
 
-    def step(j, carry):
+    def step(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         top, total = carry
         exponents = v_ref[pl.ds(j, 1), :] - (x - y_ref[pl.ds(j, 1), :]) ** 2
         higher = jnp.maximum(top, exponents.max(1, keepdims=True))
@@ -72,10 +73,12 @@ def _log_sum_tile(x_ref, y_ref, v_ref, out_ref) -> None:
     out_ref[...] = top + jnp.log(total)
 
 
-def _pull_tile(x_ref, u_ref, y_ref, v_ref, w_ref, mass_ref, pull_ref) -> None:
+def _pull_tile(
+    x_ref: Any, u_ref: Any, y_ref: Any, v_ref: Any, w_ref: Any, mass_ref: Any, pull_ref: Any
+) -> None:
     x, u = x_ref[...], u_ref[...]
 
-    def step(j, carry):
+    def step(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         mass, pull = carry
         gap = x - y_ref[pl.ds(j, 1), :]
         e = w_ref[pl.ds(j, 1), :] * jnp.exp(u + v_ref[pl.ds(j, 1), :] - gap**2)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import chex
 import jax
 import jax.numpy as jnp
 
+from dnr_jax.settings import Settings, knob
 from dnr_jax.types import Array, Divergence
+
+
+@dataclass(frozen=True, kw_only=True)
+class DivergenceSettings(Settings):
+    """Base of the settings of every divergence."""
+
+    conditional: bool = knob(False, "compare positives and negatives apart")
 
 
 class Flat(Protocol):
@@ -26,6 +35,11 @@ class Flat(Protocol):
         observed: Array,
         observed_weights: Array,
     ) -> Array: ...
+
+
+def pool(distance: Flat, settings: DivergenceSettings) -> Divergence:
+    """Compare all candidates at once, or each label by itself."""
+    return conditional(distance) if settings.conditional else pooled(distance)
 
 
 def pooled(distance: Flat) -> Divergence:

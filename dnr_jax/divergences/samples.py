@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
 
-from dnr_jax.divergences.kernels import GRID, check_bandwidth, fft_smooth, linear_bins
-from dnr_jax.divergences.pooling import Flat
+from dnr_jax.divergences.kernels import GRID, LEAST_BINNED_BANDWIDTH, fft_smooth, linear_bins
+from dnr_jax.divergences.pooling import DivergenceSettings, Flat
+from dnr_jax.settings import knob
 from dnr_jax.types import Array
 
 
-def energy_distance() -> Flat:
+@dataclass(frozen=True, kw_only=True)
+class MMDSettings(DivergenceSettings):
+    """Settings of the maximum mean discrepancy."""
+
+    bandwidth: float = knob(
+        0.05, "of the Gaussian kernel, on [0, 1]", above=LEAST_BINNED_BANDWIDTH, at_most=1
+    )
+
+
+def energy_distance(settings: DivergenceSettings) -> Flat:
     """Make 2 E|X - Y| - E|X - X'| - E|Y - Y'| = 2 int (F - G)^2 (Székely and Rizzo 2013).
 
     Computed from the two distribution functions by sorting, in O((n + m) log(n + m)).
     """
+    del settings
 
     def distance(
         generated: Array, generated_weights: Array, observed: Array, observed_weights: Array
@@ -27,19 +40,13 @@ def energy_distance() -> Flat:
     return distance
 
 
-def gaussian_mmd(*, bandwidth: float) -> Flat:
+def gaussian_mmd(settings: MMDSettings) -> Flat:
     """Make the squared MMD with a Gaussian kernel of height 1 (Gretton et al. 2012), binned.
 
     MMD^2 = E k(X, X') + E k(Y, Y') - 2 E k(X, Y) = d^T K d with d the difference of the two
     linearly binned samples; pairs of a sample with itself are included, so it is never below 0.
-
-    Args:
-      bandwidth: of the kernel, more than two steps of the grid (5e-4).
-
-    Raises:
-      ValueError: `bandwidth` is too small.
     """
-    check_bandwidth(bandwidth, "binned")
+    bandwidth = settings.bandwidth
 
     def distance(
         generated: Array, generated_weights: Array, observed: Array, observed_weights: Array

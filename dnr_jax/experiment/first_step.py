@@ -9,7 +9,7 @@ from typing import Any
 from dnr_jax.experiment.rows import Row
 from dnr_jax.io.compiled import Count
 from dnr_jax.io.run_folder import RunFolder
-from dnr_jax.training.phases import Phase, Plan
+from dnr_jax.training.phases import Phase, StagePlan
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class FirstStep:
         self.row, self.run, self.count, self.began = row, run, count, began
         self._told = False
 
-    def noted(self, plan: Plan) -> Plan:
+    def noted(self, plan: StagePlan) -> StagePlan:
         """Return `plan` with its epoch programs watched.
 
         The call of such a program returns when it is compiled and has begun to run on the device.

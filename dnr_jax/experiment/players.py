@@ -10,21 +10,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 
-from dnr_jax import divergences, noise, rerankers
+from dnr_jax import rerankers
 from dnr_jax.data.store import Prepared
+from dnr_jax.divergences import DIVERGENCES
+from dnr_jax.experiment.flat import pick
 from dnr_jax.experiment.rows import Row
 from dnr_jax.nn.precision import compute_in
-from dnr_jax.noise.beta import fit_beta
-from dnr_jax.noise.resampled import score_pools
+from dnr_jax.noise import GENERATORS, NOISES, Observed
+from dnr_jax.objectives import ObjectiveSettings
 from dnr_jax.training import sharding
 from dnr_jax.training.optimizers import OptimizerSettings, two_player_optimizer
-from dnr_jax.training.sharding import Layout, Score
-from dnr_jax.types import Divergence, Noise, Reranker, Stage, apply, rank
+from dnr_jax.training.sharding import Layout, Scorer
+from dnr_jax.types import Divergence, Noise, Reranker, Stage, Task, apply, rank
 
 NO_NOISE = "none"
 TRIVIAL = ("random", "popularity", "retriever", "reversed", "mmr")
-# Observed scores kept of each label for resampling: enough for quantiles to 0.002.
-POOL_LIMIT = 65536
 # How a model is trained as a scorer: by the losses of DNR, or by L_direct alone without noise.
 PLAIN = (Stage("train", None),)
 
@@ -33,8 +33,8 @@ class Model(NamedTuple):
     """A reranker and its two scorers: by logits, and in the order as deployed."""
 
     reranker: Reranker
-    apply: Score
-    rank: Score
+    apply: Scorer
+    rank: Scorer
 
 
 class Players(NamedTuple):
@@ -49,17 +49,19 @@ class Players(NamedTuple):
       heuristic: noise of phase 1; None for rows without denoising.
       generator: noise of phase 2; None for rows that never learn one.
       divergence: the estimator of L_x.
+      objective: the losses and their weights.
       optimizer: makes both players' optimisers of the keyword `groups`.
       layout: the devices that they train and score on.
     """
 
     reranker: Reranker
-    score: Score
+    score: Scorer
     arranges: bool
     stages: tuple[Stage, ...]
     heuristic: Noise | None
     generator: Noise | None
     divergence: Divergence
+    objective: ObjectiveSettings
     optimizer: Callable[..., optax.GradientTransformationExtraArgs]
     layout: Layout
 
@@ -86,9 +88,7 @@ def build_all(rows: list[Row], prepared: Prepared) -> list[Players]:
 def _players(
     config: Mapping[str, Any], prepared: Prepared, model: Model, layout: Layout
 ) -> Players:
-    knobs = dict(config["divergence"])
-    name, conditional = knobs.pop("name"), knobs.pop("conditional")
-    options = {key: knobs[key] for key in divergences.keywords(name)}
+    distance = DIVERGENCES[config["divergence"]["name"]]
     batches = -(-len(prepared.splits["train"].request_id) // config["train"]["batch_size"])
     heuristic, generator = _noises(config, prepared)
     # DNR and the equal-loss comparison train and rank by the logits: there a model is a scorer.
@@ -105,10 +105,15 @@ def _players(
         stages,
         heuristic,
         generator,
-        divergences.build(name, conditional=conditional, **options),
+        distance.build(pick(distance.settings, "divergence", config["divergence"])),
+        pick(ObjectiveSettings, "objective", config["objective"]),
         partial(
             two_player_optimizer,
-            *(_optimizer(config, p, batches) for p in ("reranker", "generator")),
+            *(
+                pick(OptimizerSettings, f"optim.{player}", config["optim"][player])
+                for player in ("reranker", "generator")
+            ),
+            steps_per_epoch=batches,
         ),
         layout,
     )
@@ -146,32 +151,15 @@ def _noises(config: Mapping[str, Any], prepared: Prepared) -> tuple[Noise | None
     name = config["noise"]["name"]
     if name == NO_NOISE:
         return None, None
-    knobs = dict(config["noise"]) | _fitted(config, prepared)
-
-    def chosen(table: Mapping[str, Callable[..., Any]], key: str, known: dict) -> dict[str, Any]:
-        return {word: known[word] for word in noise.keywords(table, key)}
-
-    heuristic = noise.build(name, **chosen(noise.NOISES, name, knobs))
+    entry = NOISES[name]
+    settings = pick(entry.settings, "noise", config["noise"])
+    batch = prepared.splits["train"].batch
+    observed = Observed(*(np.asarray(a) for a in (batch.scores, batch.labels, batch.weights)))
+    fitted = entry.fit and entry.fit(settings, observed, config["seed"])
+    heuristic = entry.build(settings, fitted)
     learned = config["generator"]["name"]
     if learned == NO_NOISE:
         return heuristic, None
-    base = noise.build_draw(name, **chosen(noise.DRAWS, name, knobs))
-    knobs |= config["generator"] | {"spec": prepared.spec, "base": base}
-    return heuristic, noise.build(learned, **chosen(noise.NOISES, learned, knobs))
-
-
-def _fitted(config: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:
-    """Take from the training split what a noise family learns before training begins."""
-    knobs, batch = config["noise"], prepared.splits["train"].batch
-    observed = tuple(np.asarray(a) for a in (batch.scores, batch.labels, batch.weights))
-    if knobs["name"] == "resampled":
-        return {"pools": score_pools(*observed, limit=POOL_LIMIT, seed=config["seed"])}
-    if knobs["name"] == "beta" and knobs["fit"]:
-        alpha, beta = fit_beta(*observed, lambda_c=knobs["lambda_c"])
-        return {"alpha": alpha, "beta": beta}
-    return {}
-
-
-def _optimizer(config: Mapping[str, Any], player: str, batches: int) -> OptimizerSettings:
-    knobs = dict(config["optim"][player])
-    return OptimizerSettings(decay_steps=knobs.pop("decay_every") * batches, **knobs)
+    generator = GENERATORS[learned]
+    own = pick(generator.settings, "generator", config["noise"], config["generator"])
+    return heuristic, generator.build(Task(prepared.spec), entry.draw(settings, fitted), own)

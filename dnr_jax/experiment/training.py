@@ -23,9 +23,9 @@ from dnr_jax.experiment.rows import Row
 from dnr_jax.io import checkpoints, compiled
 from dnr_jax.io.run_folder import RunFolder
 from dnr_jax.training import sharding
-from dnr_jax.training.epoch import make_epoch, schedule, seed_axis, stack_states
+from dnr_jax.training.epoch import alternate, make_epoch, seed_axis, stack_states
 from dnr_jax.training.parts import part_size
-from dnr_jax.training.phases import Phase, Plan, Progress, Record, finished, fit, start
+from dnr_jax.training.phases import Phase, Progress, Record, StagePlan, finished, fit, start
 from dnr_jax.training.step import Game, TrainState, init_state, make_step
 from dnr_jax.training.stream import streamed
 from dnr_jax.types import Array, Batch, Noise, Params, Stage
@@ -156,7 +156,7 @@ def stage_epochs(config: dict[str, Any], stage: Stage) -> int:
 
 def make_plan(
     config: dict[str, Any], players: Players, stage: Stage, *, count: int, seeds: list[int]
-) -> Plan:
+) -> StagePlan:
     """Lay out both phases of a stage for a training split of `count` requests.
 
     Only a stage without a loss of its own has a learned phase.
@@ -168,7 +168,7 @@ def make_plan(
     if players.generator is not None and settings["lambda_e"] < settings["epochs"]:
         updates = {name: settings[name] for name in ("generator_updates", "reranker_updates")}
         learned = phase(players.generator, **updates)
-    return Plan(
+    return StagePlan(
         (phase(players.heuristic, generator_updates=0, reranker_updates=1), learned),
         settings["lambda_e"],
         stage_epochs(config, stage),
@@ -188,15 +188,15 @@ def _phase(
 ) -> Phase:
     plays = updates["generator_updates"] > 0
     divergence = players.divergence if plays else None
-    game = Game(players.reranker, noise, divergence, stage.loss, **config["objective"])
+    game = Game(players.reranker, noise, divergence, stage.loss, players.objective)
     part = _micro_batch(config["train"], players.layout)
     step = make_step(game, players.optimizer(groups=stage.groups), plays=plays, part=part)
-    step, plan = sharding.split_step(players.layout, step), schedule(batches, **updates)
+    step, turns = sharding.split_step(players.layout, step), alternate(batches, **updates)
     if not config["train"]["stream"]:
-        return Phase(make_epoch(step, seeds=seed_axis()), plan)
+        return Phase(make_epoch(step, seeds=seed_axis()), turns)
     epoch = make_epoch(step, seeds=seed_axis(), take=loader.pick)
     read = partial(sharding.put_batches, players.layout)
-    return Phase(streamed(epoch, plan, batches=config["train"]["stream"], put=read), plan)
+    return Phase(streamed(epoch, turns, batches=config["train"]["stream"], put=read), turns)
 
 
 def _micro_batch(settings: Mapping[str, Any], layout: sharding.Layout) -> int | None:
@@ -284,7 +284,8 @@ def _records(
 ) -> list[dict[str, Any]]:
     """Turn an epoch's record into a line per entry, without terms that the row does not have."""
     config = place.row.config
-    idle = {"denoise"} if config["noise"]["name"] == NO_NOISE else set()
+    idle = {"own"} if place.stage.loss is None else {"direct", "denoise"}
+    idle |= {"denoise"} if config["noise"]["name"] == NO_NOISE else set()
     names = {"valid": f"validation N@{config['eval']['k']}"}
     extra = {}
     if not place.last:

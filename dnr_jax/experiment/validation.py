@@ -17,7 +17,7 @@ from dnr_jax.evaluation import mean_ndcg, ndcg_sums, score_split
 from dnr_jax.experiment.players import Players
 from dnr_jax.training import sharding
 from dnr_jax.training.phases import Validate
-from dnr_jax.training.sharding import Layout, Score
+from dnr_jax.training.sharding import Layout, Scorer
 from dnr_jax.types import Array, Batch, Loss, Params, Stage
 
 # Of one batch: the sum of what is averaged, and the sum of its weights.
@@ -51,7 +51,7 @@ def plain(batch: Batch) -> Batch:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _ndcg(score: Score, batch_size: int, k: int, params: Params, batch: Batch) -> Array:
+def _ndcg(score: Scorer, batch_size: int, k: int, params: Params, batch: Batch) -> Array:
     judged = batch.weights > 0
 
     def one(seed: Params) -> Array:
@@ -96,7 +96,7 @@ def _sums(judge: Judge, params: Params, part: Batch) -> tuple[Array, Array]:
     return jax.lax.map(one, params)
 
 
-def _ndcg_of_batch(score: Score, k: int, params: Params, batch: Batch) -> tuple[Array, Array]:
+def _ndcg_of_batch(score: Scorer, k: int, params: Params, batch: Batch) -> tuple[Array, Array]:
     logits = score(params, batch.request, batch.scores)
     return ndcg_sums(logits, batch.labels, batch.weights > 0, k)
 

@@ -28,6 +28,12 @@ def bce(logits: Array, labels: Array, weights: Array) -> Array:
     return ops.weighted_mean(jax.nn.softplus(safe) - labels * safe, weights)
 
 
+def bce_mass(labels: Array, weights: Array) -> Array:
+    """Return what `bce` divides by, sum w: a float32 scalar."""
+    del labels
+    return jnp.sum(weights)
+
+
 def softmax_cross_entropy(logits: Array, labels: Array, weights: Array) -> Array:
     """Compute -sum_i t_i log softmax(s)_i with targets t_i = w_i z_i / sum w z over judged entries.
 
@@ -44,6 +50,11 @@ def attrank(logits: Array, labels: Array, weights: Array) -> Array:
     return _cross_entropy(
         logits, jnp.where(labels > 0, jnp.exp(labels), 0.0) * weights, weights > 0
     )
+
+
+def attrank_mass(labels: Array, weights: Array) -> Array:
+    """Return what `attrank` divides by, the requests with a judged positive: a float32 scalar."""
+    return jnp.sum(jnp.any((labels > 0) & (weights > 0), axis=-1).astype(jnp.float32))
 
 
 def _cross_entropy(logits: Array, gains: Array, where: Array) -> Array:

@@ -2,64 +2,107 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from dnr_jax.noise.beta import beta_draw, beta_noise
-from dnr_jax.noise.gaussian import gaussian_draw, gaussian_noise
-from dnr_jax.noise.learned import learned_direct, learned_mix
-from dnr_jax.noise.mixing import Draw
-from dnr_jax.noise.resampled import resampled_draw, resampled_noise
-from dnr_jax.types import Noise
+from dnr_jax.noise.beta import BetaSettings, beta_draw, beta_noise, fit_if_asked
+from dnr_jax.noise.gaussian import GaussianSettings, gaussian_draw, gaussian_noise
+from dnr_jax.noise.learned import (
+    GeneratorSettings,
+    LearnedMixSettings,
+    learned_direct,
+    learned_mix,
+)
+from dnr_jax.noise.mixing import Draw, Mixing, Observed
+from dnr_jax.noise.resampled import ResampledSettings, fit_pools, resampled_draw, resampled_noise
+from dnr_jax.settings import find, read
+from dnr_jax.types import Noise, Task
 
-NOISES: dict[str, Callable[..., Noise]] = {
-    "gaussian": gaussian_noise,
-    "beta": beta_noise,
-    "resampled": resampled_noise,
-    "learned_mix": learned_mix,
-    "learned_direct": learned_direct,
+__all__ = [
+    "GENERATORS",
+    "NOISES",
+    "Entry",
+    "GeneratorEntry",
+    "GeneratorSettings",
+    "Mixing",
+    "Observed",
+    "build",
+    "build_draw",
+    "build_generator",
+]
+
+
+class Entry(NamedTuple):
+    """A heuristic family.
+
+    Attributes:
+      settings: its knobs.
+      draw: `(settings, fitted) -> Draw`, the fresh noise that a learned generator is fed with.
+      build: `(settings, fitted) -> Noise`.
+      fit: `(settings, observed, seed) -> fitted`, what it learns from the training scores before
+        training begins; None = nothing, and `fitted` is None.
+    """
+
+    settings: type[Any]
+    draw: Callable[[Any, Any], Draw]
+    build: Callable[[Any, Any], Noise]
+    fit: Callable[[Any, Observed, int], Any] | None = None
+
+
+class GeneratorEntry(NamedTuple):
+    """A learned generator: its knobs, and `build(task, base, settings)`."""
+
+    settings: type[Any]
+    build: Callable[[Task, Draw, Any], Noise]
+
+
+NOISES: dict[str, Entry] = {
+    "gaussian": Entry(GaussianSettings, gaussian_draw, gaussian_noise),
+    "beta": Entry(BetaSettings, beta_draw, beta_noise, fit_if_asked),
+    "resampled": Entry(ResampledSettings, resampled_draw, resampled_noise, fit_pools),
 }
 
-# Fresh noise that a learned family can be fed with.
-DRAWS: dict[str, Callable[..., Draw]] = {
-    "gaussian": gaussian_draw,
-    "beta": beta_draw,
-    "resampled": resampled_draw,
+GENERATORS: dict[str, GeneratorEntry] = {
+    "learned_direct": GeneratorEntry(GeneratorSettings, learned_direct),
+    "learned_mix": GeneratorEntry(LearnedMixSettings, learned_mix),
 }
 
 
-def keywords(table: Mapping[str, Callable[..., Any]], name: str) -> tuple[str, ...]:
-    """Name the keyword arguments, all required, of entry `name` of `NOISES` or `DRAWS`.
+def build(name: str, observed: Observed | None = None, *, seed: int = 0, **knobs: Any) -> Noise:
+    """Make the family `name` of `NOISES`.
+
+    Args:
+      name: key of the table.
+      observed: training scores, for a family that is fitted to them.
+      seed: of the fit.
+      **knobs: of the family; one that is left out has its default.
 
     Raises:
-      ValueError: `name` is not in the table.
+      ValueError: `name` or a knob is unknown, a value is out of range, or `observed` is missing.
     """
-    if name not in table:
-        raise ValueError(f"unknown noise {name!r}: known are {sorted(table)}")
-    return tuple(inspect.signature(table[name]).parameters)
+    entry = find("noise", name, NOISES)
+    settings = read(entry.settings, knobs, name)
+    return entry.build(settings, _fitted(entry, settings, observed, seed))
 
 
-def build(name: str, **options: Any) -> Noise:
-    """Make the noise family `name` of `NOISES`.
+def build_draw(name: str, observed: Observed | None = None, *, seed: int = 0, **knobs: Any) -> Draw:
+    """Make the fresh noise of the family `name`, as `build` makes the family."""
+    entry = find("noise", name, NOISES)
+    settings = read(entry.settings, knobs, name)
+    return entry.draw(settings, _fitted(entry, settings, observed, seed))
+
+
+def build_generator(name: str, task: Task, base: Draw, **knobs: Any) -> Noise:
+    """Make the generator `name` of `GENERATORS`, fed with `base`.
 
     Raises:
-      ValueError: `name` is unknown, or `options` are not exactly the family's keywords.
+      ValueError: `name` or a knob is unknown, or a value is out of range.
     """
-    return _make(NOISES, name, options)
+    entry = find("generator", name, GENERATORS)
+    return entry.build(task, base, read(entry.settings, knobs, name))
 
 
-def build_draw(name: str, **options: Any) -> Draw:
-    """Make the fresh noise `name` of `DRAWS`, the `base` of a learned family.
-
-    Raises:
-      ValueError: `name` is unknown, or `options` are not exactly the draw's keywords.
-    """
-    return _make(DRAWS, name, options)
-
-
-def _make(table: Mapping[str, Callable[..., Any]], name: str, options: dict[str, Any]) -> Any:
-    known = keywords(table, name)
-    if set(options) != set(known):
-        raise ValueError(f"noise {name!r} takes the keywords {list(known)}, not {sorted(options)}")
-    return table[name](**options)
+def _fitted(entry: Entry, settings: Any, observed: Observed | None, seed: int) -> Any:
+    if entry.fit is None or observed is None:
+        return None
+    return entry.fit(settings, observed, seed)

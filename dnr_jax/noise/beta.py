@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 
 from dnr_jax.noise import beta_sampler
-from dnr_jax.noise.mixing import Draw, check_lambda_c, heuristic
+from dnr_jax.noise.mixing import Draw, Mixing, Observed, heuristic
+from dnr_jax.settings import knob
 from dnr_jax.types import Array, Noise
 
 # Bounds of a fit: outside them float32 draws are exact 0s and 1s, or all alike.
 MEAN_BOUNDS = (0.01, 0.99)
 CONCENTRATION_BOUNDS = (0.1, 1000.0)
+# Shapes for which the table of quantiles is tested.
+LEAST_SHAPE, MOST_SHAPE = 1e-3, 1e3
 
 
-def beta_draw(*, alpha: float, beta: float) -> Draw:
+@dataclass(frozen=True, kw_only=True)
+class BetaSettings(Mixing):
+    """Settings of the Beta family."""
+
+    alpha: float = knob(
+        0.5, "first shape of Beta(alpha, beta)", at_least=LEAST_SHAPE, at_most=MOST_SHAPE
+    )
+    beta: float = knob(
+        0.5, "second shape of Beta(alpha, beta)", at_least=LEAST_SHAPE, at_most=MOST_SHAPE
+    )
+    fit: bool = knob(False, "fit both shapes to the noise of the training scores instead")
+
+
+class Shape(NamedTuple):
+    """Both shape parameters of a Beta law, > 0."""
+
+    alpha: float
+    beta: float
+
+
+def beta_draw(settings: BetaSettings, fitted: Shape | None = None) -> Draw:
     """Make the draw eps ~ Beta(alpha, beta) in (0, 1), independent of the label.
 
     Beta(1/2, 1/2) by a formula, other shapes by a table of quantiles, whose distribution function
     is off by 2e-5 or less (`beta_sampler`).
 
+    Args:
+      settings: the shape, unless it is to be fitted.
+      fitted: the shape in place of that of `settings`, from `fit_beta`.
+
     Raises:
-      ValueError: a shape parameter is not a finite number above 0.
+      ValueError: the shape is to be fitted, but is not.
     """
-    if not (0 < alpha < np.inf and 0 < beta < np.inf):
-        raise ValueError(f"Beta({alpha}, {beta}): both shape parameters must be finite and > 0")
+    if fitted is None and settings.fit:
+        raise ValueError("fit is True: give observed training scores to fit the shape to")
+    alpha, beta = fitted or Shape(settings.alpha, settings.beta)
     if alpha == 0.5 and beta == 0.5:
         return lambda key, labels: beta_sampler.draw_arcsine(key, labels.shape)
     angles = beta_sampler.angle_table(alpha, beta)
@@ -35,13 +66,13 @@ def beta_draw(*, alpha: float, beta: float) -> Draw:
     return draw
 
 
-def beta_noise(*, lambda_c: float, alpha: float, beta: float) -> Noise:
-    """Make the Beta family (arXiv 2509.18736, Eq. 4 with eps ~ Beta(alpha, beta)).
+def beta_noise(settings: BetaSettings, fitted: Shape | None = None) -> Noise:
+    """Make the Beta family (arXiv 2509.18736, Eq. 4 with eps ~ Beta(alpha, beta)); see `beta_draw`.
 
     Raises:
-      ValueError: `lambda_c` is outside (0, 1] or a shape parameter is not above 0.
+      ValueError: the shape is to be fitted, but is not.
     """
-    return heuristic(beta_draw(alpha=alpha, beta=beta), lambda_c=lambda_c)
+    return heuristic(beta_draw(settings, fitted), settings)
 
 
 def observed_noise(scores: np.ndarray, labels: np.ndarray, *, lambda_c: float) -> np.ndarray:
@@ -53,34 +84,29 @@ def observed_noise(scores: np.ndarray, labels: np.ndarray, *, lambda_c: float) -
       scores: x, `float [...]` in [0, 1].
       labels: z, `float [...]` in [0, 1].
       lambda_c: share of noise, in (0, 1].
-
-    Raises:
-      ValueError: `lambda_c` is outside (0, 1].
     """
-    check_lambda_c(lambda_c)
     x, z = np.asarray(scores, np.float64), np.asarray(labels, np.float64)
     return (x - (1.0 - lambda_c) * z) / lambda_c
 
 
-def fit_beta(
-    scores: np.ndarray, labels: np.ndarray, where: np.ndarray, *, lambda_c: float
-) -> tuple[float, float]:
+def fit_if_asked(settings: BetaSettings, observed: Observed, seed: int) -> Shape | None:
+    """Return `fit_beta` where the settings ask for it, else None; the fit draws nothing."""
+    del seed
+    return fit_beta(observed, lambda_c=settings.lambda_c) if settings.fit else None
+
+
+def fit_beta(observed: Observed, *, lambda_c: float) -> Shape:
     """Fit (alpha, beta) by moments to the observed noise, clipped to [0, 1].
 
     With mean m and variance v the fit is alpha = m c, beta = (1 - m) c, c = m (1 - m) / v - 1;
     m and c are kept inside `MEAN_BOUNDS` and `CONCENTRATION_BOUNDS`.
 
-    Args:
-      scores: x of the training requests, `float [R, N]` in [0, 1].
-      labels: z, `float [R, N]` in [0, 1].
-      where: `bool [R, N]` or weights; entries that are False or 0 do not count.
-      lambda_c: share of noise, in (0, 1].
-
     Raises:
-      ValueError: no entry counts, an entry is not finite, or `lambda_c` is outside (0, 1].
+      ValueError: no entry counts, or an entry is not finite.
     """
-    keep = np.asarray(where) > 0
-    noise = observed_noise(np.asarray(scores)[keep], np.asarray(labels)[keep], lambda_c=lambda_c)
+    scores, labels, where = map(np.asarray, observed)
+    keep = where > 0
+    noise = observed_noise(scores[keep], labels[keep], lambda_c=lambda_c)
     if noise.size == 0 or not np.isfinite(noise).all():
         raise ValueError(
             f"cannot fit Beta noise to {noise.size} candidates, of which "
@@ -91,4 +117,4 @@ def fit_beta(
     # The guard only keeps 0 / 0 out; the bounds decide.
     ratio = mean * (1 - mean) / max(float(noise.var()), 1e-12) - 1.0
     concentration = float(np.clip(ratio, *CONCENTRATION_BOUNDS))
-    return mean * concentration, (1 - mean) * concentration
+    return Shape(mean * concentration, (1 - mean) * concentration)

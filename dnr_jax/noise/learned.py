@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,32 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.layers import Dense
-from dnr_jax.noise.mixing import Draw, check_lambda_c, draw_batch, mix
-from dnr_jax.types import Array, Batch, FeatureSpec, Noise, Params, Request
+from dnr_jax.noise.mixing import Draw, Mixing, draw_batch, mix
+from dnr_jax.settings import Settings, knob
+from dnr_jax.types import Array, Batch, FeatureSpec, Noise, Params, Request, Task
+
+
+def _sigmoid(raw: Array, where: Array) -> Array:
+    return jnp.where(where, jax.nn.sigmoid(raw), 0.0)
+
+
+OUTPUTS: dict[str, Callable[[Array, Array], Array]] = {"sigmoid": _sigmoid, "min_max": ops.min_max}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorSettings(Settings):
+    """Settings of a learned generator."""
+
+    width: int = knob(64, "of the hidden layer", at_least=1)
+    embedding_width: int = knob(16, "of its own item and user embeddings", at_least=1)
+    output: str = knob(
+        "sigmoid", "raw outputs to [0, 1]: each alone, or min_max per request", one_of=OUTPUTS
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedMixSettings(GeneratorSettings, Mixing):
+    """Settings of the generator that learns the noise of Eq. 4."""
 
 
 class Generator(nn.Module):
@@ -22,46 +47,31 @@ class Generator(nn.Module):
     embeddings are the generator's own, so that it serves every reranker.
 
     Attributes:
-      users, items: vocabulary sizes of user and item ids, padding and unknown included.
-      width: of the hidden layer.
-      embedding_width: of both embeddings.
+      spec: vocabulary sizes of user and item ids.
+      settings: its widths.
     """
 
-    users: int
-    items: int
-    width: int
-    embedding_width: int
+    spec: FeatureSpec
+    settings: GeneratorSettings
 
     @nn.compact
     def __call__(self, request: Request, labels: Array, eps: Array) -> Array:
         """Return raw outputs `float32 [B, N]`."""
-        item = nn.Embed(self.items, self.embedding_width, name="item")(request.candidates[..., 0])
-        user = nn.Embed(self.users, self.embedding_width, name="user")(request.user[:, 0])
+        sizes, width = self.spec.sizes, self.settings.width
+        users, items = sizes[self.spec.user[0]], sizes[self.spec.item[0]]
+        embedded = self.settings.embedding_width
+        item = nn.Embed(items, embedded, name="item")(request.candidates[..., 0])
+        user = nn.Embed(users, embedded, name="user")(request.user[:, 0])
         scalars = jnp.stack([labels, eps], axis=-1)
         hidden = (
-            Dense(self.width, name="scalar_layer")(scalars)
-            + Dense(self.width, use_bias=False, name="item_layer")(item)
-            + Dense(self.width, use_bias=False, name="user_layer")(user)[:, None]
+            Dense(width, name="scalar_layer")(scalars)
+            + Dense(width, use_bias=False, name="item_layer")(item)
+            + Dense(width, use_bias=False, name="user_layer")(user)[:, None]
         )
         return Dense(1, name="output_layer")(nn.relu(hidden))[..., 0]
 
 
-def _sigmoid(raw: Array, where: Array) -> Array:
-    return jnp.where(where, jax.nn.sigmoid(raw), 0.0)
-
-
-OUTPUTS: dict[str, Callable[[Array, Array], Array]] = {"sigmoid": _sigmoid, "min_max": ops.min_max}
-
-
-def learned_mix(
-    *,
-    spec: FeatureSpec,
-    base: Draw,
-    lambda_c: float,
-    width: int,
-    embedding_width: int,
-    output: str,
-) -> Noise:
+def learned_mix(task: Task, base: Draw, settings: LearnedMixSettings) -> Noise:
     """Make the form that learns the noise of Eq. 4: x' = mix(z, output(MLP)).
 
     The paper (arXiv 2509.18736) leaves inputs and normalisation open. `output="min_max"` with
@@ -69,55 +79,35 @@ def learned_mix(
     here with z and fresh noise among the inputs as well.
 
     Args:
-      spec: vocabulary sizes of the ids.
+      task: vocabulary sizes of the ids.
       base: family of the fresh noise.
-      lambda_c: share of the learned noise, in (0, 1].
-      width: of the hidden layer.
-      embedding_width: of the generator's own embeddings.
-      output: key of `OUTPUTS`: how raw outputs come to [0, 1], each alone or per request.
-
-    Raises:
-      ValueError: `lambda_c` is outside (0, 1] or `output` is unknown.
+      settings: of the network, and the share of the learned noise.
     """
-    check_lambda_c(lambda_c)
 
     def finish(value: Array, batch: Batch) -> Array:
-        return mix(batch.labels, value, batch.request.where, lambda_c=lambda_c)
+        return mix(batch.labels, value, batch.request.where, lambda_c=settings.lambda_c)
 
-    return _learned(_network(spec, width, embedding_width), base, output, finish)
+    return _learned(task, base, settings, finish)
 
 
-def learned_direct(
-    *, spec: FeatureSpec, base: Draw, width: int, embedding_width: int, output: str
-) -> Noise:
+def learned_direct(task: Task, base: Draw, settings: GeneratorSettings) -> Noise:
     """Make the form that learns x' itself (`lambda_c = 1`): x' = output(MLP).
 
     No scaling follows, so that the generator can place scores freely in [0, 1]; under
     `output="sigmoid"` every candidate has a gradient of its own.
 
     Args:
-      spec: vocabulary sizes of the ids.
+      task: vocabulary sizes of the ids.
       base: family of the fresh noise.
-      width: of the hidden layer.
-      embedding_width: of the generator's own embeddings.
-      output: key of `OUTPUTS`.
-
-    Raises:
-      ValueError: `output` is unknown.
+      settings: of the network.
     """
-    return _learned(_network(spec, width, embedding_width), base, output, lambda value, _: value)
-
-
-def _network(spec: FeatureSpec, width: int, embedding_width: int) -> Generator:
-    users, items = spec.sizes[spec.user[0]], spec.sizes[spec.item[0]]
-    return Generator(users=users, items=items, width=width, embedding_width=embedding_width)
+    return _learned(task, base, settings, lambda value, _: value)
 
 
 def _learned(
-    network: Generator, base: Draw, output: str, finish: Callable[[Array, Batch], Array]
+    task: Task, base: Draw, settings: GeneratorSettings, finish: Callable[[Array, Batch], Array]
 ) -> Noise:
-    if output not in OUTPUTS:
-        raise ValueError(f"unknown generator output {output!r}: known are {sorted(OUTPUTS)}")
+    network, output = Generator(task.spec, settings), OUTPUTS[settings.output]
 
     @jax.jit  # op by op it takes twice as long
     def init(key: Array, batch: Batch) -> Params:
@@ -126,6 +116,6 @@ def _learned(
     def sample(params: Params, key: Array, batch: Batch) -> Array:
         eps = draw_batch(base, key, batch)
         raw = network.apply({"params": params}, batch.request, batch.labels, eps)
-        return finish(OUTPUTS[output](jnp.asarray(raw), batch.request.where), batch)
+        return finish(output(jnp.asarray(raw), batch.request.where), batch)
 
     return Noise(init, sample)

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import chex
+import numpy as np
 
 from dnr_jax import ops
+from dnr_jax.settings import Settings, knob
 from dnr_jax.types import Array, Batch, Noise, Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing(Settings):
+    """Base of the settings of every family that mixes noise into the label."""
+
+    lambda_c: float = knob(
+        0.4, "share of the noise: x' = (1 - lambda_c) z + lambda_c eps", above=0, at_most=1
+    )
+
+
+class Observed(NamedTuple):
+    """What a family may be fitted to: the training requests, and no others.
+
+    Attributes:
+      scores: x, `float [R, N]` in [0, 1].
+      labels: z, `float [R, N]` in [0, 1]; positive is > 0.5.
+      where: `bool [R, N]` or weights; entries that are False or 0 do not count.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    where: np.ndarray
 
 
 class Draw(Protocol):
@@ -23,12 +49,6 @@ def no_parameters(key: Array, batch: Batch) -> Params:
     """Return the parameters of a heuristic family: none."""
     del key, batch
     return {}
-
-
-def check_lambda_c(lambda_c: float) -> None:
-    """Raise `ValueError` unless `lambda_c` is a share above 0 and at most 1."""
-    if not 0 < lambda_c <= 1:
-        raise ValueError(f"lambda_c is {lambda_c}: the share of noise must be in (0, 1]")
 
 
 def draw_batch(draw: Draw, key: Array, batch: Batch) -> Array:
@@ -54,17 +74,12 @@ def mix(labels: Array, eps: Array, where: Array, *, lambda_c: float) -> Array:
     return ops.min_max((1.0 - lambda_c) * labels + lambda_c * eps, where)
 
 
-def heuristic(draw: Draw, *, lambda_c: float) -> Noise:
-    """Make a family without parameters: Eq. 4 with eps from `draw`.
-
-    Raises:
-      ValueError: `lambda_c` is outside (0, 1].
-    """
-    check_lambda_c(lambda_c)
+def heuristic(draw: Draw, settings: Mixing) -> Noise:
+    """Make a family without parameters: Eq. 4 with eps from `draw`."""
 
     def sample(params: Params, key: Array, batch: Batch) -> Array:
         del params
         eps = draw_batch(draw, key, batch)
-        return mix(batch.labels, eps, batch.request.where, lambda_c=lambda_c)
+        return mix(batch.labels, eps, batch.request.where, lambda_c=settings.lambda_c)
 
     return Noise(no_parameters, sample)

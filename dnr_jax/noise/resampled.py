@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dnr_jax.noise.mixing import Draw, draw_batch, no_parameters
+from dnr_jax.noise.mixing import Draw, Observed, draw_batch, no_parameters
+from dnr_jax.settings import Settings
 from dnr_jax.types import Array, Batch, Noise, Params
+
+# Observed scores kept of each label: enough for quantiles to 0.002.
+POOL_LIMIT = 65536
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResampledSettings(Settings):
+    """Settings of the resampled family: none, the training scores decide."""
 
 
 class Pools(NamedTuple):
@@ -24,26 +34,29 @@ class Pools(NamedTuple):
     positives: np.ndarray
 
 
-def score_pools(
-    scores: np.ndarray, labels: np.ndarray, where: np.ndarray, *, limit: int, seed: int
-) -> Pools:
+def fit_pools(settings: ResampledSettings, observed: Observed, seed: int) -> Pools:
+    """Collect `score_pools` of at most `POOL_LIMIT` scores each."""
+    del settings
+    return score_pools(observed, limit=POOL_LIMIT, seed=seed)
+
+
+def score_pools(observed: Observed, *, limit: int, seed: int) -> Pools:
     """Collect the scores of negatives and of positives, from TRAINING requests only.
 
     Args:
-      scores: x, `float32 [R, N]` in [0, 1].
-      labels: z, `float32 [R, N]`; positive is > 0.5.
-      where: `bool [R, N]` or weights; entries that are False or 0 do not count.
+      observed: the training requests.
       limit: most scores kept of each label; a larger pool is thinned at random.
       seed: of the thinning.
 
     Raises:
       ValueError: a label has no candidate, or a score is not in [0, 1].
     """
-    keep, positive = np.asarray(where) > 0, np.asarray(labels) > 0.5
+    scores, labels, where = map(np.asarray, observed)
+    keep, positive = where > 0, labels > 0.5
     random = np.random.default_rng(seed)
 
     def thin(chosen: np.ndarray) -> np.ndarray:
-        pool = np.asarray(scores)[chosen].astype(np.float32)
+        pool = scores[chosen].astype(np.float32)
         return pool if len(pool) <= limit else random.choice(pool, limit, replace=False)
 
     pools = Pools(thin(keep & ~positive), thin(keep & positive))
@@ -60,14 +73,21 @@ def check_pools(pools: Pools) -> None:
             raise ValueError(f"scores of {name} leave [0, 1]: scale the retriever's scores first")
 
 
-def resampled_draw(*, pools: Pools) -> Draw:
+def resampled_draw(settings: ResampledSettings, fitted: Pools | None = None) -> Draw:
     """Make the draw: the observed score of a random candidate with the same label.
 
+    Args:
+      settings: nothing to choose.
+      fitted: the observed scores, from `fit_pools`.
+
     Raises:
-      ValueError: a pool is empty or holds a value outside [0, 1].
+      ValueError: there are no pools, one is empty or it holds a value outside [0, 1].
     """
-    check_pools(pools)
-    negatives, positives = (np.asarray(pool, np.float32) for pool in pools)
+    del settings
+    if fitted is None:
+        raise ValueError("resampled noise needs observed training scores to draw from")
+    check_pools(fitted)
+    negatives, positives = (np.asarray(pool, np.float32) for pool in fitted)
 
     def draw(key: Array, labels: Array) -> Array:
         keys = jax.random.split(key)
@@ -80,16 +100,13 @@ def resampled_draw(*, pools: Pools) -> Draw:
     return draw
 
 
-def resampled_noise(*, pools: Pools) -> Noise:
+def resampled_noise(settings: ResampledSettings, fitted: Pools | None = None) -> Noise:
     """Make the resampled family: x' is the draw itself, without Eq. 4 and without scaling.
 
     With p_phi = p(x | z) the gap delta_x of Eq. 5 (arXiv 2509.18736) is 0, up to the dependence
-    between the scores of one request.
-
-    Raises:
-      ValueError: a pool is empty or holds a value outside [0, 1].
+    between the scores of one request. Arguments and errors are those of `resampled_draw`.
     """
-    draw = resampled_draw(pools=pools)
+    draw = resampled_draw(settings, fitted)
 
     def sample(params: Params, key: Array, batch: Batch) -> Array:
         del params

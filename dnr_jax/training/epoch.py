@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dnr_jax.data import loader
+from dnr_jax.objectives import Terms
 from dnr_jax.training.optimizers import GENERATOR, RERANKER
-from dnr_jax.training.step import GENERATOR_TERMS, RERANKER_TERMS, Step, Terms, TrainState
+from dnr_jax.training.step import GENERATOR_TERMS, RERANKER_TERMS, Step, TrainState
 from dnr_jax.types import Array, Batch
 
 Epoch = Callable[
@@ -23,8 +24,8 @@ class NonFiniteError(ArithmeticError):
     """A loss term or gradient stopped being a finite number."""
 
 
-class Schedule(NamedTuple):
-    """Who updates on what.
+class Alternation(NamedTuple):
+    """Who updates on what in an epoch.
 
     Attributes:
       turns: `int32 [U]`, `RERANKER` or `GENERATOR` for each update.
@@ -35,7 +36,7 @@ class Schedule(NamedTuple):
     batches: np.ndarray
 
 
-def schedule(batches: int, *, generator_updates: int, reranker_updates: int) -> Schedule:
+def alternate(batches: int, *, generator_updates: int, reranker_updates: int) -> Alternation:
     """Alternate the players over an epoch of `batches` batches.
 
     Every batch gives the reranker exactly one update, in both phases, so that all rows of a table
@@ -48,7 +49,7 @@ def schedule(batches: int, *, generator_updates: int, reranker_updates: int) -> 
         group = range(start, min(start + reranker_updates, batches))
         seen += [group[i % len(group)] for i in range(generator_updates)] + list(group)
         turns += [GENERATOR] * generator_updates + [RERANKER] * len(group)
-    return Schedule(np.asarray(turns, np.int32), np.asarray(seen, np.int32))
+    return Alternation(np.asarray(turns, np.int32), np.asarray(seen, np.int32))
 
 
 def make_epoch(
@@ -95,11 +96,11 @@ def seed_axis() -> str:
 
 
 def rows_of_epoch(
-    count: int, batch_size: int, plan: Schedule, *, seeds: list[int], epoch: int
+    count: int, batch_size: int, updates: Alternation, *, seeds: list[int], epoch: int
 ) -> np.ndarray:
-    """Return `int32 [S, U, B]`: each seed's own shuffle of the split, laid out by `plan`."""
-    orders = [loader.order(count, batch_size, seed=s, epoch=epoch)[plan.batches] for s in seeds]
-    return np.stack(orders)
+    """Return `int32 [S, U, B]`: each seed's own shuffle of the split, laid out by `updates`."""
+    orders = [loader.order(count, batch_size, seed=s, epoch=epoch) for s in seeds]
+    return np.stack([order[updates.batches] for order in orders])
 
 
 def epoch_means(terms: Terms, turns: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from dnr_jax.settings import MOST_INT, Settings, knob
 from dnr_jax.types import Array
 
 # The value of `turn`, and the place of the player's branch in the step's switch.
@@ -17,36 +19,38 @@ PLAYERS = {"reranker": RERANKER, "generator": GENERATOR}
 FROZEN = "frozen"
 
 
-class OptimizerSettings(NamedTuple):
-    """Settings of one player's Adam.
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings(Settings):
+    """Settings of one player's Adam; the defaults are those of the DNR paper's group."""
 
-    Attributes:
-      learning_rate: step size at the start, > 0.
-      weight_decay: L2 coefficient added to the gradient before Adam sees it (not AdamW), >= 0.
-      clip: bound on the global gradient norm, > 0.
-      b1, b2, eps: Adam's moments and floor.
-      decay_factor: the learning rate is multiplied by it every `decay_steps` updates.
-      decay_steps: updates of this player between two decays, >= 1.
-    """
-
-    learning_rate: float
-    weight_decay: float
-    clip: float
-    b1: float
-    b2: float
-    eps: float
-    decay_factor: float
-    decay_steps: int
+    learning_rate: float = knob(1e-4, "step size at the start", above=0, at_most=10)
+    weight_decay: float = knob(
+        1e-3, "L2, added to the gradient before Adam's moments (not AdamW)", at_least=0, at_most=10
+    )
+    clip: float = knob(5.0, "bound on the global gradient norm", above=0, at_most=1e9)
+    b1: float = knob(0.9, "decay of Adam's first moment", at_least=0, below=1)
+    b2: float = knob(0.98, "decay of Adam's second moment", at_least=0, below=1)
+    eps: float = knob(1e-6, "floor of Adam's denominator", above=0, at_most=1)
+    decay_factor: float = knob(0.1, "the learning rate is multiplied by this", above=0, at_most=1)
+    decay_every: int = knob(100, "after every so many epochs", at_least=1)
 
 
-def adam_with_l2(settings: OptimizerSettings) -> optax.GradientTransformation:
+def adam_with_l2(
+    settings: OptimizerSettings, *, steps_per_epoch: int
+) -> optax.GradientTransformation:
     """Chain clip, L2 inside Adam, Adam and a staircase schedule, in this order.
 
     This is PyTorch's `Adam(weight_decay=...)` after `clip_grad_norm_`, with `StepLR`: what the
     DNR paper's group uses. `optax.adamw` is a different method (decay outside the moments).
+
+    Args:
+      settings: of the player.
+      steps_per_epoch: updates that stand for an epoch of `decay_every`, >= 1.
     """
+    # Updates are counted in int32: a later decay never comes.
+    decay_steps = min(settings.decay_every * steps_per_epoch, MOST_INT)
     schedule = optax.exponential_decay(
-        settings.learning_rate, settings.decay_steps, settings.decay_factor, staircase=True
+        settings.learning_rate, decay_steps, settings.decay_factor, staircase=True
     )
     return optax.chain(
         optax.clip_by_global_norm(settings.clip),
@@ -76,7 +80,11 @@ def on_turn(
 
 
 def two_player_optimizer(
-    reranker: OptimizerSettings, generator: OptimizerSettings, *, groups: tuple[str, ...] = ()
+    reranker: OptimizerSettings,
+    generator: OptimizerSettings,
+    *,
+    steps_per_epoch: int,
+    groups: tuple[str, ...] = (),
 ) -> optax.GradientTransformationExtraArgs:
     """Join both players' optimisers over `params = {"reranker": ..., "generator": ...}`.
 
@@ -86,10 +94,14 @@ def two_player_optimizer(
     Args:
       reranker: settings of the reranker's Adam.
       generator: settings of the generator's Adam.
+      steps_per_epoch: batches of an epoch, >= 1.
       groups: the reranker's parameter groups to update, the others stay as they are; () = all.
     """
-    settings = {"reranker": reranker, "generator": generator}
-    transforms = {name: on_turn(adam_with_l2(settings[name]), PLAYERS[name]) for name in PLAYERS}
+    adam = partial(adam_with_l2, steps_per_epoch=steps_per_epoch)
+    transforms = {
+        "reranker": on_turn(adam(reranker), RERANKER),
+        "generator": on_turn(adam(generator), GENERATOR),
+    }
     # Zero gradients alone would not freeze a group: the L2 inside Adam would still move it.
     transforms[FROZEN] = optax.with_extra_args_support(optax.set_to_zero())
     return optax.multi_transform(transforms, partial(_labels, groups=groups))

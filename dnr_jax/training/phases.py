@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from dnr_jax.training.epoch import Epoch, Schedule, check_finite, epoch_means, rows_of_epoch
+from dnr_jax.training.epoch import Alternation, Epoch, check_finite, epoch_means, rows_of_epoch
 from dnr_jax.training.step import TrainState
 from dnr_jax.types import Array, Batch, Params
 
@@ -40,13 +40,13 @@ class Progress:
 
 
 class Phase(NamedTuple):
-    """An epoch program and its schedule of turns."""
+    """An epoch program and who updates in it on what."""
 
     run: Epoch
-    plan: Schedule
+    updates: Alternation
 
 
-class Plan(NamedTuple):
+class StagePlan(NamedTuple):
     """How long and on what to train.
 
     Attributes:
@@ -85,7 +85,7 @@ def start(states: TrainState, seeds: int) -> Progress:
 
 
 def fit(
-    progress: Progress, data: Batch, plan: Plan, validate: Validate, on_epoch: OnEpoch
+    progress: Progress, data: Batch, plan: StagePlan, validate: Validate, on_epoch: OnEpoch
 ) -> Progress:
     """Train from `progress` to the end of `plan`; going on from a checkpoint is the same call.
 
@@ -113,7 +113,7 @@ def fit(
     return progress
 
 
-def finished(progress: Progress, plan: Plan) -> bool:
+def finished(progress: Progress, plan: StagePlan) -> bool:
     """Tell whether all epochs are done or patience has run out (never just before phase 2)."""
     epoch = int(progress.epoch)
     if epoch >= plan.epochs:
@@ -124,16 +124,16 @@ def finished(progress: Progress, plan: Plan) -> bool:
 
 
 def _run_epoch(
-    states: TrainState, data: Batch, plan: Plan, epoch: int
+    states: TrainState, data: Batch, plan: StagePlan, epoch: int
 ) -> tuple[TrainState, Record]:
     learned = plan.phases[1]
     phase = learned if learned is not None and epoch >= plan.lambda_e else plan.phases[0]
     count = data.scores.shape[0]
-    rows = rows_of_epoch(count, plan.batch_size, phase.plan, seeds=plan.seeds, epoch=epoch)
+    rows = rows_of_epoch(count, plan.batch_size, phase.updates, seeds=plan.seeds, epoch=epoch)
     first_step = int(np.asarray(states.step)[0])  # read before the states are donated
-    states, terms = phase.run(states, data, rows, phase.plan.turns)
+    states, terms = phase.run(states, data, rows, phase.updates.turns)
     check_finite(terms, first_step=first_step, seeds=plan.seeds)
-    return states, epoch_means(terms, phase.plan.turns)
+    return states, epoch_means(terms, phase.updates.turns)
 
 
 @jax.jit

@@ -19,7 +19,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dnr_jax.data import loader
-from dnr_jax.training.step import Step, Terms, TrainState
+from dnr_jax.objectives import Terms
+from dnr_jax.training.step import Step, TrainState
 from dnr_jax.types import Array, Batch, FeatureSpec, Params, Request
 
 DATA = "data"
@@ -30,7 +31,8 @@ TABLES = ("table", "embedding")
 # that the parameters, and so the numbers, are those of any number of devices that divides it.
 TABLE_ROWS = 1024
 
-Score = Callable[[Params, Request, Array], Array]
+# `(params, request, scores) -> logits`, or the order of the lists that a model builds.
+Scorer = Callable[[Params, Request, Array], Array]
 
 
 class Layout(NamedTuple):
@@ -135,7 +137,7 @@ def place(layout: Layout, tree: Any) -> Any:
 
 
 def _scatter(array: Any, where: NamedSharding) -> Array:
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         data = _scatter(jax.random.key_data(array), where)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
     host = np.asarray(array)
@@ -186,7 +188,7 @@ def split_step(layout: Layout, step: Step) -> Step:
     return sharded
 
 
-def split_score(layout: Layout, score: Score) -> Score:
+def split_score(layout: Layout, score: Scorer) -> Scorer:
     """Make the scorer that splits its requests over the devices; every device gets all logits."""
     if layout.alone:
         return score

@@ -17,14 +17,16 @@ from flax import struct
 
 from dnr_jax import objectives
 from dnr_jax.nn.dropout import part_of_batch
-from dnr_jax.training.parts import check_part, shares, split
+from dnr_jax.objectives import LOSSES, ObjectiveSettings, Terms
+from dnr_jax.training.parts import shares, split
 from dnr_jax.types import Array, Batch, Divergence, Loss, Noise, Params, Reranker, apply
 
-Terms = dict[str, Array]
+Gradients = Callable[..., tuple[Params, Terms]]
 Step = Callable[["TrainState", Batch, Array], tuple["TrainState", Terms]]
 
 # Terms of each player's loss, in the order in which a non-finite one is looked for.
-RERANKER_TERMS = ("direct", "denoise", "reranker_gradient")
+# A stage's own loss stands in place of "direct" and "denoise".
+RERANKER_TERMS = ("own", "direct", "denoise", "reranker_gradient")
 GENERATOR_TERMS = ("adversarial", "regulariser", "generator_gradient")
 
 
@@ -48,24 +50,22 @@ class TrainState:
 
 
 class Game(NamedTuple):
-    """The players and the weights of their losses.
+    """The players and their losses.
 
     Attributes:
       reranker: the model q_theta.
       noise: the generator in force (heuristic in phase 1, learned in phase 2); None trains on
         L_direct alone.
       divergence: the estimator of L_x; None in phase 1.
-      loss: what replaces L_theta in a stage of a reranker's own training; None = L_theta.
-      lambda_m, lambda_adv, lambda_x: weights of L_z, L_adv and L_x, >= 0.
+      own_loss: what replaces L_theta in a stage of a reranker's own training; None = L_theta.
+      objective: the losses of L_theta and L_phi, and their weights.
     """
 
     reranker: Reranker
     noise: Noise | None
     divergence: Divergence | None
-    loss: Loss | None
-    lambda_m: float
-    lambda_adv: float
-    lambda_x: float
+    own_loss: Loss | None
+    objective: ObjectiveSettings
 
 
 def init_state(
@@ -89,20 +89,21 @@ def reranker_terms(
     theta: Params, phi: Params, batch: Batch, key: Array, game: Game
 ) -> tuple[Array, Terms]:
     """Compute L_theta and its terms; one encoder pass serves x and x'."""
-    if game.loss is not None:
-        own = game.loss(theta, batch, key=key, train=True)
-        return own, {"direct": own}
+    if game.own_loss is not None:
+        own = game.own_loss(theta, batch, key=key, train=True)
+        return own, {"own": own}
     encode_key, direct_key, noise_key, denoise_key = jax.random.split(key, 4)
     decode = game.reranker.decode
     memory = game.reranker.encode(theta, batch.request, key=encode_key, train=True)
     logits = decode(theta, memory, batch.scores, key=direct_key, train=True)
-    if game.noise is None or game.lambda_m == 0:
-        direct = objectives.direct_loss(logits, batch.labels, batch.weights)
+    if game.noise is None or game.objective.lambda_m == 0:
+        loss = game.objective.loss
+        direct = objectives.direct_loss(logits, batch.labels, batch.weights, loss=loss)
         return direct, {"direct": direct}
     noisy = jax.lax.stop_gradient(game.noise.sample(phi, noise_key, batch))
     noisy_logits = decode(theta, memory, noisy, key=denoise_key, train=True)
     return objectives.reranker_loss(
-        logits, noisy_logits, batch.labels, batch.weights, lambda_m=game.lambda_m
+        logits, noisy_logits, batch.labels, batch.weights, settings=game.objective
     )
 
 
@@ -120,8 +121,7 @@ def generator_terms(
         batch.labels,
         batch.weights,
         objectives.regulariser_loss(game.divergence, noisy, batch),
-        lambda_adv=game.lambda_adv,
-        lambda_x=game.lambda_x,
+        settings=game.objective,
     )
 
 
@@ -130,14 +130,14 @@ def reranker_gradient(
 ) -> tuple[Params, Terms]:
     """Compute the gradient of `reranker_terms` and its terms, `part` requests at a time.
 
-    A loss of the reranker's own (`game.loss`) need not be a mean: it sees the whole batch.
+    A loss of the reranker's own (`game.own_loss`) need not be a mean: it sees the whole batch.
     """
 
     def slope(batch: Batch) -> tuple[Params, Terms]:
         gradient, terms = jax.grad(reranker_terms, has_aux=True)(theta, phi, batch, key, game)
         return gradient, _all_terms(terms)
 
-    if part == len(batch.scores) or game.loss is not None:
+    if part == len(batch.scores) or game.own_loss is not None:
         return slope(batch)
     chunks = split(batch, part)
 
@@ -149,7 +149,8 @@ def reranker_gradient(
 
     nothing = jax.tree.map(jnp.zeros_like, (theta, _all_terms({})))
     numbers = jnp.arange(len(chunks.scores))
-    found: tuple[Params, Terms] = jax.lax.scan(add, nothing, (numbers, chunks, shares(chunks)))[0]
+    weighed = shares(chunks, LOSSES[game.objective.loss].mass)
+    found: tuple[Params, Terms] = jax.lax.scan(add, nothing, (numbers, chunks, weighed))[0]
     return found
 
 
@@ -175,15 +176,16 @@ def generator_gradient(
     regulariser, slope = jax.value_and_grad(objectives.regulariser_loss, 1)(
         game.divergence, noisy, batch
     )
-    share = shares(chunks)
+    share = shares(chunks, LOSSES[game.objective.loss].mass)
     slopes = (share[:, None, None] * slopes).reshape(noisy.shape)
-    (gradient,) = pull(game.lambda_adv * slopes + game.lambda_x * slope)
+    (gradient,) = pull(objectives.generator_sum(slopes, slope, settings=game.objective))
     return gradient, {"adversarial": jnp.dot(share, values), "regulariser": regulariser}
 
 
 def _adversarial(noisy: Array, batch: Batch, theta: Params, game: Game) -> Array:
     logits = apply(game.reranker, theta, batch.request, noisy)
-    return objectives.adversarial_loss(logits, batch.labels, batch.weights)
+    loss = game.objective.loss
+    return objectives.adversarial_loss(logits, batch.labels, batch.weights, loss=loss)
 
 
 def make_step(
@@ -196,7 +198,7 @@ def make_step(
     """Make `step(state, batch, turn) -> (state, terms)`: one update of the player whose turn it is.
 
     Args:
-      game: players and weights.
+      game: players and losses.
       optimizer: a `two_player_optimizer`.
       plays: whether the generator takes turns at all (phase 2). If not, its branch is not built.
       part: requests whose activations are held at once, a divisor of the batch; None = all. The
@@ -205,14 +207,12 @@ def make_step(
     Returns:
       A pure function. `turn` is `RERANKER` or `GENERATOR`; the idle player's parameters and
       optimiser state come back bit-identical. `terms` holds float32 scalars under
-      `RERANKER_TERMS` and `GENERATOR_TERMS`, 0 for the idle player's. It raises `ValueError` while
-      it is traced for a batch that is no whole number of parts.
+      `RERANKER_TERMS` and `GENERATOR_TERMS`, 0 for the idle player's.
     """
 
-    def turn_of(player: str, idle: str, slope: Callable[..., tuple[Params, Terms]]) -> Callable:
+    def turn_of(player: str, idle: str, slope: Gradients) -> Gradients:
         def gradients(params: Params, batch: Batch, key: Array) -> tuple[Params, Terms]:
             size = part or len(batch.scores)
-            check_part(size, len(batch.scores))
             gradient, terms = slope(params[player], params[idle], batch, key, game, part=size)
             terms |= {f"{player}_gradient": optax.tree.norm(gradient)}
             zeros = jax.tree.map(jnp.zeros_like, params[idle])

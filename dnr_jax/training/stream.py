@@ -15,8 +15,9 @@ import jax
 import numpy as np
 
 from dnr_jax.data import loader
-from dnr_jax.training.epoch import Epoch, Schedule
-from dnr_jax.training.step import Terms, TrainState
+from dnr_jax.objectives import Terms
+from dnr_jax.training.epoch import Alternation, Epoch
+from dnr_jax.training.step import TrainState
 from dnr_jax.types import Array, Batch
 
 Put = Callable[[Batch, np.ndarray], Batch]
@@ -36,7 +37,7 @@ class Part(NamedTuple):
     picks: np.ndarray
 
 
-def streamed(epoch: Epoch, plan: Schedule, *, batches: int, put: Put) -> Epoch:
+def streamed(epoch: Epoch, updates: Alternation, *, batches: int, put: Put) -> Epoch:
     """Make the epoch program that reads its batches from the host, part by part.
 
     Every seed has an order, and so batches, of its own. See `loader.stream`.
@@ -44,7 +45,7 @@ def streamed(epoch: Epoch, plan: Schedule, *, batches: int, put: Put) -> Epoch:
     Args:
       epoch: from `make_epoch` with `take=loader.pick`. It is compiled once for whole parts and
         once for a shorter last one.
-      plan: the schedule of the epoch.
+      updates: of the epoch.
       batches: a seed's batches in a part, >= 1; rounded up where the players' turns on one batch
         would fall into two parts.
       put: reads rows `int32 [P, B]` of the data and puts them on the device.
@@ -57,8 +58,8 @@ def streamed(epoch: Epoch, plan: Schedule, *, batches: int, put: Put) -> Epoch:
     """
     if batches < 1:
         raise ValueError(f"a part of {batches} batches is none: stream at least 1 at a time")
-    parts = list(cut(plan, batches))
-    first = np.unique(plan.batches, return_index=True)[1]  # an update that sees each batch
+    parts = list(cut(updates, batches))
+    first = np.unique(updates.batches, return_index=True)[1]  # an update that sees each batch
 
     def run(
         states: TrainState, data: Batch, rows: Array | np.ndarray, turns: Array | np.ndarray
@@ -81,15 +82,15 @@ def streamed(epoch: Epoch, plan: Schedule, *, batches: int, put: Put) -> Epoch:
     return run
 
 
-def cut(plan: Schedule, batches: int) -> Iterator[Part]:
+def cut(updates: Alternation, batches: int) -> Iterator[Part]:
     """Cut an epoch into parts of at least `batches` batches, the last one shorter."""
-    highest = np.maximum.accumulate(plan.batches)
-    lowest = np.minimum.accumulate(plan.batches[::-1])[::-1]
+    highest = np.maximum.accumulate(updates.batches)
+    lowest = np.minimum.accumulate(updates.batches[::-1])[::-1]
     start = 0
     # At these places no batch is needed on both sides.
-    for stop in [*(np.flatnonzero(highest[:-1] < lowest[1:]) + 1), len(plan.batches)]:
-        seen = plan.batches[start:stop]
+    for stop in [*(np.flatnonzero(highest[:-1] < lowest[1:]) + 1), len(updates.batches)]:
+        seen = updates.batches[start:stop]
         low, high = int(seen.min()), int(seen.max()) + 1
-        if high - low >= batches or stop == len(plan.batches):
+        if high - low >= batches or stop == len(updates.batches):
             yield Part(slice(start, stop), slice(low, high), (seen - low).astype(np.int32))
             start = stop

@@ -12,8 +12,9 @@ torch.set_num_threads(1)  # beside other workers its threads would wait for one 
 
 from benchmarks import torch_reference  # noqa: E402
 from dnr_jax import types  # noqa: E402
-from dnr_jax.noise.beta import beta_draw  # noqa: E402
+from dnr_jax.noise import build_draw  # noqa: E402
 from dnr_jax.noise.mixing import draw_batch  # noqa: E402
+from dnr_jax.objectives import ObjectiveSettings  # noqa: E402
 from dnr_jax.training.step import generator_terms, reranker_terms  # noqa: E402
 
 TINY = {"width": 8, "heads": 2, "feed_forward": 12, "dropout": 0.0}
@@ -70,11 +71,11 @@ def test_the_reranker_s_loss_and_gradients_are_equal(work):
 @pytest.mark.parametrize("work", [w for w in standard_case.WORKS if w.phase == 2], ids=str)
 def test_the_generator_s_loss_and_gradients_are_equal(work, lambda_x, tolerance):
     game, theta, network, columns, weights = prepared(work)
-    game = game._replace(lambda_x=lambda_x)
+    game = game._replace(objective=ObjectiveSettings(lambda_x=lambda_x))
     phi = game.noise.init(KEY, BATCH)
     run = jax.jit(jax.value_and_grad(lambda p: generator_terms(p, theta, BATCH, KEY, game)[0]))
     loss, slopes = run(phi)
-    eps = np.array(draw_batch(beta_draw(alpha=0.5, beta=0.5), KEY, BATCH))
+    eps = np.array(draw_batch(build_draw("beta"), KEY, BATCH))
     learned = torch_reference.to_torch(phi, "cpu", learned=True)
     arguments = (network, weights, learned, columns, torch.tensor(eps))
     expected = torch_reference.generator_loss(*arguments, lambda_x=lambda_x)
@@ -92,7 +93,7 @@ def test_logits_are_equal():
 
 def test_the_heuristic_noise_is_equal():
     game = standard_case.make_game(standard_case.Work(1, "late"), "float32", **TINY)
-    eps = np.array(draw_batch(beta_draw(alpha=0.5, beta=0.5), KEY, BATCH))
+    eps = np.array(draw_batch(build_draw("beta"), KEY, BATCH))
     columns = torch_reference.columns(BATCH, "cpu")
     theirs = torch_reference.heuristic(columns, torch.tensor(eps))
     ours = jnp.asarray(game.noise.sample({}, KEY, BATCH))

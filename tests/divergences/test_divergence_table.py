@@ -265,13 +265,16 @@ def test_works_under_vmap_over_seeds():
 @pytest.mark.parametrize(
     ("name", "options", "match"),
     [
-        ("kl", {}, "known are .*density"),
-        ("density", {}, r"\['bandwidth'\]"),
-        ("energy", dict(bandwidth=0.1), r"not \['bandwidth'\]"),
-        ("density", dict(bandwidth=-1.0), "bandwidth is -1.0"),
-        ("mmd", dict(bandwidth=0.0), "bandwidth is 0.0"),
-        ("histogram", dict(bins=1, smoothing=0.1), "2 bins"),
-        ("histogram", dict(bins=8, smoothing=0.0), "smoothing"),
+        ("kl", {}, "there is no divergence 'kl'.*density"),
+        ("density", dict(bandwith=0.1), "density: there is no knob 'bandwith'; did you mean"),
+        ("energy", dict(bandwidth=0.1), "there is no knob 'bandwidth'.*Known: conditional"),
+        ("density", dict(bandwidth=-1.0), "bandwidth is -1.0: it must be above 0.0004884"),
+        ("density", dict(bandwidth=1e-4), "bandwidth is 0.0001: it must be above 0.0004884"),
+        ("density_exact", dict(bandwidth=0.0), "bandwidth is 0.0: it must be 0.0001 or more"),
+        ("density_pallas", dict(bandwidth=np.inf), "bandwidth is inf"),
+        ("mmd", dict(bandwidth=0.0), "bandwidth is 0.0: it must be above 0.0004884"),
+        ("histogram", dict(bins=1, smoothing=0.1), "bins is 1: it must be 2 or more"),
+        ("histogram", dict(bins=8, smoothing=0.0), "smoothing is 0.0: it must be 1e-09 or more"),
     ],
 )
 def test_bad_input_is_named(name, options, match):

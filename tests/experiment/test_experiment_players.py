@@ -50,7 +50,7 @@ def test_no_learned_phase_without_a_generator_or_epochs_for_it(teams, tiny):
         return make_plan(config, team, team.stages[0], count=120, seeds=[0]).phases
 
     assert phases("dnr_b")[1] is not None
-    assert phases("dnr_b")[1].plan.turns.tolist() == [GENERATOR, RERANKER] * 4
+    assert phases("dnr_b")[1].updates.turns.tolist() == [GENERATOR, RERANKER] * 4
     assert phases("score")[1] is None
     assert phases("dnr_b", generator={"name": "none"})[1] is None
     assert phases("dnr_b", train={"lambda_e": 2})[1] is None

@@ -9,19 +9,32 @@ from factories import quick_jit
 from scipy import stats
 
 from dnr_jax import noise, ops
-from dnr_jax.noise import beta, mixing, resampled
+from dnr_jax.noise import GENERATORS, NOISES, Observed, beta, mixing, resampled
+from dnr_jax.types import Task
 
-SPEC = factories.make_spec()
+TASK = Task(factories.make_spec())
 POOLS = resampled.Pools(np.linspace(0, 0.5, 40, dtype=np.float32), np.float32([0.6, 0.7, 0.9]))
-LEARNED = dict(spec=SPEC, base=noise.build_draw("gaussian"), width=8, embedding_width=4)
+# Scores whose pools are `POOLS`.
+OBSERVED = Observed(
+    np.concatenate(POOLS)[None], np.repeat([0.0, 1.0], [40, 3])[None], np.ones((1, 43), bool)
+)
+GAUSSIAN = noise.build_draw("gaussian")
 OPTIONS = {
     "gaussian": dict(lambda_c=0.4),
     "beta": dict(lambda_c=0.4, alpha=2.0, beta=0.7),
-    "resampled": dict(pools=POOLS),
-    "learned_mix": dict(LEARNED, lambda_c=0.4, output="sigmoid"),
-    "learned_direct": dict(LEARNED, output="sigmoid"),
+    "resampled": dict(observed=OBSERVED),
+    "learned_mix": dict(width=8, embedding_width=4, lambda_c=0.4, output="sigmoid"),
+    "learned_direct": dict(width=8, embedding_width=4, output="sigmoid"),
 }
 HEURISTIC = ("gaussian", "beta", "resampled")
+
+
+def build(name, *, base=GAUSSIAN, **changes):
+    """Make a family of either table with `OPTIONS`, changed."""
+    options = OPTIONS[name] | changes
+    if name in NOISES:
+        return noise.build(name, **options)
+    return noise.build_generator(name, TASK, base, **options)
 
 
 def make_batch():
@@ -47,15 +60,16 @@ def batch():
 def families():
     """Family, its parameters and its jitted sampler, by name."""
     batch, made = make_batch(), {}
-    for name, options in OPTIONS.items():
-        family = noise.build(name, **options)
+    for name in OPTIONS:
+        family = build(name)
         params = quick_jit(family.init)(jax.random.key(1), batch)
         made[name] = (family, params, quick_jit(family.sample))
     return made
 
 
 def test_every_family_is_tried():
-    assert set(OPTIONS) == set(noise.NOISES)
+    assert set(OPTIONS) == {*NOISES, *GENERATORS}
+    assert set(HEURISTIC) == set(NOISES)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -114,7 +128,7 @@ def test_heuristics_have_no_parameters(name, families):
     [("learned_mix", "sigmoid"), ("learned_mix", "min_max"), ("learned_direct", "sigmoid")],
 )
 def test_learned_gradients_are_finite_and_reach_every_part(name, output, batch):
-    family = noise.build(name, **OPTIONS[name] | {"output": output})
+    family = build(name, output=output)
     params = quick_jit(family.init)(jax.random.key(0), batch)
     assert {k: v["embedding"].shape for k, v in params.items() if "embedding" in v} == {
         "item": (40, 4),
@@ -134,11 +148,9 @@ def test_learned_gradients_are_finite_and_reach_every_part(name, output, batch):
             assert np.abs(leaf).max() > 0, path
 
 
-@pytest.mark.parametrize("base", noise.DRAWS)
+@pytest.mark.parametrize("base", NOISES)
 def test_learned_noise_feels_its_base(base, batch):
-    shapes = {"beta": dict(alpha=0.5, beta=0.5), "resampled": dict(pools=POOLS)}
-    draw = noise.build_draw(base, **shapes.get(base, {}))
-    family = noise.build("learned_direct", **OPTIONS["learned_direct"] | {"base": draw})
+    family = build("learned_direct", base=noise.build_draw(base, OBSERVED))
     params = quick_jit(family.init)(jax.random.key(0), batch)
     sample = quick_jit(family.sample)
     draws = np.stack([sample(params, jax.random.key(i), batch) for i in range(5)])
@@ -146,9 +158,8 @@ def test_learned_noise_feels_its_base(base, batch):
 
 
 def test_group_form_is_learned_mix_with_share_one_eleventh(batch):
-    options = OPTIONS["learned_mix"] | {"lambda_c": 1 / 11, "output": "min_max"}
-    direct = noise.build("learned_direct", **OPTIONS["learned_direct"] | {"output": "min_max"})
-    family = noise.build("learned_mix", **options)
+    direct = build("learned_direct", output="min_max")
+    family = build("learned_mix", lambda_c=1 / 11, output="min_max")
     params, key = quick_jit(family.init)(jax.random.key(0), batch), jax.random.key(4)
     normalised = quick_jit(direct.sample)(params, key, batch)
     expected = ops.min_max(batch.labels + 0.1 * normalised, batch.request.where)
@@ -181,39 +192,47 @@ def test_fit_recovers_the_shape_of_generated_noise():
     where = random.random(labels.shape) < 0.9
     scores = 0.6 * labels + 0.4 * random.beta(2.0, 0.7, labels.shape)
     scores[~where] = np.nan
-    fitted = beta.fit_beta(scores, labels, where, lambda_c=0.4)
+    observed = Observed(scores, labels, where)
+    fitted = beta.fit_beta(observed, lambda_c=0.4)
     np.testing.assert_allclose(fitted, (2.0, 0.7), rtol=0.05)
+    entry, (as_given, to_fit) = NOISES["beta"], (beta.BetaSettings(fit=f) for f in (False, True))
+    assert entry.fit(to_fit, observed, 0) == fitted
+    assert entry.fit(as_given, observed, 0) is None
+    assert noise.NOISES["gaussian"].fit is None
     np.testing.assert_allclose(beta.observed_noise(0.68, 1.0, lambda_c=0.4), 0.2)
 
 
 @pytest.mark.parametrize("scores", [0.0, 1.0, 0.3])
 def test_fit_of_constant_scores_stays_usable(scores):
     labels = np.zeros((3, 4), np.float32)
-    fitted = beta.fit_beta(np.full((3, 4), scores), labels, np.ones((3, 4), bool), lambda_c=1.0)
+    fitted = beta.fit_beta(
+        Observed(np.full((3, 4), scores), labels, np.ones((3, 4), bool)), lambda_c=1.0
+    )
     assert min(fitted) >= 10
     np.testing.assert_allclose(fitted[0] / sum(fitted), np.clip(scores, 0.01, 0.99))
 
 
 def test_fit_of_all_zeros_and_ones_stays_usable():
     scores = np.tile([0.0, 1.0], (2, 2))
-    fitted = beta.fit_beta(scores, np.zeros((2, 4)), np.ones((2, 4)), lambda_c=1.0)
+    fitted = beta.fit_beta(Observed(scores, np.zeros((2, 4)), np.ones((2, 4))), lambda_c=1.0)
     assert fitted == pytest.approx((0.05, 0.05))
 
 
 def test_pools_hold_observed_scores_by_label(batch):
-    pools = resampled.score_pools(batch.scores, batch.labels, batch.weights, limit=99, seed=0)
+    observed = Observed(batch.scores, batch.labels, batch.weights)
+    pools = resampled.score_pools(observed, limit=99, seed=0)
     scores, z, real = map(np.asarray, (batch.scores, batch.labels, batch.request.where))
     np.testing.assert_array_equal(pools.negatives, scores[real & (z < 0.5)])
     np.testing.assert_array_equal(pools.positives, scores[real & (z > 0.5)])
-    thin = resampled.score_pools(batch.scores, batch.labels, batch.weights, limit=3, seed=0)
-    again = resampled.score_pools(batch.scores, batch.labels, batch.weights, limit=3, seed=0)
+    thin = resampled.score_pools(observed, limit=3, seed=0)
+    again = resampled.score_pools(observed, limit=3, seed=0)
     assert len(thin.negatives) == len(set(thin.negatives.tolist())) == 3
     assert set(thin.negatives) <= set(pools.negatives)
     np.testing.assert_array_equal(thin.negatives, again.negatives)
 
 
 def test_resampled_scores_come_from_the_pool_of_their_label():
-    draw = quick_jit(noise.build_draw("resampled", pools=POOLS))
+    draw = quick_jit(noise.build_draw("resampled", OBSERVED))
     labels = jnp.asarray([1.0, 0.0] * 3000)
     x = np.asarray(draw(jax.random.key(0), labels))
     assert set(x[::2]) == set(POOLS.positives)
@@ -225,25 +244,36 @@ def test_resampled_scores_come_from_the_pool_of_their_label():
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: noise.build("betta", lambda_c=0.4), "known are .*beta"),
-        (lambda: noise.build("beta", lambda_c=0.4), r"\['lambda_c', 'alpha', 'beta'\]"),
-        (lambda: noise.build("gaussian", lambda_c=0.4, alpha=1.0), r"keywords \['lambda_c'\]"),
-        (lambda: noise.build_draw("uniform"), "known are"),
-        (lambda: noise.build("gaussian", lambda_c=0.0), r"\(0, 1\]"),
-        (lambda: noise.build("beta", lambda_c=0.4, alpha=0.0, beta=1.0), "> 0"),
-        (lambda: noise.build("resampled", pools=resampled.Pools([], [1.0])), "negatives"),
-        (lambda: noise.build("resampled", pools=resampled.Pools([0.1], [1.5])), "positives leave"),
+        (lambda: noise.build("betta"), "there is no noise 'betta'; did you mean 'beta'?"),
+        (lambda: noise.build("learned_mix"), "Known: beta, gaussian, resampled"),
+        (lambda: noise.build("gaussian", alpha=1.0), "gaussian: there is no knob 'alpha'"),
+        (lambda: noise.build_draw("uniform"), "there is no noise 'uniform'"),
+        (lambda: noise.build("gaussian", lambda_c=0.0), "lambda_c is 0.0: it must be above 0"),
+        (lambda: noise.build("beta", lambda_c=1.1), "lambda_c is 1.1: it must be above 0 and at"),
+        (lambda: noise.build("beta", alpha=0.0), "alpha is 0.0: it must be 0.001 or more"),
+        (lambda: noise.build("beta", beta=np.inf), "beta is inf: it must be 0.001 or more"),
+        (lambda: noise.build("beta", fit=True), "fit is True: give observed training scores"),
+        (lambda: noise.build("resampled"), "needs observed training scores"),
+        (lambda: resampled.check_pools(resampled.Pools([], [1.0])), "negatives"),
+        (lambda: resampled.check_pools(resampled.Pools([0.1], [1.5])), "positives leave"),
+        (lambda: build("learned_mix", output="tanh"), "it must be one of sigmoid, min_max"),
+        (lambda: build("learned_direct", lambda_c=0.4), "there is no knob 'lambda_c'"),
+        (lambda: build("learned_direct", width=0), "width is 0: it must be 1 or more"),
         (
-            lambda: noise.build("learned_mix", **OPTIONS["learned_mix"] | {"output": "tanh"}),
-            "known are",
+            lambda: noise.build_generator("learnt_mix", TASK, GAUSSIAN),
+            "there is no generator 'learnt_mix'; did you mean 'learned_mix'?",
         ),
         (
-            lambda: beta.fit_beta(np.ones((1, 1)), np.ones((1, 1)), np.zeros((1, 1)), lambda_c=1.0),
+            lambda: beta.fit_beta(
+                Observed(np.ones((1, 1)), np.ones((1, 1)), np.zeros((1, 1))), lambda_c=1.0
+            ),
             "0 candidates",
         ),
         (
             lambda: resampled.score_pools(
-                np.full((1, 2), np.nan), np.float32([[0, 1]]), np.ones((1, 2)), limit=9, seed=0
+                Observed(np.full((1, 2), np.nan), np.float32([[0, 1]]), np.ones((1, 2))),
+                limit=9,
+                seed=0,
             ),
             r"\[0, 1\]",
         ),

@@ -7,26 +7,22 @@ import pytest
 from test_contract import CASES, model_of
 
 from dnr_jax import divergences, noise
+from dnr_jax.objectives import ObjectiveSettings
 from dnr_jax.training.step import Game, generator_terms, reranker_terms
+from dnr_jax.types import Task
 
 LEARNED = sorted(n for n, case in CASES.items() if n == case.name and "width" in case.knobs)
-BASE = noise.build_draw("beta", alpha=0.5, beta=0.5)
+BASE = noise.build_draw("beta")
 
 
 @pytest.mark.parametrize("model", LEARNED)
 def test_both_players_get_gradients(model):
     model = model_of(model)
     batch = model.batch
-    learned = noise.build(
-        "learned_direct",
-        spec=factories.make_spec(),
-        base=BASE,
-        width=4,
-        embedding_width=4,
-        output="sigmoid",
-    )
-    divergence = divergences.build("energy", conditional=False)
-    game = Game(model.reranker, learned, divergence, None, 0.5, 1.0, 1.0)
+    sizes = {"width": 4, "embedding_width": 4}
+    learned = noise.build_generator("learned_direct", Task(factories.make_spec()), BASE, **sizes)
+    divergence = divergences.build("energy")
+    game = Game(model.reranker, learned, divergence, None, ObjectiveSettings())
     phi = learned.init(jax.random.key(1), batch)
 
     @factories.quick_jit

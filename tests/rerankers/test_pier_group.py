@@ -54,9 +54,10 @@ def test_the_loss_is_that_of_dnr_with_a_tenth_of_the_denoising_loss():
     loss = factories.quick_jit(model.reranker.stages[0].loss)(model.params, batch, key=KEY)
     noisy = noisy_scores(jax.random.split(KEY, 4)[1], batch)
     logits = [model.score(model.params, batch.request, x) for x in (batch.scores, noisy)]
-    expected, _ = objectives.reranker_loss(*logits, batch.labels, batch.weights, lambda_m=0.1)
+    settings = objectives.ObjectiveSettings(lambda_m=0.1)
+    expected, _ = objectives.reranker_loss(*logits, batch.labels, batch.weights, settings=settings)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    plain = objectives.direct_loss(logits[0], batch.labels, batch.weights)
+    plain = objectives.direct_loss(logits[0], batch.labels, batch.weights, loss="bce")
     assert float(loss) > float(plain)
 
 

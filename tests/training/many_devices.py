@@ -25,19 +25,20 @@ from dnr_jax.io import checkpoints
 from dnr_jax.nn.adapter import wrap
 from dnr_jax.nn.embeddings import FeatureEmbedding
 from dnr_jax.nn.score_entry import ScoredHead, ScoreUse
+from dnr_jax.objectives import ObjectiveSettings
 from dnr_jax.training import sharding
-from dnr_jax.training.epoch import make_epoch, rows_of_epoch, schedule, stack_states
+from dnr_jax.training.epoch import alternate, make_epoch, rows_of_epoch, stack_states
 from dnr_jax.training.optimizers import OptimizerSettings, two_player_optimizer
 from dnr_jax.training.step import Game, init_state, make_step
 from dnr_jax.training.stream import streamed
-from dnr_jax.types import FeatureSpec, apply
+from dnr_jax.types import FeatureSpec, Task, apply
 
 # Neither divides by 4 or 8, and the last of four batches is short.
 REQUESTS, BATCH, SEEDS = 37, 10, [0, 1]
-PLAN = schedule(4, generator_updates=1, reranker_updates=1)
+PLAN = alternate(4, generator_updates=1, reranker_updates=1)
 # A large eps: Adam would blow the rounding of a gradient that should be 0 up to a whole step.
-ADAM = OptimizerSettings(1e-2, 1e-3, 5.0, 0.9, 0.98, 1e-2, 0.5, 7)
-OPTIMIZER = two_player_optimizer(ADAM, ADAM)
+ADAM = OptimizerSettings(learning_rate=1e-2, eps=1e-2, decay_factor=0.5, decay_every=7)
+OPTIMIZER = two_player_optimizer(ADAM, ADAM, steps_per_epoch=1)
 COMPILED: list[str] = []  # names of the programs that were compiled
 DATA = jax.tree.map(np.asarray, factories.make_batch(B=REQUESTS))
 
@@ -106,12 +107,11 @@ class Run:
 
 
 def _game(spec):
-    base = noise.build_draw("gaussian")
-    learned = {"width": 8, "embedding_width": 4, "output": "sigmoid"}
-    generator = noise.build("learned_direct", spec=spec, base=base, **learned)
+    base, sizes = noise.build_draw("gaussian"), {"width": 8, "embedding_width": 4}
+    generator = noise.build_generator("learned_direct", Task(spec), base, **sizes)
     # Smooth in the scores: see `test_training_gives_the_numbers_of_one_device`.
-    divergence = divergences.build("density_exact", conditional=False, bandwidth=0.05)
-    return Game(wrap(Linear(spec), dropout=0.2), generator, divergence, None, 0.5, 1.0, 1.0)
+    divergence = divergences.build("density_exact")
+    return Game(wrap(Linear(spec), dropout=0.2), generator, divergence, None, ObjectiveSettings())
 
 
 def distance(one, other):

@@ -1,4 +1,4 @@
-"""The epoch program: its schedule, and that scanning and seeds change no number."""
+"""The epoch program: its turns, and that scanning and seeds change no number."""
 
 import chex
 import jax
@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from dnr_jax.data import loader
 from dnr_jax.training.epoch import (
     NonFiniteError,
+    alternate,
     check_finite,
     epoch_means,
     make_epoch,
     rows_of_epoch,
-    schedule,
     stack_states,
 )
 from dnr_jax.training.optimizers import GENERATOR, RERANKER
@@ -27,14 +27,14 @@ STEP = make_step(toy_players.GAME, toy_players.OPTIMIZER, plays=True)
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 20), st.integers(0, 3), st.integers(1, 4))
 def test_every_batch_trains_the_reranker_once_in_order(batches, generator, reranker):
-    plan = schedule(batches, generator_updates=generator, reranker_updates=reranker)
+    plan = alternate(batches, generator_updates=generator, reranker_updates=reranker)
     assert list(plan.batches[plan.turns == RERANKER]) == list(range(batches))
     groups = -(-batches // reranker)
     assert np.sum(plan.turns == GENERATOR) == groups * generator
 
 
-def test_schedule_alternates():
-    plan = schedule(4, generator_updates=1, reranker_updates=2)
+def test_the_players_alternate():
+    plan = alternate(4, generator_updates=1, reranker_updates=2)
     assert plan.turns.tolist() == [GENERATOR, RERANKER, RERANKER] * 2
     assert plan.batches.tolist() == [0, 0, 1, 2, 2, 3]
 
@@ -42,7 +42,7 @@ def test_schedule_alternates():
 def test_scan_equals_a_loop_of_steps_and_seeds_do_not_mix():
     data, plan, seeds = (
         toy_players.batch(13),
-        schedule(4, generator_updates=1, reranker_updates=1),
+        alternate(4, generator_updates=1, reranker_updates=1),
         [3, 8],
     )
     rows = rows_of_epoch(13, 4, plan, seeds=seeds, epoch=2)
@@ -61,7 +61,7 @@ def test_scan_equals_a_loop_of_steps_and_seeds_do_not_mix():
 
 
 def test_rows_are_a_shuffle_of_their_own_for_each_seed():
-    plan = schedule(5, generator_updates=0, reranker_updates=1)
+    plan = alternate(5, generator_updates=0, reranker_updates=1)
     rows = rows_of_epoch(17, 4, plan, seeds=[0, 1], epoch=0)
     for seed_rows in rows:
         assert sorted(seed_rows.ravel()) == [loader.PADDING_ROW] * 3 + list(range(17))
@@ -97,7 +97,7 @@ def test_a_non_finite_term_is_named_with_its_step():
 
 
 def test_an_epoch_neither_fetches_from_the_host_nor_calls_it():
-    data, plan = toy_players.batch(13), schedule(4, generator_updates=1, reranker_updates=1)
+    data, plan = toy_players.batch(13), alternate(4, generator_updates=1, reranker_updates=1)
     epoch = make_epoch(STEP, seeds="map")
     rows = rows_of_epoch(13, 4, plan, seeds=[0, 1], epoch=0)
     states = stack_states([toy_players.state(seed) for seed in (0, 1)])

@@ -1,5 +1,7 @@
 """Each player's optimiser against a numpy Adam, and the idle player against itself."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,17 @@ import optax
 import pytest
 import toy_players
 
-from dnr_jax.training.optimizers import GENERATOR, RERANKER, adam_with_l2, two_player_optimizer
+from dnr_jax.settings import MOST_INT
+from dnr_jax.training.optimizers import (
+    GENERATOR,
+    RERANKER,
+    OptimizerSettings,
+    adam_with_l2,
+    two_player_optimizer,
+)
 
 
-def numpy_adam(settings, gradients, value):
+def numpy_adam(settings, decay_steps, gradients, value):
     """Clip -> L2 -> Adam -> staircase, written out as in PyTorch's documentation."""
     first = second = np.zeros_like(value)
     for count, gradient in enumerate(gradients):
@@ -21,21 +30,23 @@ def numpy_adam(settings, gradients, value):
         second = settings.b2 * second + (1 - settings.b2) * gradient**2
         first_hat = first / (1 - settings.b1 ** (count + 1))
         second_hat = second / (1 - settings.b2 ** (count + 1))
-        rate = settings.learning_rate * settings.decay_factor ** (count // settings.decay_steps)
+        rate = settings.learning_rate * settings.decay_factor ** (count // decay_steps)
         value = value - rate * first_hat / (np.sqrt(second_hat) + settings.eps)
     return value
 
 
-def test_adam_with_l2_is_the_group_s_optimiser():
+@pytest.mark.parametrize(("decay_every", "steps_per_epoch"), [(7, 1), (2, 3)])
+def test_adam_with_l2_is_the_group_s_optimiser(decay_every, steps_per_epoch):
     rng = np.random.default_rng(0)
     gradients = rng.normal(size=(20, 4)) * 10 ** rng.uniform(-1, 2, size=(20, 1))
     start = rng.normal(size=4)
-    optimizer = adam_with_l2(toy_players.SETTINGS)
+    settings = dataclasses.replace(toy_players.SETTINGS, decay_every=decay_every)
+    optimizer = adam_with_l2(settings, steps_per_epoch=steps_per_epoch)
     params, state = jnp.asarray(start), optimizer.init(jnp.asarray(start))
     for gradient in gradients:
         updates, state = optimizer.update(jnp.asarray(gradient), state, params)
         params = optax.apply_updates(params, updates)
-    expected = numpy_adam(toy_players.SETTINGS, gradients, start)
+    expected = numpy_adam(settings, decay_every * steps_per_epoch, gradients, start)
     np.testing.assert_allclose(params, expected, rtol=2e-5)
 
 
@@ -59,6 +70,30 @@ def test_idle_player_and_its_state_stay_bit_identical(turn, active, idle):
 
 
 def test_a_group_of_no_player_is_refused():
-    optimizer = two_player_optimizer(toy_players.SETTINGS, toy_players.SETTINGS)
+    settings = toy_players.SETTINGS
+    optimizer = two_player_optimizer(settings, settings, steps_per_epoch=1)
     with pytest.raises(ValueError, match=r"\['critic'\] belong to no player"):
         optimizer.init({"reranker": jnp.ones(1), "critic": jnp.ones(1)})
+
+
+def test_a_decay_beyond_what_int32_counts_never_comes():
+    settings = dataclasses.replace(toy_players.SETTINGS, decay_every=MOST_INT)
+    optimizer = adam_with_l2(settings, steps_per_epoch=1000)
+    params = jnp.ones(2)
+    updates, _ = optimizer.update(jnp.ones(2), optimizer.init(params), params)
+    np.testing.assert_allclose(updates, -settings.learning_rate, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("knob", "value"),
+    [
+        *[("learning_rate", value) for value in (0.0, -1.0, 1e9, np.inf, np.nan)],
+        *[("weight_decay", value) for value in (-1e-3, np.inf)],
+        *[("clip", value) for value in (0.0, np.inf)],
+        *[(moment, value) for moment in ("b1", "b2") for value in (-0.1, 1.0)],
+        *[("eps", 0.0), ("decay_factor", 0.0), ("decay_factor", 2.0), ("decay_every", 0)],
+    ],
+)
+def test_a_value_out_of_range_is_refused(knob, value):
+    with pytest.raises(ValueError, match=f"^{knob} is {value!r}: it must be "):
+        OptimizerSettings(**{knob: value})

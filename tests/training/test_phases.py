@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import toy_players
 
-from dnr_jax.training.epoch import NonFiniteError, make_epoch, schedule, stack_states
-from dnr_jax.training.phases import Phase, Plan, finished, fit, start
+from dnr_jax.training.epoch import NonFiniteError, alternate, make_epoch, stack_states
+from dnr_jax.training.phases import Phase, StagePlan, finished, fit, start
 from dnr_jax.training.step import make_step
 
 SEEDS = [0, 1]
@@ -16,20 +16,17 @@ SEEDS = [0, 1]
 
 @pytest.fixture(scope="module")
 def phases():
-    heuristic = make_step(toy_players.GAME, toy_players.OPTIMIZER, plays=False)
-    learned = make_step(toy_players.GAME, toy_players.OPTIMIZER, plays=True)
-    return (
-        Phase(
-            make_epoch(heuristic, seeds="map"), schedule(3, generator_updates=0, reranker_updates=1)
-        ),
-        Phase(
-            make_epoch(learned, seeds="map"), schedule(3, generator_updates=1, reranker_updates=1)
-        ),
-    )
+    def phase(generator_updates):
+        plays = generator_updates > 0
+        step = make_step(toy_players.GAME, toy_players.OPTIMIZER, plays=plays)
+        updates = alternate(3, generator_updates=generator_updates, reranker_updates=1)
+        return Phase(make_epoch(step, seeds="map"), updates)
+
+    return phase(0), phase(1)
 
 
 def plan(phases, **changes):
-    return Plan(phases, 2, 4, 0, 4, SEEDS)._replace(**changes)
+    return StagePlan(phases, 2, 4, 0, 4, SEEDS)._replace(**changes)
 
 
 def begin():

@@ -1,5 +1,7 @@
 """The alternating step: who moves, by how much, and on which draws."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -38,26 +40,26 @@ def test_only_the_active_player_moves(turn, active, idle):
         jax.tree.leaves(after.params[active]), jax.tree.leaves(state.params[active]), strict=True
     ):
         assert new != old
-    own, other = (RERANKER_TERMS, GENERATOR_TERMS)[:: 1 if turn == RERANKER else -1]
-    assert all(terms[name] != 0 for name in own)
-    assert all(terms[name] == 0 for name in other)
+    mine, others = (RERANKER_TERMS, GENERATOR_TERMS)[:: 1 if turn == RERANKER else -1]
+    assert all(terms[name] != 0 for name in mine if name != "own")
+    assert all(terms[name] == 0 for name in (*others, "own"))
     assert int(after.step) == int(state.step) + 1
 
 
 def test_reranker_turn_follows_its_equation():
     """L_theta = L_direct + lambda_m L_z with x' drawn from the step's own key."""
-    state, data, game = toy_players.state(), toy_players.batch(), toy_players.GAME
+    state, data, weights = toy_players.state(), toy_players.batch(), toy_players.OBJECTIVE
     noise_key = jax.random.split(jax.random.fold_in(state.key, 0), 4)[2]
     noisy = toy_players.NOISE.sample(state.params["generator"], noise_key, data)
 
     def loss(theta):
         direct = bce(theta["slope"] * data.scores + theta["bias"], data)
-        return direct + game.lambda_m * bce(theta["slope"] * noisy + theta["bias"], data)
+        return direct + weights.lambda_m * bce(theta["slope"] * noisy + theta["bias"], data)
 
     gradient = jax.grad(loss)(state.params["reranker"])
     _, terms = STEP(state, data, RERANKER)
     np.testing.assert_allclose(
-        terms["direct"] + game.lambda_m * terms["denoise"],
+        terms["direct"] + weights.lambda_m * terms["denoise"],
         loss(state.params["reranker"]),
         rtol=1e-6,
     )
@@ -66,19 +68,19 @@ def test_reranker_turn_follows_its_equation():
 
 def test_generator_turn_follows_its_equation():
     """L_phi = lambda_adv E[log q(z | x')] + lambda_x L_x: log-likelihood is pushed down."""
-    state, data, game = toy_players.state(), toy_players.batch(), toy_players.GAME
+    state, data, weights = toy_players.state(), toy_players.batch(), toy_players.OBJECTIVE
     key, theta = jax.random.fold_in(state.key, 0), state.params["reranker"]
 
     def loss(phi):
         noisy = toy_players.NOISE.sample(phi, key, data)
         adversarial = -bce(theta["slope"] * noisy + theta["bias"], data)
         gap = jnp.mean(noisy - data.scores, where=data.request.where)
-        return game.lambda_adv * adversarial + game.lambda_x * gap**2
+        return weights.lambda_adv * adversarial + weights.lambda_x * gap**2
 
     _, terms = STEP(state, data, GENERATOR)
     value, gradient = jax.value_and_grad(loss)(state.params["generator"])
     np.testing.assert_allclose(
-        game.lambda_adv * terms["adversarial"] + game.lambda_x * terms["regulariser"],
+        weights.lambda_adv * terms["adversarial"] + weights.lambda_x * terms["regulariser"],
         value,
         rtol=1e-5,
     )
@@ -97,7 +99,8 @@ def test_plain_training_draws_no_noise():
 
 def test_alternation_reaches_the_regulariser_s_target():
     """With the adversarial term off, the generator's mean must approach the observed mean."""
-    game = toy_players.GAME._replace(lambda_adv=0.0)
+    objective = dataclasses.replace(toy_players.OBJECTIVE, lambda_adv=0.0)
+    game = toy_players.GAME._replace(objective=objective)
     step = jax.jit(make_step(game, toy_players.OPTIMIZER, plays=True))
     state, data = toy_players.state(seed=3), toy_players.batch(64)
     gaps = []
@@ -114,8 +117,8 @@ def test_a_loss_of_its_own_replaces_those_of_the_game(noise):
         return 3.0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params))
 
     state, data = toy_players.state(), toy_players.batch()
-    game = toy_players.GAME._replace(noise=noise, loss=own)
+    game = toy_players.GAME._replace(noise=noise, own_loss=own)
     _, terms = jax.jit(make_step(game, toy_players.OPTIMIZER, plays=False))(state, data, RERANKER)
     expected = own(state.params["reranker"], data, train=True)
-    np.testing.assert_allclose(terms["direct"], expected, rtol=1e-6)
-    assert float(terms["denoise"]) == 0
+    np.testing.assert_allclose(terms["own"], expected, rtol=1e-6)
+    assert float(terms["direct"]) == float(terms["denoise"]) == 0

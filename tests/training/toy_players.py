@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from dnr_jax.objectives import ObjectiveSettings
 from dnr_jax.training.optimizers import OptimizerSettings, two_player_optimizer
 from dnr_jax.training.step import Game, init_state
 from dnr_jax.types import Batch, Noise, Request, Reranker
@@ -15,9 +16,9 @@ SETTINGS = OptimizerSettings(
     b2=0.98,
     eps=1e-6,
     decay_factor=0.5,
-    decay_steps=7,
+    decay_every=7,
 )
-OPTIMIZER = two_player_optimizer(SETTINGS, SETTINGS)
+OPTIMIZER = two_player_optimizer(SETTINGS, SETTINGS, steps_per_epoch=1)
 
 
 def batch(requests=12, candidates=5, seed=0):
@@ -63,7 +64,8 @@ def divergence(generated, observed, *, labels, where):
     return jnp.square(jnp.mean(generated - observed, where=where))
 
 
-GAME = Game(RERANKER, NOISE, divergence, None, lambda_m=0.5, lambda_adv=1.0, lambda_x=2.0)
+OBJECTIVE = ObjectiveSettings(lambda_m=0.5, lambda_adv=1.0, lambda_x=2.0)
+GAME = Game(RERANKER, NOISE, divergence, own_loss=None, objective=OBJECTIVE)
 
 
 def state(seed=0, data=None):
