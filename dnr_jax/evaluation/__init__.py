@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dnr_jax.evaluation.audit import audit, render
+from dnr_jax.evaluation.audit import audit, refuse_unmeasurable, render
 from dnr_jax.evaluation.scoring import score_split, score_stream
 from dnr_jax.evaluation.summary import Evaluation, evaluate, mean_ndcg, ndcg_sums
 
@@ -12,6 +12,7 @@ __all__ = [
     "evaluate",
     "mean_ndcg",
     "ndcg_sums",
+    "refuse_unmeasurable",
     "render",
     "score_split",
     "score_stream",

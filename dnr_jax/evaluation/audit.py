@@ -51,6 +51,22 @@ def audit(prepared: Prepared, *, k: int, protocol: str) -> dict[str, Any]:
     }
 
 
+def refuse_unmeasurable(prepared: Prepared) -> None:
+    """Refuse a data set on which no model could be chosen or measured, before one is trained.
+
+    Raises:
+      ValueError: no request of the validation or of the test split has a judged positive.
+    """
+    for name in probes.EVALUATED:
+        split = prepared.splits[name]
+        if not integrity.positive(split).any():
+            raise ValueError(
+                f"none of the {len(split.request_id)} requests of the {name} split has a positive "
+                "among its candidates, so nothing can be measured there: check which rows of the "
+                "data count as positive, and raise the number of candidates, days or users"
+            )
+
+
 def render(findings: dict[str, Any]) -> str:
     """Write an audit as plain lines, one a finding, that start with OK, WARN or LEAK."""
     title = f"audit of protocol {findings['protocol']}: {findings['level']}"
@@ -69,6 +85,7 @@ def _integrity(prepared: Prepared, protocol: str) -> list[Finding]:
         integrity.check_duplicates(prepared),
         integrity.check_padding(prepared),
         *integrity.check_positions(prepared),
+        *integrity.check_ties(prepared),
     ]
 
 

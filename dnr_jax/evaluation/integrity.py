@@ -74,7 +74,7 @@ def _own_history(split: Split) -> np.ndarray:
     items = np.asarray(request.candidates)[..., 0]
     past = np.where(np.asarray(request.history_where), np.asarray(request.history)[..., 0], -1)
     rows, columns = np.nonzero(positive(split) & (items >= FIRST_KNOWN_ID))
-    return (past[rows] == items[rows, columns][:, None]).any(axis=1)
+    return np.asarray((past[rows] == items[rows, columns][:, None]).any(axis=1))
 
 
 def _pair_finding(
@@ -107,6 +107,22 @@ def _rows_with_duplicates(split: Split) -> int:
     # Distinct negative numbers stand in for everything that may repeat.
     ordered = np.sort(np.where(real, items, -1 - np.arange(items.shape[1])), axis=1)
     return int((ordered[:, 1:] == ordered[:, :-1]).any(axis=1).sum())
+
+
+def check_ties(prepared: Prepared) -> list[Finding]:
+    """Tell how many lists begin in a tie of time stamps, where the data is cut by time.
+
+    Such a list might as well have begun earlier or later: its items are in file order.
+    """
+    counts = prepared.report.get("lists", {})
+    tied, total = counts.get("lists_starting_in_a_tie"), counts.get("lists")
+    if tied is None or not total:
+        return []
+    text = (
+        f"{tied / total:.1%} of lists ({tied} of {total}) begin between items of one time stamp, "
+        "where file order decided what came before"
+    )
+    return [Finding(WARN if tied else OK, "ties", text)]
 
 
 def check_padding(prepared: Prepared) -> Finding:

@@ -25,9 +25,15 @@ INVERTED = (
 
 
 class Probe(NamedTuple):
-    """Per-request metrics of the scorers that no model may lose to, by name, on one split."""
+    """Per-request metrics of the scorers that no model may lose to, on one split.
+
+    Attributes:
+      scorers: metrics by name, by the scorer's name.
+      unknown: why a number could not be computed, if any could not.
+    """
 
     scorers: dict[str, dict[str, np.ndarray]]
+    unknown: str = ""
 
     def mean(self, scorer: str, metric: str) -> float:
         """Average over the requests that count; NaN if there is none."""
@@ -57,13 +63,24 @@ def probe(prepared: Prepared, name: str, *, k: int) -> Probe:
         "reversed": -scores,
     }
     labels, where = np.asarray(split.batch.labels), judged(split)
-    return Probe({s: per_request_metrics(x, labels, where, k=k) for s, x in scorers.items()})
+    values = {s: per_request_metrics(x, labels, where, k=k) for s, x in scorers.items()}
+    return Probe(values, _what_is_missing(split))
+
+
+def _what_is_missing(split: Split) -> str:
+    """Say what the requests of a split lack, if any metric of them cannot be computed."""
+    count, positives = judged(split).sum(axis=1), positive(split).sum(axis=1)
+    if not positives.any():
+        return "no request of this split has a positive among its judged candidates"
+    both = int(((positives > 0) & (positives < count)).sum())
+    return f"{both or 'no'} request of this split has both a positive and a negative"
 
 
 def _position_rates(train: Split) -> np.ndarray:
     """Learn from training how often each position holds a positive, `float32 [N]`."""
     seen = judged(train).sum(axis=0)
-    return (positive(train).sum(axis=0) / np.maximum(seen, 1)).astype(np.float32)
+    rates = positive(train).sum(axis=0) / np.maximum(seen, 1)
+    return np.asarray(rates, np.float32)
 
 
 def chance(split: Split, *, k: int) -> dict[str, float]:
@@ -86,10 +103,15 @@ def chance(split: Split, *, k: int) -> dict[str, float]:
 def check_chance(name: str, split: Split, probed: Probe, *, k: int) -> list[Finding]:
     """Check that scorers without knowledge stay at chance on one split."""
     expected = chance(split, k=k)
-    gaps = [abs(probed.mean("constant", metric) - value) for metric, value in expected.items()]
-    level = LEAK if max(np.nan_to_num(gaps)) > _ROUNDING else OK
-    numbers = ", ".join(f"{_label(m)} = {v:.4f}" for m, v in expected.items())
-    text = f"a constant scorer is {'NOT ' if level == LEAK else ''}at chance ({numbers})"
+    gaps = {m: abs(probed.mean("constant", m) - value) for m, value in expected.items()}
+    far = any(gap > _ROUNDING for gap in gaps.values())
+    known = {m: value for m, value in expected.items() if not np.isnan(gaps[m])}
+    numbers = ", ".join(f"{_label(m)} = {v:.4f}" for m, v in known.items())
+    text = f"a constant scorer is {'NOT ' if far else ''}at chance ({numbers})"
+    if len(known) < len(gaps):
+        rest = ", ".join(_label(m) for m in gaps if m not in known)
+        text = f"{text if known else 'a constant scorer'}: no {rest}, as {probed.unknown}"
+    level = LEAK if far else OK if len(known) == len(gaps) else WARN
     constant = Finding(level, f"constant {name}", text)
     return [constant, *(_at_chance(name, scorer, probed, k) for scorer in _BLIND)]
 
@@ -98,11 +120,16 @@ _BLIND = {"stored_order": "the stored order", "position": "a scorer that knows p
 
 
 def _at_chance(name: str, scorer: str, probed: Probe, k: int) -> Finding:
-    found = []
-    for metric in (f"h@{k}", f"n@{k}", "auc"):
-        gain, error = probed.gain(scorer, metric)
-        if abs(gain) > TOLERANCE * error + _ROUNDING:
-            found.append(f"{_label(metric)} off by {gain:+.4f} (standard error {error:.4f})")
+    gains = {metric: probed.gain(scorer, metric) for metric in (f"h@{k}", f"n@{k}", "auc")}
+    found = [
+        f"{_label(metric)} off by {gain:+.4f} (standard error {error:.4f})"
+        for metric, (gain, error) in gains.items()
+        if abs(gain) > TOLERANCE * error + _ROUNDING
+    ]
+    unknown = [_label(metric) for metric, (gain, _) in gains.items() if np.isnan(gain)]
+    if unknown and not found:
+        text = f"{_BLIND[scorer]} cannot be compared in {', '.join(unknown)}: {probed.unknown}"
+        return Finding(WARN, f"{scorer} {name}", text)
     says = f"NOT at chance: {', '.join(found)}" if found else "at chance"
     return Finding(LEAK if found else OK, f"{scorer} {name}", f"{_BLIND[scorer]} is {says}")
 
@@ -114,10 +141,13 @@ def _label(metric: str) -> str:
 def check_scores(name: str, probed: Probe, *, k: int) -> list[Finding]:
     """Tell how far the retriever's order and its reverse get on one split, and which one wins."""
     lines = [
-        Finding(OK, f"{scorer} {name}", f"{title}: {_numbers(probed, scorer, k)}")
+        _order(name, scorer, title, probed, k)
         for scorer, title in (("retriever", "retriever order"), ("reversed", "REVERSED order"))
     ]
     gain, error = probed.gain("retriever", "auc")
+    if np.isnan(gain):
+        text = f"whether the scores tell positives from negatives is unknown: {probed.unknown}"
+        return [*lines, Finding(WARN, f"scores {name}", text)]
     if gain < -TOLERANCE * error:
         return [*lines, Finding(LEAK, f"scores {name}", _inversion(probed, k))]
     if not gain > TOLERANCE * error:
@@ -126,9 +156,14 @@ def check_scores(name: str, probed: Probe, *, k: int) -> list[Finding]:
     return lines
 
 
-def _numbers(probed: Probe, scorer: str, k: int) -> str:
-    metrics = (f"n@{k}", f"h@{k}", "auc")
-    return ", ".join(f"{_label(m)} = {probed.mean(scorer, m):.3f}" for m in metrics)
+def _order(name: str, scorer: str, title: str, probed: Probe, k: int) -> Finding:
+    means = {metric: probed.mean(scorer, metric) for metric in (f"n@{k}", f"h@{k}", "auc")}
+    known = {metric: value for metric, value in means.items() if not np.isnan(value)}
+    text = f"{title}: " + ", ".join(f"{_label(m)} = {v:.3f}" for m, v in known.items())
+    if len(known) < len(means):
+        rest = ", ".join(_label(m) for m in means if m not in known)
+        text += f"{', ' if known else ''}no {rest}, as {probed.unknown}"
+    return Finding(OK if len(known) == len(means) else WARN, f"{scorer} {name}", text)
 
 
 def _inversion(probed: Probe, k: int) -> str:
@@ -144,12 +179,18 @@ def check_exposure(name: str, split: Split, probed: Probe, *, k: int) -> Finding
     """
     where, exposed = judged(split), np.asarray(split.batch.exposed)
     scores, labels = np.asarray(split.batch.scores), np.asarray(split.batch.labels)
-    shown = Probe({"retriever": per_request_metrics(scores, labels, where & exposed, k=k)})
-    alone, overall = shown.mean("retriever", "auc"), probed.mean("retriever", "auc")
+    shown = {"retriever": per_request_metrics(scores, labels, where & exposed, k=k)}
+    alone, overall = Probe(shown).mean("retriever", "auc"), probed.mean("retriever", "auc")
     share = (where & ~exposed).sum() / max(where.sum(), 1)
-    text = (
-        f"{share:.1%} of judged candidates were never shown and count as negatives; the "
-        f"retriever's AUC is {overall:.3f} over all, {alone:.3f} among shown candidates alone"
+    text = f"{share:.1%} of judged candidates were never shown and count as negatives; "
+    if np.isnan(overall) or np.isnan(alone):
+        text += (
+            "what that does to the retriever's AUC is unknown: no request has both a positive and "
+            "a negative among its shown candidates"
+        )
+        return Finding(WARN, f"exposure {name}", text)
+    text += (
+        f"the retriever's AUC is {overall:.3f} over all, {alone:.3f} among shown candidates alone"
     )
     if abs(overall - alone) > EXPOSURE_GAP:
         text += ": metrics here largely tell who was shown, not what was liked"
@@ -161,10 +202,12 @@ def check_pool(name: str, split: Split) -> Finding:
     """Tell how many positives the pool holds, and how many requests have none there."""
     in_pool, total = positive(split).sum(axis=1), np.asarray(split.positives)
     total = np.maximum(total, in_pool)
-    share = in_pool.sum() / total.sum() if total.sum() else float("nan")
     without = int((in_pool == 0).sum())
+    left_out = f"{without} of {in_pool.size} requests have none and are left out"
+    if not total.sum():
+        return Finding(WARN, f"pool {name}", f"no request has a positive anywhere: {left_out}")
     text = (
-        f"the pool holds {share:.1%} of all positives ({in_pool.sum()} of {total.sum()}); "
-        f"{without} of {in_pool.size} requests have none and are left out"
+        f"the pool holds {in_pool.sum() / total.sum():.1%} of all positives "
+        f"({in_pool.sum()} of {total.sum()}); {left_out}"
     )
     return Finding(OK if in_pool.any() else WARN, f"pool {name}", text)

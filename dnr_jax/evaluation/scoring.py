@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def score_split(apply_fn: ApplyFn, params: Params, batch: Batch, *, batch_size: 
     if count == 0:
         raise ValueError("this split holds no requests: nothing to score")
     rows = loader.order(count, min(batch_size, count))
-    logits = _scan(apply_fn, loader.take, params, batch, rows)
+    logits: Array = _scan(apply_fn, loader.take, params, batch, rows)
     return logits.reshape(-1, logits.shape[-1])[:count]
 
 
@@ -83,10 +84,11 @@ def _scan(
     batch: Batch,
     rows: Array | np.ndarray,
 ) -> Array:
-    def step(carry, taken):
+    def step(carry: None, taken: Any) -> tuple[None, Array]:
         part = take(batch, taken)
         logits = apply_fn(params, part.request, part.scores)
         check_precision(logits)
         return carry, logits.astype(jnp.float32)
 
-    return jax.lax.scan(step, None, rows)[1]
+    logits: Array = jax.lax.scan(step, None, rows)[1]
+    return logits

@@ -125,7 +125,9 @@ _calibration_sums = jax.jit(calibration.calibration_sums)
 
 
 @partial(jax.jit, static_argnames="k")
-def _list_contents(logits: Array, items: Array, where: Array, item_vectors: Array, k: int):
+def _list_contents(
+    logits: Array, items: Array, where: Array, item_vectors: Array, k: int
+) -> tuple[Array, tuple[Array, Array]]:
     shown = beyond.top_items(logits, items, where, k=k)
     return shown, beyond.intra_list_diversity(shown, item_vectors)
 

@@ -71,11 +71,3 @@ def brier(sums: CalibrationSums) -> float:
     """Brier score (1950): mean squared error of the probability; NaN without candidates."""
     total = float(np.sum(sums.candidates))
     return float(sums.squared_error) / total if total else float("nan")
-
-
-def reliability_curve(sums: CalibrationSums) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean probability, label rate and count of every non-empty bin, in bin order."""
-    count = np.asarray(sums.candidates, np.float64)
-    kept = count > 0
-    probability, label = (np.asarray(a, np.float64)[kept] for a in (sums.probability, sums.label))
-    return probability / count[kept], label / count[kept], count[kept]

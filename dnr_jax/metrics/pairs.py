@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -84,7 +84,7 @@ def count_pairs(logits: Array, labels: Array, where: Array) -> Pairs:
     real = where.astype(jnp.float32)
     positive = jnp.where(labels > POSITIVE_ABOVE, real, 0.0)
 
-    def add_partner(counts, partner):
+    def add_partner(counts: tuple[Array, ...], partner: tuple[Array, ...]) -> tuple[Any, None]:
         logit, label, weight, hit = (column[:, None] for column in partner)
         higher, same = logit > logits, logit == logits
         more, alike = label > labels, label == labels

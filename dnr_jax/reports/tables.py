@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from dnr_jax.data import store
+from dnr_jax.data.signatures import fingerprint
 from dnr_jax.reports import significance
 from dnr_jax.reports.rendering import Table, aligned, latex, latex_escape, markdown
 from dnr_jax.reports.results import Line, Run, direct_of
@@ -273,7 +273,7 @@ def _origin(run: Run) -> list[str]:
         name = commit["name"][:12] + (" with uncommitted changes" if commit["dirty"] else "")
     devices = ", ".join(sorted(set(about["devices"])))
     return [
-        f"Config {store.fingerprint(run.config)}; commit {name}.",
+        f"Config {fingerprint(run.config)}; commit {name}.",
         f"Hardware: {about['cpu']}, {about['cpu_count']} cores, {about['memory_gib']} GiB; "
         f"{about['backend']} backend ({len(about['devices'])} x {devices}); "
         f"jax {about['packages']['jax']}, Python {about['python']}.",

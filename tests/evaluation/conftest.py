@@ -34,7 +34,7 @@ def make_split(rng, requests, first_user, first_id, quality=1.0):
         request=request,
         scores=np.where(where, scores, 0).astype(np.float32),
         labels=labels,
-        exposed=labels > 0,
+        exposed=where & ((labels > 0) | (np.random.default_rng(1).random((requests, N)) < 0.1)),
         slate=np.full((requests, K), -1, np.int32),
         weights=where.astype(np.float32),
     )

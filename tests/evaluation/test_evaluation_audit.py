@@ -134,6 +134,71 @@ def test_chance_is_the_mean_over_random_orders(prepared):
         assert np.nanmean([f[metric] for f in found]) == pytest.approx(expected, abs=0.01)
 
 
+def only(count):
+    """Keep the labels of the first `count` requests that have a positive."""
+
+    def change(labels, where):
+        rows = np.flatnonzero(labels.any(axis=1))[:count]
+        return np.where(np.isin(np.arange(len(labels)), rows)[:, None], labels, 0)
+
+    return change
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (only(0), "no request of this split has a positive"),
+        (only(1), "1 request of this split has both a positive and a negative"),
+        (lambda labels, where: where.astype(np.float32), "no request of this split has both"),
+    ],
+)
+def test_what_cannot_be_computed_is_said_and_never_ok(prepared, spoiled, split, change, said):
+    batch = prepared.splits[split].batch
+    labels = change(batch.labels, batch.request.where).astype(np.float32)
+    findings = run(spoiled(prepared, split, labels=labels, exposed=batch.request.where))
+    text = evaluation.render(findings)
+    assert "nan" not in text.lower()
+    assert said in text
+    for check in ("scores", "stored_order", "position"):
+        assert level_of(findings, f"{check} {split}") == "WARN", check
+    told = [f for f in findings["findings"] if said in f["text"]]
+    assert told
+    assert {f["level"] for f in told} == {"WARN"}
+    scorers = findings["scorers"][split]
+    for scorer in ("constant", "retriever", "reversed"):
+        unknown = None in scorers[scorer].values()
+        assert (level_of(findings, f"{scorer} {split}") != "OK") == unknown, scorer
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_split_without_positives_is_refused(prepared, spoiled, split):
+    evaluation.refuse_unmeasurable(prepared)
+    batch = prepared.splits[split].batch
+    unjudged = spoiled(prepared, split, weights=np.zeros_like(batch.weights))
+    for empty in (spoiled(prepared, split, labels=np.zeros_like(batch.labels)), unjudged):
+        with pytest.raises(ValueError, match=f"none of the 600 requests of the {split} split"):
+            evaluation.refuse_unmeasurable(empty)
+
+
+def test_shown_candidates_that_are_all_positive_leave_the_exposure_unknown(prepared, spoiled):
+    batch = prepared.splits["test"].batch
+    findings = run(spoiled(prepared, "test", exposed=batch.labels > 0))
+    assert level_of(findings, "exposure test") == "WARN"
+    assert "nan" not in evaluation.render(findings)
+
+
+def test_lists_that_begin_in_a_tie_are_told_with_their_share(prepared):
+    def tied(count):
+        return prepared._replace(report={"lists": {"lists": 800, "lists_starting_in_a_tie": count}})
+
+    findings = run(tied(160))
+    assert level_of(findings, "ties") == "WARN"
+    assert "WARN  ties:                 20.0% of lists (160 of 800)" in evaluation.render(findings)
+    assert level_of(run(tied(0)), "ties") == "OK"
+    assert "ties" not in evaluation.render(run(prepared))
+
+
 def test_no_positive_at_all_is_reported_not_a_crash(prepared, spoiled):
     empty = np.zeros((600, 20), np.float32)
     findings = run(spoiled(prepared, "test", labels=empty))

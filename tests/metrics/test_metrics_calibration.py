@@ -52,13 +52,6 @@ def test_probability_one_falls_into_the_last_bin_and_masked_content_is_ignored()
     assert calibration.brier(sums) == 0
 
 
-def test_reliability_curve_holds_non_empty_bins_in_order(judged):
-    probability, label, count = calibration.reliability_curve(sums_of(*judged))
-    assert (np.diff(probability) > 0).all()
-    assert count.sum() == judged[2].sum()
-    assert ((label >= 0) & (label <= 1)).all()
-
-
 def test_nothing_judged_gives_nan():
     sums = sums_of(np.zeros((1, 2)), np.zeros((1, 2)), np.zeros((1, 2), bool))
     assert np.isnan(calibration.expected_calibration_error(sums))
