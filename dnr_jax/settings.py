@@ -167,7 +167,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Say that `name` is not a known `kind`, with the nearest known one and all of them."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"there is no {kind} {name!r}{hint} Known: {', '.join(known)}"
 
 
