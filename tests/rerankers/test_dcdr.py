@@ -11,12 +11,12 @@ from test_contract import DCDR as KNOBS
 from test_contract import model_of
 
 from dnr_jax.nn.dropout import identity
-from dnr_jax.nn.list_diffusion import LIKED, UNKNOWN
 from dnr_jax.nn.list_evaluator import list_value
 from dnr_jax.nn.lists import top_list
 from dnr_jax.nn.score_entry import ScoreUse
 from dnr_jax.rerankers import build
 from dnr_jax.rerankers.dcdr import DCDR, LIST_NOISES, feedback_of
+from dnr_jax.rerankers.dcdr.denoiser import LIKED, UNKNOWN
 
 VARIANTS = ["dcdr", "dcdr_token_early"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dnr_jax import types
-from dnr_jax.nn.diffusion import diffuse, make_schedule, truncated_linear
 from dnr_jax.rerankers.diffurec import diffurec, draw_positive
+from dnr_jax.rerankers.diffurec.diffusion import diffuse, make_schedule, truncated_linear
 
 KNOBS = {
     "width": 8,

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from dnr_jax.nn.diffusion import draw_noise, make_schedule, truncated_linear
 from dnr_jax.rerankers import build
 from dnr_jax.rerankers.diffurec import REVERSE_SEED
+from dnr_jax.rerankers.diffurec.diffusion import draw_noise, make_schedule, truncated_linear
 
 torch = pytest.importorskip("torch")
 import torch_blocks  # noqa: E402

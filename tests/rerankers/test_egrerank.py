@@ -15,7 +15,6 @@ from dnr_jax.nn.adapter import hide_padding
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.list_evaluator import judge
 from dnr_jax.nn.lists import take_items, top_list
-from dnr_jax.nn.pointer import Pointer, Rollout
 from dnr_jax.nn.score_entry import ScoreUse
 from dnr_jax.rerankers.egrerank import (
     ENTROPY,
@@ -25,6 +24,7 @@ from dnr_jax.rerankers.egrerank import (
     policy_loss,
     tell_apart,
 )
+from dnr_jax.rerankers.egrerank.pointer import Pointer, Rollout
 
 BATCH = factories.make_batch()
 # A hole, and a request without a logged list.

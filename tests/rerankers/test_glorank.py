@@ -15,10 +15,10 @@ from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.list_evaluator import ListEvaluator, list_value
 from dnr_jax.nn.policy_gradient import standardise
 from dnr_jax.nn.score_entry import ScoreUse
-from dnr_jax.nn.semantic_ids import semantic_ids
-from dnr_jax.nn.token_generator import Scene, TokenGenerator
 from dnr_jax.rerankers import build
 from dnr_jax.rerankers.glorank import REINFORCEMENT_WEIGHT, best_first
+from dnr_jax.rerankers.glorank.generator import Scene, TokenGenerator
+from dnr_jax.rerankers.glorank.semantic_ids import semantic_ids
 
 CODES, SIZE = 3, 3
 TABLE = semantic_ids(VECTORS, codes=CODES, levels=2, seed=0)

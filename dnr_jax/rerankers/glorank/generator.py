@@ -1,6 +1,6 @@
 """A generator that writes a list as the code sequences of its items, one code after the other.
 
-Every item has a fixed sequence of L codes (`nn.semantic_ids`), the same in every request. With h_k
+Every item has a fixed sequence of L codes (`semantic_ids`), the same in every request. With h_k
 the decoder's state at place k (from the items before it and, by attention, from the candidates),
 the next code c of the item at place k, after the codes p, has the chance
 

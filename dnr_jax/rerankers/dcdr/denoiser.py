@@ -1,6 +1,6 @@
 """Discrete diffusion of lists: a denoiser, and a beam of lists that steps back through the noise.
 
-The noise and the law of a step back stand in `nn.list_noise`, as do the words used here.
+The noise and the law of a step back stand in `noise`, as do the words used here.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.attention import Transformer
-from dnr_jax.nn.diffusion import StepEmbedding
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.layers import Dense
-from dnr_jax.nn.list_noise import (
+from dnr_jax.nn.lists import take_items
+from dnr_jax.nn.step_embedding import StepEmbedding
+from dnr_jax.rerankers.dcdr.noise import (
     Rates,
     noise_by_swaps,
     noise_by_tokens,
@@ -27,7 +28,6 @@ from dnr_jax.nn.list_noise import (
     swap_log_probabilities,
     token_log_probabilities,
 )
-from dnr_jax.nn.lists import take_items
 from dnr_jax.types import Array
 
 # Feedback of a slot: 0, 1, or not known (unjudged, or hidden from the denoiser).

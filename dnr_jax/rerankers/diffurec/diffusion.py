@@ -1,11 +1,11 @@
-"""Gaussian diffusion: noise schedules, posterior coefficients, step embedding, reverse process.
+"""Gaussian diffusion: noise schedules, posterior coefficients, reverse process.
 
 Steps count from 0: step t of T adds noise to what step t - 1 left, and step T - 1 is the noisiest.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,8 @@ from flax import linen as nn
 from dnr_jax.nn.attention import Attention
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.layers import Dense, LayerNorm
+from dnr_jax.nn.step_embedding import StepEmbedding
 from dnr_jax.types import Array
-
-# The frequencies of the embedding are made for 1000 steps.
-_FINEST = 1000.0
-_LONGEST_PERIOD = 10000.0
 
 
 class Schedule(NamedTuple):
@@ -71,27 +68,6 @@ def make_schedule(betas: np.ndarray, count: int) -> Schedule:
 def diffuse(start: Array, noise: Array, kept: Array) -> Array:
     """Compute x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps for `[B, D]` and `kept` `[B]`."""
     return jnp.sqrt(kept)[:, None] * start + jnp.sqrt(1.0 - kept)[:, None] * noise
-
-
-class StepEmbedding(nn.Module):
-    """Embed step numbers: sinusoids of `1000 t / T`, then Dense(4 D), SiLU, Dense(D).
-
-    Attributes:
-      width: D.
-      total: T.
-    """
-
-    width: int
-    total: int
-
-    @nn.compact
-    def __call__(self, steps: Array, dtype: Any) -> Array:
-        """Map `steps` `[B]` to `[B, D]` of `dtype`."""
-        half = (self.width + 1) // 2
-        frequencies = _LONGEST_PERIOD ** (-np.arange(half, dtype=np.float32) / half)
-        angles = (steps * (_FINEST / self.total))[:, None] * frequencies[None]
-        waves = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-        return Dense(self.width)(nn.silu(Dense(4 * self.width)(waves.astype(dtype))))
 
 
 class Approximator(nn.Module):

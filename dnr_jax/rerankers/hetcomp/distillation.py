@@ -1,6 +1,6 @@
 """A school: teachers kept at points of their training, and a student that follows their consensus.
 
-The procedure of HetComp; `rerankers.hetcomp` states the method, `nn.consensus` its equations.
+The procedure of HetComp; `rerankers.hetcomp` states the method, `consensus` its equations.
 Every stage trains a parameter group of its own, begun as a copy of that of the stage before. What
 earlier stages learned stays: the groups `teachers_v` are the snapshots, and the groups `student_n`
 are the student at the ends of the coarse stages, where pointers move. A pointer is so a function of
@@ -18,8 +18,14 @@ import jax.numpy as jnp
 
 from dnr_jax import ops
 from dnr_jax.nn.adapter import logit_loss
-from dnr_jax.nn.consensus import coarse_loss, discrepancy, fine_loss, importance, move
 from dnr_jax.nn.losses import bce
+from dnr_jax.rerankers.hetcomp.consensus import (
+    coarse_loss,
+    discrepancy,
+    fine_loss,
+    importance,
+    move,
+)
 from dnr_jax.types import Array, Batch, Loss, Memory, Params, Request, Reranker, Stage, apply
 
 # A pointer's n-th move needs d(Q) > RATIO * DECAY^n * d(v + 1), n = 0, 1, ...

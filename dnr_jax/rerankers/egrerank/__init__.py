@@ -35,11 +35,11 @@ from dnr_jax.nn.adapter import arranging, module_loss, wrap
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, judge
 from dnr_jax.nn.lists import score_list
-from dnr_jax.nn.pointer import Pointer, Rollout
 from dnr_jax.nn.policy_gradient import clipped_gain, discounted_returns, standardise
 from dnr_jax.nn.score_entry import ScoreUse
 from dnr_jax.nn.sizes import check_heads, check_positive
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
+from dnr_jax.rerankers.egrerank.pointer import Pointer, Rollout
 from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Stage
 
 GAMMA = 0.01

@@ -24,13 +24,13 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.adapter import module_loss, wrap
-from dnr_jax.nn.diffusion import HistoryDiffusion, diffuse, draw_noise
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.embeddings import FeatureEmbedding
 from dnr_jax.nn.layers import LayerNorm
 from dnr_jax.nn.losses import softmax_cross_entropy
 from dnr_jax.nn.score_entry import ProductHead, ScoreUse
 from dnr_jax.nn.sizes import check_heads, check_positive
+from dnr_jax.rerankers.diffurec.diffusion import HistoryDiffusion, diffuse, draw_noise
 from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Stage
 
 # The reverse process draws from this key and the request's number.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dnr_jax import ops
-from dnr_jax.nn.list_noise import (
+from dnr_jax.rerankers.dcdr.noise import (
     Rates,
     draw_swap,
     noise_by_swaps,

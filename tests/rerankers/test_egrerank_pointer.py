@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dnr_jax.nn.dropout import identity
-from dnr_jax.nn.pointer import Pointer
 from dnr_jax.nn.score_entry import ScoreUse
+from dnr_jax.rerankers.egrerank.pointer import Pointer
 
 D, K = 4, 3
 RNG = np.random.default_rng(0)

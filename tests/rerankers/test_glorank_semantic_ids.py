@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dnr_jax.nn.semantic_ids import k_means, nearest_mean, semantic_ids
+from dnr_jax.rerankers.glorank.semantic_ids import k_means, nearest_mean, semantic_ids
 
 DRAW = np.random.default_rng(0)
 MIDDLES = np.eye(4, 6)

@@ -13,8 +13,13 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.dropout import identity
-from dnr_jax.nn.list_diffusion import LIKED, PERMUTATION, TOKEN, ListDiffusion, step_back
-from dnr_jax.nn.list_noise import Rates, swap, swap_log_probabilities, token_log_probabilities
+from dnr_jax.rerankers.dcdr.denoiser import LIKED, PERMUTATION, TOKEN, ListDiffusion, step_back
+from dnr_jax.rerankers.dcdr.noise import (
+    Rates,
+    swap,
+    swap_log_probabilities,
+    token_log_probabilities,
+)
 
 RNG = np.random.default_rng(0)
 RATES = Rates(jnp.float32(0.4), jnp.float32(0.6))

@@ -4,9 +4,9 @@ After arXiv 2604.25291, of which the abstract alone was at hand: a reranker gene
 of items in place of indices into the candidate set, first supervised on good lists, then by
 reinforcement on a list's utility. Everything below that is ours:
 
-- Codes: residual k-means of the item vectors (`nn.semantic_ids`).
+- Codes: residual k-means of the item vectors (`semantic_ids`).
 - Generator: a transformer over the list so far that attends to the candidates, and code by code a
-  choice among what the candidates left allow (`nn.token_generator`).
+  choice among what the candidates left allow (`generator`).
 - Supervised: `-log pi` of the shown list, its items ordered by label.
 - Reinforcement: `-A log pi(l)` over a group of lists drawn from the generator, with A the standard
   score of R(l) in the group (as in GRPO, arXiv 2402.03300) and R the list evaluator, trained first
@@ -30,9 +30,9 @@ from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, judge, list
 from dnr_jax.nn.lists import score_list
 from dnr_jax.nn.policy_gradient import standardise
 from dnr_jax.nn.score_entry import ScoreUse
-from dnr_jax.nn.semantic_ids import semantic_ids
 from dnr_jax.nn.sizes import check_heads, check_positive
-from dnr_jax.nn.token_generator import Scene, TokenGenerator
+from dnr_jax.rerankers.glorank.generator import Scene, TokenGenerator
+from dnr_jax.rerankers.glorank.semantic_ids import semantic_ids
 from dnr_jax.types import Array, Batch, FeatureSpec, Memory, Request, Reranker, Stage
 
 # Of reinforcement beside 1 for imitation; 1, 0.1 and 0.01 were compared on validation lists.

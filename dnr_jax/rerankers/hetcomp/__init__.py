@@ -12,10 +12,10 @@ training. For every request and teacher a pointer v says which snapshot teaches,
 - Fine, all at Q: list-wise likelihood of positives, and halved of best half and best tenth.
 
 A student thus learns from labels by the positives in its target alone. The equations stand in
-`nn.consensus`.
+`consensus`.
 
 Pointers move between stages, on the student as the stage before left it, and are computed anew
-from those students in each batch (`nn.distillation`): they rise by construction, and no request
+from those students in each batch (`distillation`): they rise by construction, and no request
 needs a memory.
 
 Ours besides, as the text was not at hand: three teachers, trained by binary cross-entropy (the
@@ -29,11 +29,11 @@ from __future__ import annotations
 from typing import Any
 
 from dnr_jax.nn.adapter import wrap
-from dnr_jax.nn.distillation import School, distilled
 from dnr_jax.nn.pointwise import PointwiseScorer
 from dnr_jax.nn.score_entry import ScoreUse
 from dnr_jax.nn.sizes import check_heads, check_positive
 from dnr_jax.rerankers.gru4rec import gru4rec
+from dnr_jax.rerankers.hetcomp.distillation import School, distilled
 from dnr_jax.rerankers.prm import prm
 from dnr_jax.rerankers.sasrec import sasrec
 from dnr_jax.types import FeatureSpec, Reranker

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from dnr_jax import ops
-from dnr_jax.nn import consensus, distillation, lists
-from dnr_jax.nn.distillation import School
+from dnr_jax.nn import lists
+from dnr_jax.rerankers.hetcomp import consensus, distillation
+from dnr_jax.rerankers.hetcomp.distillation import School
 from dnr_jax.types import Reranker
 
 BATCH = factories.make_batch(B=7, N=12, K=4)

@@ -1,7 +1,7 @@
 """DCDR-style: discrete conditional diffusion of lists, DCDR-P (swaps) and DCDR-T (tokens).
 
 Lin et al. 2024, arXiv 2308.06982. R_0 is the shown list and its feedback c the condition; noise
-leads to R_t (`nn.list_noise`), and the denoiser p(R_{t-1} | R_t, c, t) minimises
+leads to R_t (`noise`), and the denoiser p(R_{t-1} | R_t, c, t) minimises
 
     P:  -log p(R_{t-1} | R_t, c, t), the chain being drawn,
     T:  -mean_k sum_a q(a_{t-1} = a | a_t, a_0) log p(a_{t-1} = a | R_t, c, t), slot by slot,
@@ -25,7 +25,6 @@ from flax import linen as nn
 from dnr_jax import ops
 from dnr_jax.nn.adapter import arranging, module_loss, wrap
 from dnr_jax.nn.dropout import Drop, identity
-from dnr_jax.nn.list_diffusion import LIKED, PERMUTATION, TOKEN, UNKNOWN, ListDiffusion, Process
 from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, list_value
 from dnr_jax.nn.lists import score_list, take_items, top_list
 from dnr_jax.nn.losses import bce
@@ -34,6 +33,14 @@ from dnr_jax.nn.mlp import MLP
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
 from dnr_jax.nn.sizes import check_heads, check_positive
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
+from dnr_jax.rerankers.dcdr.denoiser import (
+    LIKED,
+    PERMUTATION,
+    TOKEN,
+    UNKNOWN,
+    ListDiffusion,
+    Process,
+)
 from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Stage
 
 LIST_NOISES = {"permutation": PERMUTATION, "token": TOKEN}
