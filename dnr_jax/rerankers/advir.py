@@ -13,6 +13,8 @@ That is the expected loss under the paper's sampling, so nothing has to be drawn
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 
@@ -20,9 +22,21 @@ from dnr_jax import ops
 from dnr_jax.nn.adapter import require_key, wrap
 from dnr_jax.nn.losses import bce
 from dnr_jax.nn.pointwise import PointwiseScorer
-from dnr_jax.nn.score_entry import ScoreUse
-from dnr_jax.nn.sizes import check_heads, check_positive
-from dnr_jax.types import Array, Batch, FeatureSpec, Loss, Params, Reranker, Stage
+from dnr_jax.nn.trunk import Trunk
+from dnr_jax.settings import knob
+from dnr_jax.types import Array, Batch, Loss, Params, Reranker, Stage, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvIRSettings(Trunk):
+    """Knobs of AdvIR, which reads no `layers`: a candidate does not see the others."""
+
+    perturbation: float = knob(
+        0.3, "eps, length of the perturbation of a candidate's state", at_least=0
+    )
+    adversarial_weight: float = knob(
+        1.0, "a, weight of the loss at the perturbed states", at_least=0
+    )
 
 
 def sampling_weights(logits: Array, labels: Array, weights: Array) -> Array:
@@ -74,45 +88,10 @@ def adversarial_loss(reranker: Reranker, *, radius: float, weight: float) -> Los
     return loss
 
 
-def advir(
-    spec: FeatureSpec,
-    *,
-    width: int,
-    heads: int,
-    feed_forward: int,
-    dropout: float,
-    history_layers: int,
-    perturbation: float,
-    adversarial_weight: float,
-    score_entry: str,
-    score_place: str,
-) -> Reranker:
-    """Build an AdvIR-style pointwise reranker (after Park and Chang 2019, arXiv 1811.04155).
-
-    Args:
-      spec: column names and vocabulary sizes.
-      width: D, a multiple of `heads`, of states and hidden layers.
-      heads: attention heads of the history encoder.
-      feed_forward: hidden width of its FFN.
-      dropout: rate in [0, 1).
-      history_layers: transformer blocks over the history, >= 1.
-      perturbation: eps, length of the perturbation of a state, >= 0.
-      adversarial_weight: a, of the loss at the perturbed states, >= 0.
-      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry`.
-      score_place: "late" (non-linear head), "late_linear" or "early".
-
-    Raises:
-      ValueError: a size, rate, weight or name is outside its range.
-    """
-    check_heads(width, heads)
-    check_positive(history_layers=history_layers, feed_forward=feed_forward)
-    if not min(perturbation, adversarial_weight) >= 0:
-        raise ValueError(
-            f"perturbation {perturbation} and adversarial_weight {adversarial_weight} "
-            "must both be at least 0"
-        )
-    use = ScoreUse(score_entry, score_place)
-    module = PointwiseScorer(spec, width, heads, feed_forward, history_layers, use)
-    scorer = wrap(module, dropout=dropout)
-    loss = adversarial_loss(scorer, radius=perturbation, weight=adversarial_weight)
+def advir(task: Task, settings: AdvIRSettings) -> Reranker:
+    """Build an AdvIR-style pointwise reranker (after Park and Chang 2019, arXiv 1811.04155)."""
+    scorer = wrap(PointwiseScorer(task.spec, settings), dropout=settings.dropout)
+    loss = adversarial_loss(
+        scorer, radius=settings.perturbation, weight=settings.adversarial_weight
+    )
     return scorer._replace(stages=(Stage("train", loss),))

@@ -10,6 +10,8 @@ targets, where the paper slides the window over each user's events and samples n
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -17,9 +19,19 @@ from dnr_jax.nn.adapter import wrap
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.embeddings import FeatureEmbedding
 from dnr_jax.nn.layers import Dense
-from dnr_jax.nn.score_entry import ProductHead, ScoreUse
-from dnr_jax.nn.sizes import check_positive
-from dnr_jax.types import Array, FeatureSpec, Request, Reranker
+from dnr_jax.nn.score_entry import ProductHead
+from dnr_jax.nn.trunk import Trunk
+from dnr_jax.settings import knob
+from dnr_jax.types import Array, FeatureSpec, Request, Reranker, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaserSettings(Trunk):
+    """Knobs of Caser; of the shared sizes it reads `width` alone."""
+
+    window: int = knob(5, "L, how many of the latest events are read, no others", at_least=1)
+    vertical: int = knob(4, "filters that weigh the events of the window", at_least=1)
+    horizontal: int = knob(8, "filters of each height 1 to L that slide over them", at_least=1)
 
 
 class Filters(nn.Module):
@@ -49,27 +61,24 @@ class Filters(nn.Module):
 
 
 class Caser(nn.Module):
-    """The module behind `caser`; see there for the attributes."""
+    """The module behind `caser`."""
 
     spec: FeatureSpec
-    width: int
-    window: int
-    vertical: int
-    horizontal: int
-    scores: ScoreUse
+    settings: CaserSettings
 
     def setup(self) -> None:
         """Make the blocks, in the order in which they run."""
-        self.embedding = FeatureEmbedding(self.spec, self.width)
-        self.filters = Filters(self.vertical, self.horizontal)
-        self.events = Dense(self.width)
-        self.state = Dense(self.width)
-        self.head = ProductHead(self.scores, self.width)
+        width = self.settings.width
+        self.embedding = FeatureEmbedding(self.spec, width)
+        self.filters = Filters(self.settings.vertical, self.settings.horizontal)
+        self.events = Dense(width)
+        self.state = Dense(width)
+        self.head = ProductHead(self.settings.scores, width)
 
     def encode(self, request: Request, *, drop: Drop) -> tuple[Array, Array]:
         """Return v `[B, D]` and the candidates' embeddings `[B, N, D]`."""
         parts = self.embedding(request)
-        latest = latest_rows(parts.history_items + parts.history_events, self.window)
+        latest = latest_rows(parts.history_items + parts.history_events, self.settings.window)
         pooled = jnp.concatenate(self.filters(latest), axis=-1)
         events = drop(nn.relu(self.events(pooled)))
         return self.state(jnp.concatenate([events, parts.user], axis=-1)), parts.items
@@ -87,33 +96,6 @@ def latest_rows(events: Array, count: int) -> Array:
     return jnp.pad(events, ((0, 0), (missing, 0), (0, 0)))[:, -count:]
 
 
-def caser(
-    spec: FeatureSpec,
-    *,
-    width: int,
-    window: int,
-    vertical: int,
-    horizontal: int,
-    dropout: float,
-    score_entry: str,
-    score_place: str,
-) -> Reranker:
-    """Build Caser (Tang and Wang 2018, arXiv 1809.07426).
-
-    Args:
-      spec: column names and vocabulary sizes.
-      width: D.
-      window: L, how many of the latest events it reads; the rest of the history is not seen.
-      vertical: filters over the rows of the window.
-      horizontal: filters of each height from 1 to `window`.
-      dropout: rate in [0, 1), on w.
-      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry.ProductHead`.
-      score_place: "late" (non-linear head), "late_linear" or "early".
-
-    Raises:
-      ValueError: a size, rate or name is outside its range.
-    """
-    check_positive(width=width, window=window, vertical=vertical, horizontal=horizontal)
-    use = ScoreUse(score_entry, score_place)
-    module = Caser(spec, width, window, vertical, horizontal, use)
-    return wrap(module, dropout=dropout)
+def caser(task: Task, settings: CaserSettings) -> Reranker:
+    """Build Caser (Tang and Wang 2018, arXiv 1809.07426)."""
+    return wrap(Caser(task.spec, settings), dropout=settings.dropout)

@@ -1,8 +1,14 @@
 """DLCM: a GRU reads the initial ranking, and its last state is the context of every candidate.
 
-Ai et al. 2018, arXiv 1804.05936. Steps are the fused user and item states h (with x if the entry is
-early) in place of hand-made features, the context is tanh(W s + b), and there is one head where the
-paper allows several in parallel.
+Ai et al. 2018, arXiv 1804.05936. The GRU is fed from the lowest to the highest score, so the best
+candidates are freshest in its last state s_n. With o_i its state after candidate i, the logit is
+`w (o_i tanh(W s_n + b))`. The model depends on the order of the scores even with
+`score_entry="none"`; tied scores are read in storage order. The paper's input `[h_i, x_i]` is the
+score entry "concatenate" at the place "early".
+
+Its own loss is AttRank on the plain logits, without the floor at 0 that public ports put on them.
+Ours: steps are the fused user and item states h in place of hand-made features, and there is one
+head where the paper allows several in parallel.
 """
 
 from __future__ import annotations
@@ -16,35 +22,30 @@ from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.layers import Dense
 from dnr_jax.nn.losses import attrank
 from dnr_jax.nn.recurrent import GRU
-from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
-from dnr_jax.nn.sizes import check_heads, check_positive
+from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
-from dnr_jax.types import Array, FeatureSpec, Request, Reranker
+from dnr_jax.types import Array, FeatureSpec, Request, Reranker, Task
 
 
 class DLCM(nn.Module):
-    """The module behind `dlcm`; see there for the attributes.
+    """The module behind `dlcm`.
 
     The order of the steps depends on the scores, so the GRU runs once per set of scores.
     """
 
     spec: FeatureSpec
-    width: int
-    heads: int
-    feed_forward: int
-    history_layers: int
-    scores: ScoreUse
+    settings: Trunk
 
     def setup(self) -> None:
         """Make the blocks, in the order in which they run."""
-        self.request_encoder = RequestEncoder(
-            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
-        )
-        self.fusion = Fusion(self.width)
-        self.early_entry = EarlyEntry(self.scores)
-        self.ranking = GRU(self.width)
-        self.context = Dense(self.width)
-        self.head = ScoredHead(self.scores, self.width)
+        width, scores = self.settings.width, self.settings.scores
+        self.request_encoder = RequestEncoder(self.spec, self.settings)
+        self.fusion = Fusion(width)
+        self.early_entry = EarlyEntry(scores)
+        self.ranking = GRU(width)
+        self.context = Dense(width)
+        self.head = ScoredHead(scores, width)
 
     def encode(self, request: Request, *, drop: Drop) -> Array:
         """Return the candidate states h `[B, N, D]`."""
@@ -71,41 +72,6 @@ def lowest_first(scores: Array, where: Array) -> Array:
     return jnp.argsort(-ops.ranks(scores, where), axis=-1, stable=True)
 
 
-def dlcm(
-    spec: FeatureSpec,
-    *,
-    width: int,
-    heads: int,
-    feed_forward: int,
-    dropout: float,
-    history_layers: int,
-    score_entry: str,
-    score_place: str,
-) -> Reranker:
-    """Build DLCM (Ai et al. 2018, arXiv 1804.05936).
-
-    The GRU is fed from the lowest to the highest score, so the best candidates are freshest in its
-    last state s_n. With o_i its state after candidate i, the logit is `w (o_i tanh(W s_n + b))`.
-    The model depends on the order of the scores even with `score_entry="none"`; tied scores are
-    read in storage order. Its own loss is AttRank on the plain logits, without the floor at 0 that
-    public ports put on them.
-
-    Args:
-      spec: column names and vocabulary sizes.
-      width: D, also of the GRU; a multiple of `heads`.
-      heads: attention heads of the history encoder.
-      feed_forward: hidden width of its FFN.
-      dropout: rate in [0, 1), also on the context.
-      history_layers: transformer blocks over the history, >= 1.
-      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry`. The paper's input
-        `[h_i, x_i]` is "concatenate" at place "early".
-      score_place: "late" (non-linear head), "late_linear" or "early".
-
-    Raises:
-      ValueError: a size, rate or name is outside its range.
-    """
-    check_heads(width, heads)
-    check_positive(history_layers=history_layers, feed_forward=feed_forward)
-    use = ScoreUse(score_entry, score_place)
-    module = DLCM(spec, width, heads, feed_forward, history_layers, use)
-    return trained_by(wrap(module, dropout=dropout), attrank)
+def dlcm(task: Task, settings: Trunk) -> Reranker:
+    """Build DLCM (Ai et al. 2018, arXiv 1804.05936)."""
+    return trained_by(wrap(DLCM(task.spec, settings), dropout=settings.dropout), attrank)

@@ -15,24 +15,24 @@ from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.embeddings import FeatureEmbedding
 from dnr_jax.nn.layers import Dense
 from dnr_jax.nn.recurrent import GRU
-from dnr_jax.nn.score_entry import ProductHead, ScoreUse
-from dnr_jax.nn.sizes import check_positive
-from dnr_jax.types import Array, FeatureSpec, Request, Reranker
+from dnr_jax.nn.score_entry import ProductHead
+from dnr_jax.nn.trunk import Trunk
+from dnr_jax.types import Array, FeatureSpec, Request, Reranker, Task
 
 
 class GRU4Rec(nn.Module):
-    """The module behind `gru4rec`; see there for the attributes."""
+    """The module behind `gru4rec`."""
 
     spec: FeatureSpec
-    width: int
-    scores: ScoreUse
+    settings: Trunk
 
     def setup(self) -> None:
         """Make the blocks, in the order in which they run."""
-        self.embedding = FeatureEmbedding(self.spec, self.width)
-        self.recurrent = GRU(self.width)
-        self.state = Dense(self.width)
-        self.head = ProductHead(self.scores, self.width)
+        width = self.settings.width
+        self.embedding = FeatureEmbedding(self.spec, width)
+        self.recurrent = GRU(width)
+        self.state = Dense(width)
+        self.head = ProductHead(self.settings.scores, width)
 
     def encode(self, request: Request, *, drop: Drop) -> tuple[Array, Array]:
         """Return q `[B, D]` and the candidates' embeddings `[B, N, D]`."""
@@ -49,20 +49,6 @@ class GRU4Rec(nn.Module):
         return self.head(*memory, scores)
 
 
-def gru4rec(
-    spec: FeatureSpec, *, width: int, dropout: float, score_entry: str, score_place: str
-) -> Reranker:
-    """Build GRU4Rec (Hidasi et al. 2016, arXiv 1511.06939).
-
-    Args:
-      spec: column names and vocabulary sizes.
-      width: D, of embeddings and of the recurrent state.
-      dropout: rate in [0, 1), on the events and on the last state.
-      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry.ProductHead`.
-      score_place: "late" (non-linear head), "late_linear" or "early".
-
-    Raises:
-      ValueError: a size, rate or name is outside its range.
-    """
-    check_positive(width=width)
-    return wrap(GRU4Rec(spec, width, ScoreUse(score_entry, score_place)), dropout=dropout)
+def gru4rec(task: Task, settings: Trunk) -> Reranker:
+    """Build GRU4Rec (Hidasi et al. 2016, arXiv 1511.06939)."""
+    return wrap(GRU4Rec(task.spec, settings), dropout=settings.dropout)

@@ -19,44 +19,49 @@ had taught it, at every learning rate tried (the best epoch on validation is kep
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from dnr_jax import ops
-from dnr_jax.nn.adapter import module_loss, wrap
+from dnr_jax.nn.adapter import Lesson, taught
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.losses import bce, softmax_cross_entropy
 from dnr_jax.nn.pointwise import PointwiseScorer
-from dnr_jax.nn.score_entry import ScoreUse
-from dnr_jax.nn.sizes import check_heads, check_positive
-from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Stage
+from dnr_jax.nn.trunk import Trunk
+from dnr_jax.settings import knob
+from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Task
 
 PLAYERS = ("generator", "discriminator")
 
 
+@dataclass(frozen=True, kw_only=True)
+class IRGANSettings(Trunk):
+    """Knobs of IRGAN, the shared ones for both players alike; no `layers` are read."""
+
+    draws: int = knob(8, "C, candidates drawn a request, for each player", at_least=1)
+    draw_temperature: float = knob(
+        0.2, "divides g where negatives are drawn; below 1 draws harder ones", above=0
+    )
+    ranked_by: str = knob("generator", "the player whose logits rank", one_of=PLAYERS)
+
+
 class IRGAN(nn.Module):
-    """The module behind `irgan`; see there for the attributes."""
+    """The module behind `irgan`."""
 
     spec: FeatureSpec
-    width: int
-    heads: int
-    feed_forward: int
-    history_layers: int
-    draws: int
-    temperature: float
-    ranked_by: str
-    scores: ScoreUse
+    settings: IRGANSettings
 
     def setup(self) -> None:
         """Make the two players, which share no parameters."""
-        sizes = (self.width, self.heads, self.feed_forward, self.history_layers)
-        self.generator = PointwiseScorer(self.spec, *sizes, self.scores)
-        self.discriminator = PointwiseScorer(self.spec, *sizes, self.scores)
+        self.generator = PointwiseScorer(self.spec, self.settings)
+        self.discriminator = PointwiseScorer(self.spec, self.settings)
 
     @property
     def _ranker(self) -> PointwiseScorer:
-        return self.generator if self.ranked_by == "generator" else self.discriminator
+        return self.generator if self.settings.ranked_by == "generator" else self.discriminator
 
     def encode(self, request: Request, *, drop: Drop) -> Array:
         """Return the candidate states `[B, N, D]` of the player that ranks."""
@@ -66,7 +71,7 @@ class IRGAN(nn.Module):
         """Return the logits `[B, N]` of the player that ranks."""
         return self._ranker.decode(memory, scores, where, drop=drop)
 
-    def touch(self, request: Request, scores: Array) -> tuple[Array, Array]:
+    def run_all(self, request: Request, scores: Array) -> tuple[Array, Array]:
         """Run both players once, so that `init` makes all parameters."""
         generated = self.generator(request, scores, drop=identity)
         return generated, self.discriminator(request, scores, drop=identity)
@@ -86,14 +91,14 @@ class IRGAN(nn.Module):
         generated = self.generator(batch.request, batch.scores, drop=drop)
         judged = self.discriminator(batch.request, batch.scores, drop=drop)
         fake_key, own_key = jax.random.split(key)
-        real, index = batch.weights > 0, batch.request.index
+        real, index, count = batch.weights > 0, batch.request.index, self.settings.draws
         fakes = draw(
             ops.per_request_keys(fake_key, index),
-            generated / self.temperature,
+            generated / self.settings.draw_temperature,
             real & (batch.labels == 0),
-            count=self.draws,
+            count=count,
         )
-        own = draw(ops.per_request_keys(own_key, index), generated, real, count=self.draws)
+        own = draw(ops.per_request_keys(own_key, index), generated, real, count=count)
         rewards = 2 * jax.nn.sigmoid(jnp.take_along_axis(judged, own, axis=1)) - 1
         return discriminator_loss(judged, batch, fakes) + generator_loss(
             generated, real, own, rewards
@@ -151,54 +156,16 @@ def generator_loss(generated: Array, where: Array, own: Array, rewards: Array) -
     return ops.weighted_mean(-gains * likely, counted)
 
 
-def irgan(
-    spec: FeatureSpec,
-    *,
-    width: int,
-    heads: int,
-    feed_forward: int,
-    dropout: float,
-    history_layers: int,
-    draws: int,
-    draw_temperature: float,
-    ranked_by: str,
-    score_entry: str,
-    score_place: str,
-) -> Reranker:
+def irgan(task: Task, settings: IRGANSettings) -> Reranker:
     """Build IRGAN (Wang et al. 2017, arXiv 1705.10513): each player alone first, then the game.
 
     As a scorer it is the player that ranks.
-
-    Args:
-      spec: column names and vocabulary sizes.
-      width: D, a multiple of `heads`, of states and hidden layers.
-      heads: attention heads of the history encoders.
-      feed_forward: hidden width of their FFN.
-      dropout: rate in [0, 1).
-      history_layers: transformer blocks over the history, >= 1.
-      draws: C, candidates drawn a request for each player, >= 1.
-      draw_temperature: divides g where the discriminator's negatives are drawn, > 0.
-      ranked_by: whose logits rank, "generator" or "discriminator".
-      score_entry: "none", "concatenate", "add" or "weight", of both players; see `nn.score_entry`.
-      score_place: "late" (non-linear head), "late_linear" or "early".
-
-    Raises:
-      ValueError: a size, rate or name is outside its range.
     """
-    check_heads(width, heads)
-    check_positive(history_layers=history_layers, feed_forward=feed_forward, draws=draws)
-    if not draw_temperature > 0:
-        raise ValueError(f"draw_temperature {draw_temperature} must be above 0: it divides logits")
-    if ranked_by not in PLAYERS:
-        raise ValueError(f"ranked_by {ranked_by!r} is no player: choose one of {PLAYERS}")
-    use = ScoreUse(score_entry, score_place)
-    sizes = (width, heads, feed_forward, history_layers)
-    module = IRGAN(spec, *sizes, draws, draw_temperature, ranked_by, use)
-    lessons = (IRGAN.teach_discriminator, IRGAN.teach_generator, IRGAN.play)
-    first, second, game = (module_loss(module, lesson, dropout=dropout) for lesson in lessons)
-    stages = (
-        Stage("discriminator", first, ("discriminator",), share=0.5),
-        Stage("generator", second, ("generator",), share=0.5),
-        Stage("game", game),
+    return taught(
+        IRGAN(task.spec, settings),
+        Lesson("discriminator", IRGAN.teach_discriminator, ("discriminator",), share=0.5),
+        Lesson("generator", IRGAN.teach_generator, ("generator",), share=0.5),
+        Lesson("game", IRGAN.play),
+        dropout=settings.dropout,
+        run_all=IRGAN.run_all,
     )
-    return wrap(module, dropout=dropout, visit=IRGAN.touch)._replace(stages=stages)

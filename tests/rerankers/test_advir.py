@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_contract import ADVIR, model_of
+from test_contract import model_of
 
 from dnr_jax.nn.losses import bce
 from dnr_jax.rerankers import build
@@ -87,5 +87,5 @@ def test_the_direction_is_held_fixed():
 
 @pytest.mark.parametrize("knob", ["perturbation", "adversarial_weight"])
 def test_negative_knobs_are_refused(knob):
-    with pytest.raises(ValueError, match=f"{knob} -1"):
-        build("advir", spec=factories.make_spec(), **(ADVIR | {knob: -1}))
+    with pytest.raises(ValueError, match=f"{knob} is -1: it must be 0 or more"):
+        build("advir", factories.make_task(), **{knob: -1})

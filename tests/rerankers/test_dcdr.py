@@ -13,9 +13,8 @@ from test_contract import model_of
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.list_evaluator import list_value
 from dnr_jax.nn.lists import top_list
-from dnr_jax.nn.score_entry import ScoreUse
-from dnr_jax.rerankers import build
-from dnr_jax.rerankers.dcdr import DCDR, LIST_NOISES, feedback_of
+from dnr_jax.rerankers import RERANKERS, build
+from dnr_jax.rerankers.dcdr import DCDR, DCDRSettings, feedback_of
 from dnr_jax.rerankers.dcdr.denoiser import LIKED, UNKNOWN
 
 VARIANTS = ["dcdr", "dcdr_token_early"]
@@ -25,10 +24,8 @@ VARIANTS = ["dcdr", "dcdr_token_early"]
 def seen_by(name):
     """Return the lists that a variant sees, which of them are real, and the evaluator's values."""
     model = model_of(name)
-    knobs, request = model.case.knobs, model.batch.request
-    use = ScoreUse(knobs["score_entry"], knobs["score_place"])
-    process = LIST_NOISES[knobs["list_noise"]]
-    module = DCDR(factories.make_spec(), 8, 3, 1, 2, 8, 1, (0.2, 0.5), 0.1, 2, process, use)
+    settings = DCDRSettings(**(factories.SMALL | model.case.knobs))
+    module, request = DCDR(factories.make_spec(), settings, 3), model.batch.request
 
     def read(module):
         memory = module.encode(request, drop=identity)
@@ -90,7 +87,7 @@ def test_the_condition_is_the_feedback_of_the_shown_list():
 @pytest.mark.parametrize("name", VARIANTS)
 def test_each_stage_moves_its_own_groups_alone(name):
     model = model_of(name)
-    assert model.reranker.needs_slate
+    assert RERANKERS["dcdr"].needs_slate
     assert [stage.name for stage in model.reranker.stages] == ["evaluator", "denoiser"]
     with jax.numpy_rank_promotion("raise"):
         found = model.lessons(model.params, model.batch, jax.random.key(1))
@@ -121,18 +118,18 @@ def test_the_draws_of_a_request_are_its_own(name):
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"heads": 3}, "width 8 is not a multiple of heads 3"),
-        ({"beam": 0}, "beam 0 must be at least 1"),
-        ({"noise_steps": 0}, "noise_steps 0"),
-        ({"list_noise": "swap"}, "list noise 'swap' is unknown: choose one of"),
-        ({"first_beta": 0.0}, "first_beta 0.0, last_beta 0.5 must rise within"),
-        ({"first_beta": 0.6}, "first_beta 0.6, last_beta 0.5 must rise within"),
-        ({"last_beta": 1.0}, "last_beta 1.0 must rise within"),
-        ({"condition_dropout": 1.0}, "condition_dropout 1.0 is outside"),
-        ({"dropout": 1.0}, "dropout 1.0 is outside"),
-        ({"score_place": "head"}, "score place 'head' is unknown: choose one of"),
+        ({"heads": 3}, "width is 8, which 3 heads cannot share"),
+        ({"beam": 0}, "beam is 0: it must be 1 or more"),
+        ({"noise_steps": 0}, "noise_steps is 0: it must be 1 or more"),
+        ({"list_noise": "swap"}, "list_noise is 'swap': it must be one of permutation, token"),
+        ({"first_beta": 0.0}, "first_beta is 0.0: it must be above 0 and below 1"),
+        ({"first_beta": 0.6}, "first_beta is 0.6: it must be at most last_beta, 0.5"),
+        ({"last_beta": 1.0}, "last_beta is 1.0: it must be above 0 and below 1"),
+        ({"condition_dropout": 1.0}, "condition_dropout is 1.0: it must be 0 or more and below 1"),
+        ({"dropout": 1.0}, "dropout is 1.0: it must be 0 or more and below 1"),
+        ({"score_place": "head"}, "score_place is 'head': it must be one of late"),
     ],
 )
 def test_bad_knobs_are_named(knobs, message):
     with pytest.raises(ValueError, match=message):
-        build("dcdr", spec=factories.make_spec(), **(KNOBS | knobs))
+        build("dcdr", factories.make_task(), **(factories.SMALL | KNOBS | knobs))

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.dropout import identity
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.rerankers.dcdr.denoiser import LIKED, PERMUTATION, TOKEN, ListDiffusion, step_back
 from dnr_jax.rerankers.dcdr.noise import (
     Rates,
@@ -84,9 +85,8 @@ def test_a_narrow_beam_of_tokens_is_greedy():
 
 
 def make(process, **knobs):
-    sizes = {"layers": 1, "heads": 2, "feed_forward": 8}
     steps = {"betas": (0.2, 0.4), "condition_dropout": 0.0, "beam": 3}
-    return ListDiffusion(PROCESSES[process], **(steps | sizes | knobs))
+    return ListDiffusion(PROCESSES[process], trunk=Trunk(**factories.SMALL), **(steps | knobs))
 
 
 B, N, K = 16, 6, 2

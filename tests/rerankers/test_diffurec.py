@@ -9,28 +9,23 @@ import numpy as np
 import pytest
 
 from dnr_jax import types
-from dnr_jax.rerankers.diffurec import diffurec, draw_positive
+from dnr_jax.rerankers import build
+from dnr_jax.rerankers.diffurec import draw_positive
 from dnr_jax.rerankers.diffurec.diffusion import diffuse, make_schedule, truncated_linear
 
 KNOBS = {
-    "width": 8,
-    "history_layers": 1,
-    "heads": 2,
-    "feed_forward": 8,
-    "dropout": 0.1,
     "diffusion_steps": 6,
     "reverse_steps": 4,
     "reverse_samples": 2,
     "uncertainty": 0.0,
     "score_entry": "none",
-    "score_place": "late",
 }
 BATCH = factories.make_batch(seed=3)
 RNG = np.random.default_rng(0)
 
 
 def make(**knobs):
-    return diffurec(factories.make_spec(), **(KNOBS | knobs))
+    return build("diffurec", factories.make_task(), **(factories.SMALL | KNOBS | knobs))
 
 
 @cache
@@ -184,15 +179,15 @@ def test_the_draws_of_a_request_are_its_own():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"heads": 3}, "width 8 is not a multiple of heads 3"),
-        ({"diffusion_steps": 0}, "diffusion_steps 0"),
-        ({"reverse_steps": 7}, "reverse_steps 7 is outside 1 to diffusion_steps 6"),
-        ({"reverse_steps": 0}, "reverse_steps 0 is outside 1"),
-        ({"reverse_samples": 0}, "reverse_samples 0 must be at least 1"),
-        ({"uncertainty": -0.1}, "uncertainty -0.1 must be at least 0"),
-        ({"uncertainty": float("nan")}, "uncertainty nan must be at least 0"),
-        ({"dropout": 1.0}, "dropout 1.0 is outside"),
-        ({"score_entry": "plus"}, "score entry 'plus' is unknown: choose one of"),
+        ({"heads": 3}, "width is 8, which 3 heads cannot share"),
+        ({"diffusion_steps": 0}, "diffusion_steps is 0: it must be 1 or more"),
+        ({"reverse_steps": 7}, "reverse_steps is 7: it must be at most diffusion_steps, 6"),
+        ({"reverse_steps": 0}, "reverse_steps is 0: it must be 1 or more"),
+        ({"reverse_samples": 0}, "reverse_samples is 0: it must be 1 or more"),
+        ({"uncertainty": -0.1}, "uncertainty is -0.1: it must be 0 or more"),
+        ({"uncertainty": float("nan")}, "uncertainty is nan: it must be 0 or more"),
+        ({"dropout": 1.0}, "dropout is 1.0: it must be 0 or more and below 1"),
+        ({"score_entry": "plus"}, "score_entry is 'plus': it must be one of none"),
     ],
 )
 def test_bad_knobs_are_named(knobs, message):

@@ -1,5 +1,6 @@
 """DiffuRec against a plain PyTorch counterpart, the reverse process written out step by step."""
 
+import factories
 import jax
 import numpy as np
 import pytest
@@ -98,5 +99,5 @@ def reference(*, score_entry, score_place):
 )
 def test_logits_and_gradients_are_those_of_pytorch(entry, place):
     chosen = {"score_entry": entry, "score_place": place}
-    model = build("diffurec", spec=torch_blocks.SPEC, **KNOBS, **chosen)
+    model = build("diffurec", factories.make_task(), **KNOBS, **chosen)
     torch_blocks.assert_same(model, reference(**chosen))

@@ -11,21 +11,13 @@ from dnr_jax import types
 from dnr_jax.rerankers import build
 from dnr_jax.rerankers.dlcm import lowest_first
 
-KNOBS = {
-    "width": 8,
-    "heads": 2,
-    "feed_forward": 8,
-    "dropout": 0.1,
-    "history_layers": 1,
-    "score_entry": "none",
-    "score_place": "late",
-}
+KNOBS = factories.SMALL | {"score_entry": "none"}
 BATCH = factories.make_batch(seed=3)
 FULL = factories.make_full_batch()
 
 
 def make(**knobs):
-    return build("dlcm", spec=factories.make_spec(), **(KNOBS | knobs))
+    return build("dlcm", factories.make_task(), **(KNOBS | knobs))
 
 
 @cache
@@ -114,10 +106,10 @@ def test_its_loss_is_the_cross_entropy_with_the_mean_of_the_positives():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"heads": 3}, "width 8 is not a multiple of heads 3"),
-        ({"history_layers": 0}, "history_layers 0"),
-        ({"dropout": 1.0}, "dropout 1.0 is outside"),
-        ({"score_entry": "concat"}, "score entry 'concat' is unknown: choose one of"),
+        ({"heads": 3}, "width is 8, which 3 heads cannot share"),
+        ({"history_layers": 0}, "history_layers is 0: it must be 1 or more"),
+        ({"dropout": 1.0}, "dropout is 1.0: it must be 0 or more and below 1"),
+        ({"score_entry": "concat"}, "score_entry is 'concat': it must be one of none"),
     ],
 )
 def test_bad_knobs_are_named(knobs, message):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_contract import EGRERANK, model_of
+from test_contract import CASES, model_of
 
 from dnr_jax import types
 from dnr_jax.nn.adapter import hide_padding
@@ -16,16 +16,18 @@ from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.list_evaluator import judge
 from dnr_jax.nn.lists import take_items, top_list
 from dnr_jax.nn.score_entry import ScoreUse
+from dnr_jax.rerankers import RERANKERS, build
 from dnr_jax.rerankers.egrerank import (
     ENTROPY,
     GAMMA,
     EGRerank,
-    egrerank,
+    EGRerankSettings,
     policy_loss,
     tell_apart,
 )
 from dnr_jax.rerankers.egrerank.pointer import Pointer, Rollout
 
+KNOBS = factories.SMALL | CASES["egrerank"].knobs
 BATCH = factories.make_batch()
 # A hole, and a request without a logged list.
 BATCH = BATCH.replace(slate=BATCH.slate.at[0, 1].set(-1).at[2].set(-1))
@@ -37,11 +39,12 @@ RNG = np.random.default_rng(0)
 
 
 def module(realism):
-    return EGRerank(factories.make_spec(), 8, 1, 2, 8, 1, 3, 3, realism, USE)
+    settings = EGRerankSettings(**(KNOBS | {"realism": realism}))
+    return EGRerank(factories.make_spec(), settings, 3)
 
 
 def make(**knobs):
-    return egrerank(factories.make_spec(), **(EGRERANK | knobs))
+    return build("egrerank", factories.make_task(), **(KNOBS | knobs))
 
 
 @cache
@@ -72,7 +75,7 @@ def advantages_by_hand(rewards):
 def pieces():
     """Value and gradient of the policy stage, and of its parts put together by hand."""
     batch = BATCH.replace(request=hide_padding(BATCH.request))
-    realism = EGRERANK["realism"]
+    realism = KNOBS["realism"]
     stage = make().stages[1]
 
     def parts(params):
@@ -189,7 +192,7 @@ def test_each_stage_moves_its_own_groups_alone():
         for group, leaves in slope.items():
             moved = any(bool((leaf != 0).any()) for leaf in jax.tree.leaves(leaves))
             assert moved == (group in own), (stage.name, group)
-    assert model.reranker.needs_slate
+    assert RERANKERS["egrerank"].needs_slate
 
 
 def test_the_greedy_list_is_shown_before_the_others():
@@ -250,12 +253,11 @@ def test_the_policy_learns_which_items_are_rewarded():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"heads": 3}, "width 8 is not a multiple of heads 3"),
-        ({"slate_size": 0}, "slate_size 0"),
-        ({"samples": 1}, "samples 1 must be at least 2"),
-        ({"realism": -0.1}, "realism -0.1 must be at least 0"),
-        ({"dropout": 1.0}, "dropout 1.0 is outside"),
-        ({"score_entry": "sum"}, "score entry 'sum' is unknown: choose one of"),
+        ({"heads": 3}, "width is 8, which 3 heads cannot share"),
+        ({"samples": 1}, "samples is 1: it must be 2 or more"),
+        ({"realism": -0.1}, "realism is -0.1: it must be 0 or more"),
+        ({"dropout": 1.0}, "dropout is 1.0: it must be 0 or more and below 1"),
+        ({"score_entry": "sum"}, "score_entry is 'sum': it must be one of none"),
     ],
 )
 def test_bad_knobs_are_named(knobs, message):

@@ -8,26 +8,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_contract import GLORANK, VECTORS, model_of
+from test_contract import CASES, model_of
 
 from dnr_jax import ops
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.list_evaluator import ListEvaluator, list_value
 from dnr_jax.nn.policy_gradient import standardise
-from dnr_jax.nn.score_entry import ScoreUse
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.rerankers import build
 from dnr_jax.rerankers.glorank import REINFORCEMENT_WEIGHT, best_first
 from dnr_jax.rerankers.glorank.generator import Scene, TokenGenerator
 from dnr_jax.rerankers.glorank.semantic_ids import semantic_ids
 
 CODES, SIZE = 3, 3
+GROUP = CASES["glorank"].knobs["group_size"]
+VECTORS = factories.make_task().item_vectors
 TABLE = semantic_ids(VECTORS, codes=CODES, levels=2, seed=0)
+TRUNK = Trunk(**factories.SMALL)
 
 
-def generator(entry="concatenate"):
-    sizes = (8, 1, 2, 8, 1, SIZE)
-    use = ScoreUse(entry, "late")
-    return TokenGenerator(factories.make_spec(), *sizes, TABLE, CODES, use)
+def generator():
+    return TokenGenerator(factories.make_spec(), TRUNK, SIZE, TABLE, CODES)
 
 
 def make_scene(seed=0, codes=None):
@@ -176,10 +177,7 @@ def test_the_shown_list_takes_the_likeliest_code_each_time():
 def test_as_a_scorer_it_is_b_and_t_of_the_first_place():
     """Softmax over all t + b is not the law of the codes; for one level of codes it is."""
     table = np.arange(factories.SIZES["item"], dtype=np.int32)[:, None]
-    sizes = (8, 1, 2, 8, 1, SIZE)
-    module = TokenGenerator(
-        factories.make_spec(), *sizes, table, len(table), ScoreUse("concatenate", "late")
-    )
+    module = TokenGenerator(factories.make_spec(), TRUNK, SIZE, table, len(table))
     batch = factories.make_batch()
 
     def both(module, request, scores):
@@ -246,9 +244,9 @@ def test_reinforcement_is_by_the_standard_score_of_the_evaluators_value():
     model, key = model_of("glorank"), jax.random.key(3)
     batch, request = model.batch, model.batch.request
     keys = ops.per_request_keys(jax.random.split(key)[1], request.index)
-    shape = (GLORANK["group_size"], SIZE, TABLE.shape[1] + 1)
+    shape = (GROUP, SIZE, TABLE.shape[1] + 1)
     luck = jax.vmap(lambda own: jax.random.uniform(own, shape))(keys)
-    judge = ListEvaluator(factories.make_spec(), 8, SIZE, 1, 2, 8, 1)
+    judge = ListEvaluator(factories.make_spec(), TRUNK, SIZE)
     # Chances far from equal, so that the term is not lost beside the other.
     sharp = model.params["generator"] | {"codes": 4 * model.params["generator"]["codes"]}
     params = model.params | {"generator": sharp}
@@ -257,7 +255,7 @@ def test_reinforcement_is_by_the_standard_score_of_the_evaluators_value():
         memory = module.encode(request, drop=identity)
         scene = module.scene(memory, batch.scores, request.where, drop=identity)
         if group is None:
-            return module.write(scene, luck, group=GLORANK["group_size"])
+            return module.write(scene, luck, group=GROUP)
         return module.log_probability(scene, group, drop=identity).sum(axis=-1)
 
     def value(module, group):
@@ -279,16 +277,20 @@ def test_reinforcement_is_by_the_standard_score_of_the_evaluators_value():
     np.testing.assert_allclose((third - second) / REINFORCEMENT_WEIGHT, away, atol=1e-3)
 
 
+@pytest.mark.parametrize(("knob", "least"), [("group_size", 2), ("codes", 2), ("code_levels", 1)])
+def test_knobs_outside_their_range_are_refused(knob, least):
+    with pytest.raises(ValueError, match=f"{knob} is {least - 1}: it must be {least} or more"):
+        build("glorank", factories.make_task(), **{knob: least - 1})
+
+
 @pytest.mark.parametrize(
-    ("knob", "value", "message"),
+    ("vectors", "message"),
     [
-        ("group_size", 1, "group_size 1 and codes 3 must both be at least 2"),
-        ("codes", 1, "codes 1 must both be at least 2"),
-        ("code_levels", 0, "code_levels 0 must be at least 1"),
-        ("item_vectors", VECTORS[1:], r"have shape \(39, 4\), the items of 'item' need \(40, E\)"),
-        ("item_vectors", VECTORS[:, :0], "E >= 1"),
+        (VECTORS[1:], r"has shape \(39, 4\), the items of 'item' need \(40, E\)"),
+        (VECTORS[:, :0], r"has shape \(40, 0\)"),
+        (None, "item_vectors is not given"),
     ],
 )
-def test_knobs_outside_their_range_are_refused(knob, value, message):
+def test_vectors_of_other_items_are_refused(vectors, message):
     with pytest.raises(ValueError, match=message):
-        build("glorank", spec=factories.make_spec(), **(GLORANK | {knob: value}))
+        build("glorank", factories.make_task(item_vectors=vectors))

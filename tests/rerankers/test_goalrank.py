@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_contract import GOALRANK, model_of
+from test_contract import model_of
 
 from dnr_jax import ops
 from dnr_jax.nn import lists
@@ -92,5 +92,5 @@ def test_under_equal_rewards_the_reference_is_the_mean_likelihood_of_the_sampled
 
 
 def test_one_list_a_group_is_refused():
-    with pytest.raises(ValueError, match="group_size 1 must be at least 2"):
-        build("goalrank", spec=factories.make_spec(), **(GOALRANK | {"group_size": 1}))
+    with pytest.raises(ValueError, match="group_size is 1: it must be 2 or more"):
+        build("goalrank", factories.make_task(), group_size=1)

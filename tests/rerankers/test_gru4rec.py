@@ -9,7 +9,7 @@ from dnr_jax.rerankers import build
 torch = pytest.importorskip("torch")
 import torch_blocks  # noqa: E402
 
-KNOBS = {"width": 8, "dropout": 0.1, "score_entry": "none", "score_place": "late"}
+KNOBS = {"width": 8, "score_entry": "none"}
 
 
 def last_state(params, events):
@@ -47,18 +47,18 @@ def gaps(batch):
 
 @pytest.mark.parametrize("make", [lambda batch: batch, gaps], ids=["in_front", "anywhere"])
 def test_logits_and_gradients_are_those_of_pytorch_on_the_trimmed_history(make):
-    model = build("gru4rec", spec=torch_blocks.SPEC, **KNOBS)
+    model = build("gru4rec", factories.make_task(), **KNOBS)
     torch_blocks.assert_same(model, logits_of, batch=make(torch_blocks.padded_batch()))
 
 
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"width": 0}, "width 0 must be at least 1"),
-        ({"dropout": 1.0}, "dropout 1.0 is outside"),
-        ({"score_entry": "concat"}, "score entry 'concat' is unknown: choose one of"),
+        ({"width": 0}, "width is 0: it must be 1 or more"),
+        ({"dropout": 1.0}, "dropout is 1.0: it must be 0 or more and below 1"),
+        ({"score_entry": "concat"}, "score_entry is 'concat': it must be one of none"),
     ],
 )
 def test_bad_knobs_are_named(knobs, message):
     with pytest.raises(ValueError, match=message):
-        build("gru4rec", spec=factories.make_spec(), **(KNOBS | knobs))
+        build("gru4rec", factories.make_task(), **(KNOBS | knobs))

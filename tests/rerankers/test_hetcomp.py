@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_contract import HETCOMP, model_of
+from test_contract import model_of
 
 from dnr_jax.nn.losses import bce
 from dnr_jax.rerankers import build
@@ -53,12 +53,9 @@ def test_all_of_a_kind_start_alike():
 
 def test_teachers_learn_by_the_sum_of_their_cross_entropies():
     model = model_of("hetcomp")
-    knobs = {name: HETCOMP[name] for name in ("width", "dropout", "score_entry", "score_place")}
-    history = {name: HETCOMP[name] for name in ("history_layers", "heads", "feed_forward")}
-    listwise = {"layers": 1, "positions": "none", "causal": False}
     expected = 0.0
-    for name, extra in (("gru4rec", {}), ("sasrec", history), ("prm", history | listwise)):
-        teacher = build(name, spec=factories.make_spec(), **knobs, **extra)
+    for name in ("gru4rec", "sasrec", "prm"):
+        teacher = build(name, factories.make_task(), **factories.SMALL)
         own = model.params["teachers_1"][name]
         memory = teacher.encode(own, model.batch.request)
         logits = teacher.decode(own, memory, model.batch.scores)
@@ -79,5 +76,5 @@ def test_the_last_snapshot_teaches_last():
 
 
 def test_no_snapshot_is_refused():
-    with pytest.raises(ValueError, match="snapshots 0 must be at least 1"):
-        build("hetcomp", spec=factories.make_spec(), **(HETCOMP | {"snapshots": 0}))
+    with pytest.raises(ValueError, match="snapshots is 0: it must be 1 or more"):
+        build("hetcomp", factories.make_task(), snapshots=0)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_contract import IRGAN, model_of
+from test_contract import CASES, model_of
 
 from dnr_jax import ops
 from dnr_jax.nn.losses import bce, softmax_cross_entropy
@@ -125,7 +125,8 @@ def test_a_discriminator_that_cannot_tell_leaves_the_generator_alone():
 def test_pre_training_is_by_the_plain_losses():
     model = model_of("irgan")
     first, second = (factories.quick_jit(stage.loss) for stage in model.reranker.stages[:2])
-    judge = build("irgan", spec=factories.make_spec(), **(IRGAN | {"ranked_by": "discriminator"}))
+    knobs = factories.SMALL | CASES["irgan"].knobs | {"ranked_by": "discriminator"}
+    judge = build("irgan", factories.make_task(), **knobs)
     batch = model.batch
     found = model.logits(batch)
     expected = softmax_cross_entropy(found, batch.labels, batch.weights)
@@ -139,11 +140,11 @@ def test_pre_training_is_by_the_plain_losses():
 @pytest.mark.parametrize(
     ("knob", "value", "message"),
     [
-        ("draws", 0, "draws 0 must be at least 1"),
-        ("draw_temperature", 0.0, "draw_temperature 0.0 must be above 0"),
-        ("ranked_by", "judge", "'judge' is no player: choose one of"),
+        ("draws", 0, "draws is 0: it must be 1 or more"),
+        ("draw_temperature", 0.0, "draw_temperature is 0.0: it must be above 0"),
+        ("ranked_by", "judge", "ranked_by is 'judge': it must be one of generator, discriminator"),
     ],
 )
 def test_knobs_outside_their_range_are_refused(knob, value, message):
     with pytest.raises(ValueError, match=message):
-        build("irgan", spec=factories.make_spec(), **(IRGAN | {knob: value}))
+        build("irgan", factories.make_task(), **{knob: value})

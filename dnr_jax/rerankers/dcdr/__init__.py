@@ -18,32 +18,62 @@ steps are run, as lists seen after the best one cost time only; T builds lists w
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from dnr_jax import ops
-from dnr_jax.nn.adapter import arranging, module_loss, wrap
+from dnr_jax.nn.adapter import Lesson
 from dnr_jax.nn.dropout import Drop, identity
-from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, list_value
-from dnr_jax.nn.lists import score_list, take_items, top_list
+from dnr_jax.nn.layers import MLP
+from dnr_jax.nn.list_evaluator import ListEvaluator, generator_evaluator, list_value
+from dnr_jax.nn.lists import keep_best, score_list, take_items, top_list
 from dnr_jax.nn.losses import bce
-from dnr_jax.nn.matching import keep_best
-from dnr_jax.nn.mlp import MLP
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
-from dnr_jax.nn.sizes import check_heads, check_positive
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
-from dnr_jax.rerankers.dcdr.denoiser import (
-    LIKED,
-    PERMUTATION,
-    TOKEN,
-    UNKNOWN,
-    ListDiffusion,
-    Process,
-)
-from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Stage
+from dnr_jax.rerankers.dcdr.denoiser import LIKED, PERMUTATION, TOKEN, UNKNOWN, ListDiffusion
+from dnr_jax.settings import knob
+from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Task
 
 LIST_NOISES = {"permutation": PERMUTATION, "token": TOKEN}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DCDRSettings(Trunk):
+    """Knobs of DCDR; denoiser and evaluator have `layers` blocks each.
+
+    The score enters the pointwise scorer alone; the denoiser reads none. The steps have rates that
+    grow linearly from `first_beta` to `last_beta`.
+    """
+
+    list_noise: str = knob(
+        "permutation",
+        "permutation (a step swaps two, DCDR-P) | token (it replaces some, DCDR-T)",
+        one_of=LIST_NOISES,
+    )
+    noise_steps: int = knob(5, "T, steps of the noise, and steps back from the start", at_least=1)
+    first_beta: float = knob(0.1, "chance of a change at the first step", above=0, below=1)
+    last_beta: float = knob(0.5, "chance of a change at the last step", above=0, below=1)
+    condition_dropout: float = knob(
+        0.1, "share of training lists whose feedback is hidden", at_least=0, below=1
+    )
+    beam: int = knob(4, "W, lists kept at every step back", at_least=1)
+
+    def check(self) -> None:
+        """Refuse rates that fall."""
+        super().check()
+        if self.first_beta > self.last_beta:
+            raise ValueError(
+                f"first_beta is {self.first_beta}: it must be at most last_beta, {self.last_beta}"
+            )
+
+    @property
+    def betas(self) -> tuple[float, ...]:
+        """The rates beta_1..beta_T."""
+        return tuple(np.linspace(self.first_beta, self.last_beta, self.noise_steps).tolist())
 
 
 class Scorer(nn.Module):
@@ -66,35 +96,26 @@ class Scorer(nn.Module):
 
 
 class DCDR(nn.Module):
-    """The module behind `dcdr`; see there for the attributes."""
+    """The module behind `dcdr`."""
 
     spec: FeatureSpec
-    width: int
+    settings: DCDRSettings
     slate_size: int
-    layers: int
-    heads: int
-    feed_forward: int
-    history_layers: int
-    betas: tuple[float, ...]
-    condition_dropout: float
-    beam: int
-    process: Process
-    scores: ScoreUse
 
     def setup(self) -> None:
         """Make the blocks, in the order in which they run."""
-        sizes = (self.layers, self.heads, self.feed_forward)
-        self.request_encoder = RequestEncoder(
-            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
-        )
-        self.fusion = Fusion(self.width)
-        self.scorer = Scorer(self.scores, self.width)
+        settings = self.settings
+        self.request_encoder = RequestEncoder(self.spec, settings)
+        self.fusion = Fusion(settings.width)
+        self.scorer = Scorer(settings.scores, settings.width)
         self.diffusion = ListDiffusion(
-            self.process, self.betas, self.condition_dropout, self.beam, *sizes
+            LIST_NOISES[settings.list_noise],
+            settings.betas,
+            settings.condition_dropout,
+            settings.beam,
+            settings,
         )
-        self.evaluator = ListEvaluator(
-            self.spec, self.width, self.slate_size, *sizes, self.history_layers
-        )
+        self.evaluator = ListEvaluator(self.spec, settings, self.slate_size)
 
     def encode(self, request: Request, *, drop: Drop) -> tuple[Array, Array]:
         """Return the candidate states h, and those of the evaluator, `[B, N, D]` each."""
@@ -114,10 +135,6 @@ class DCDR(nn.Module):
         values = list_value(self.evaluator(memory[1], seen, drop=identity), seen)
         return score_list(keep_best(seen, jnp.where(real, values, -1.0)), logits, where)
 
-    def teach_evaluator(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
-        """Compute the loss of the first stage."""
-        return evaluator_loss(self.evaluator, batch, drop=drop)
-
     def teach_denoiser(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
         """Add the denoiser's loss and the scorer's binary cross-entropy: the second stage."""
         items, where = self._read(batch.request, drop=drop), batch.request.where
@@ -131,10 +148,6 @@ class DCDR(nn.Module):
     def _read(self, request: Request, *, drop: Drop) -> Array:
         return self.fusion(*self.request_encoder(request, drop=drop), drop=drop)
 
-    def visit(self, request: Request, scores: Array) -> Array:
-        """Touch every submodule, for `init`."""
-        return self.arrange(self.encode(request, drop=identity), scores, request.where)
-
 
 def feedback_of(batch: Batch) -> Array:
     """Return the feedback of the shown list: `int32 [B, K]`, 0, `LIKED` or `UNKNOWN`."""
@@ -143,70 +156,12 @@ def feedback_of(batch: Batch) -> Array:
     return jnp.where(judged, jnp.where(liked, LIKED, 0), UNKNOWN)
 
 
-def dcdr(
-    spec: FeatureSpec,
-    *,
-    width: int,
-    slate_size: int,
-    layers: int,
-    heads: int,
-    feed_forward: int,
-    dropout: float,
-    history_layers: int,
-    list_noise: str,
-    noise_steps: int,
-    first_beta: float,
-    last_beta: float,
-    condition_dropout: float,
-    beam: int,
-    score_entry: str,
-    score_place: str,
-) -> Reranker:
-    """Build DCDR-P or DCDR-T (after Lin et al. 2024, arXiv 2308.06982).
-
-    Args:
-      spec: column names and vocabulary sizes.
-      width: D, a multiple of `heads`.
-      slate_size: K >= 1, length of the lists; the shown lists of the data have it too.
-      layers: transformer blocks of the denoiser and of the evaluator, >= 1.
-      heads: attention heads.
-      feed_forward: hidden width of each block's FFN.
-      dropout: rate in [0, 1).
-      history_layers: transformer blocks over the history, >= 1.
-      list_noise: "permutation" (P: a step swaps two candidates) or "token" (T: a step replaces
-        some).
-      noise_steps: T >= 1, steps of the noise and of its reversal.
-      first_beta: beta_1; beta grows linearly to beta_T.
-      last_beta: beta_T, with 0 < `first_beta` <= `last_beta` < 1.
-      condition_dropout: share in [0, 1) of training requests whose feedback the denoiser does not
-        see.
-      beam: W >= 1, lists kept at every step of the reversal.
-      score_entry: "none", "concatenate", "add" or "weight", for the scorer; the denoiser reads no
-        scores. See `nn.score_entry`.
-      score_place: "late" (non-linear head), "late_linear" or "early".
-
-    Raises:
-      ValueError: a size, rate or name is outside its range.
-    """
-    check_heads(width, heads)
-    check_positive(slate_size=slate_size, layers=layers, history_layers=history_layers)
-    check_positive(feed_forward=feed_forward, noise_steps=noise_steps, beam=beam)
-    if not 0 <= condition_dropout < 1:
-        raise ValueError(f"condition_dropout {condition_dropout} is outside [0, 1)")
-    if list_noise not in LIST_NOISES:
-        raise ValueError(
-            f"list noise {list_noise!r} is unknown: choose one of {tuple(LIST_NOISES)}"
-        )
-    if not 0 < first_beta <= last_beta < 1:
-        raise ValueError(f"first_beta {first_beta}, last_beta {last_beta} must rise within (0, 1)")
-    betas = tuple(np.linspace(first_beta, last_beta, noise_steps).tolist())
-    sizes = (width, slate_size, layers, heads, feed_forward, history_layers)
-    use = ScoreUse(score_entry, score_place)
-    module = DCDR(spec, *sizes, betas, condition_dropout, beam, LIST_NOISES[list_noise], use)
-    lessons = (DCDR.teach_evaluator, DCDR.teach_denoiser)
-    first, second = (module_loss(module, lesson, dropout=dropout) for lesson in lessons)
+def dcdr(task: Task, settings: DCDRSettings) -> Reranker:
+    """Build DCDR-P or DCDR-T (after Lin et al. 2024, arXiv 2308.06982)."""
     own = ("request_encoder", "fusion", "scorer", "diffusion")
-    stages = (Stage("evaluator", first, ("evaluator",), 0.5), Stage("denoiser", second, own))
-    shown = arranging(module, DCDR.arrange)
-    scorer = wrap(module, dropout=dropout, visit=DCDR.visit)
-    return scorer._replace(arrange=shown, stages=stages, needs_slate=True)
+    return generator_evaluator(
+        DCDR(task.spec, settings, task.slate_size),
+        Lesson("denoiser", DCDR.teach_denoiser, own),
+        dropout=settings.dropout,
+        arrange=DCDR.arrange,
+    )

@@ -19,6 +19,7 @@ from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.layers import Dense
 from dnr_jax.nn.lists import take_items
 from dnr_jax.nn.step_embedding import StepEmbedding
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.rerankers.dcdr.noise import (
     Rates,
     noise_by_swaps,
@@ -55,13 +56,11 @@ class Denoiser(nn.Module):
     """Transformer over `h_{l_k} + p_k + c_k + s_t`, and `g_k(i) = (W_q o_k) . (W_k h_i) / sqrt(D)`.
 
     Attributes:
-      layers, heads, feed_forward: see `nn.attention.Transformer`.
+      trunk: sizes.
       total: T, for the embedding s_t of the step.
     """
 
-    layers: int
-    heads: int
-    feed_forward: int
+    trunk: Trunk
     total: int
 
     @nn.compact
@@ -85,7 +84,7 @@ class Denoiser(nn.Module):
         known = places[None] + jnp.take(feedback, condition, axis=0) + step
         flat = lists.reshape(-1, size)
         tokens = (take_items(items, lists) + known[:, None]).reshape(*flat.shape, width)
-        encoder = Transformer(self.layers, self.heads, self.feed_forward, causal=False)
+        encoder = Transformer(*self.trunk.blocks, causal=False)
         encoded = encoder(tokens, flat >= 0, drop=drop).reshape(*lists.shape, width)
         queries = Dense(width, name="slot")(encoded)
         keys = Dense(width, name="item")(items)
@@ -100,21 +99,18 @@ class ListDiffusion(nn.Module):
       betas: beta_1..beta_T.
       condition_dropout: share of training requests whose feedback the denoiser does not see.
       beam: W, lists kept at every step back.
-      layers, heads, feed_forward: see `Denoiser`.
+      trunk: sizes of the denoiser.
     """
 
     process: Process
     betas: tuple[float, ...]
     condition_dropout: float
     beam: int
-    layers: int
-    heads: int
-    feed_forward: int
+    trunk: Trunk
 
     def setup(self) -> None:
         """Make the denoiser."""
-        sizes = (self.layers, self.heads, self.feed_forward)
-        self.denoiser = Denoiser(*sizes, len(self.betas))
+        self.denoiser = Denoiser(self.trunk, len(self.betas))
 
     def rates(self) -> Rates:
         """Return the rates of all steps."""
@@ -159,7 +155,9 @@ class ListDiffusion(nn.Module):
         count, size = start.shape
         liked = jnp.full(start.shape, LIKED)
 
-        def back(module: ListDiffusion, beam: tuple[Array, Array], now: tuple) -> tuple:
+        def back(
+            module: ListDiffusion, beam: tuple[Array, Array], now: tuple[Array, Rates]
+        ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
             step, rates = now
             steps = jnp.full(count, step)
             gains = module.denoiser(items, beam[0], liked, steps, drop=identity)
@@ -195,7 +193,9 @@ def propose_tokens(log_probabilities: Array, lists: Array, totals: Array) -> tup
     candidates = log_probabilities.shape[-1]
     column = jnp.arange(candidates)[None]
 
-    def fill(state: tuple[Array, Array, Array], now: tuple) -> tuple[tuple, None]:
+    def fill(
+        state: tuple[Array, Array, Array], now: tuple[Array, Array, Array]
+    ) -> tuple[tuple[Array, Array, Array], None]:
         made, origin, totals = state
         rows, filled, slot = now
         used = (made[:, :, None] == column[None]).any(axis=1)

@@ -113,7 +113,9 @@ def noise_by_swaps(
     """
     stay = len(start) * len(where)
 
-    def advance(state: tuple[Array, Array], now: tuple) -> tuple[tuple[Array, Array], None]:
+    def advance(
+        state: tuple[Array, Array], now: tuple[Array, Array, Array]
+    ) -> tuple[tuple[Array, Array], None]:
         number, beta, shares = now
         drawn = draw_swap(shares, state[0], where, beta)
         return jax.tree.map(lambda a, b: jnp.where(number <= step, a, b), drawn, state), None
@@ -134,7 +136,8 @@ def swap_gains(gains: Array, places: Array) -> Array:
     of_places = gains[:, jnp.maximum(places, 0)]  # [slot, whose occupant]
     own = jnp.diagonal(of_places)[:, None]
     returned = (of_places - own).T @ standing
-    return gains - own + returned
+    change: Array = gains - own + returned
+    return change
 
 
 def swap_log_probabilities(gains: Array, places: Array, where: Array, rates: Rates) -> Array:

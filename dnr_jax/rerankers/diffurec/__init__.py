@@ -18,65 +18,83 @@ the logits of a trained model by a thousandth of their spread.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from dnr_jax import ops
-from dnr_jax.nn.adapter import module_loss, wrap
+from dnr_jax.nn.adapter import Lesson, taught
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.embeddings import FeatureEmbedding
 from dnr_jax.nn.layers import LayerNorm
 from dnr_jax.nn.losses import softmax_cross_entropy
-from dnr_jax.nn.score_entry import ProductHead, ScoreUse
-from dnr_jax.nn.sizes import check_heads, check_positive
+from dnr_jax.nn.score_entry import ProductHead
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.rerankers.diffurec.diffusion import HistoryDiffusion, diffuse, draw_noise
-from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Stage
+from dnr_jax.settings import knob
+from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Task
 
 # The reverse process draws from this key and the request's number.
 REVERSE_SEED = 2304
 
 
+@dataclass(frozen=True, kw_only=True)
+class DiffuRecSettings(Trunk):
+    """Knobs of DiffuRec.
+
+    The approximator has `history_layers` blocks (4 in the paper) with a hidden width of
+    `feed_forward` (4 D). The paper scores by one sample that takes all steps back.
+    """
+
+    diffusion_steps: int = knob(32, "T, steps from the target's embedding to noise", at_least=1)
+    reverse_steps: int = knob(
+        4, "steps back that score a request, up to T; fewer skip steps evenly", at_least=1
+    )
+    reverse_samples: int = knob(4, "samples of them that are averaged", at_least=1)
+    uncertainty: float = knob(
+        0.001, "delta, mean and spread of lambda, the share of x_t", at_least=0
+    )
+
+    def check(self) -> None:
+        """Refuse more steps back than there are steps."""
+        super().check()
+        if self.reverse_steps > self.diffusion_steps:
+            raise ValueError(
+                f"reverse_steps is {self.reverse_steps}: it must be at most diffusion_steps, "
+                f"{self.diffusion_steps}"
+            )
+
+
 class DiffuRec(nn.Module):
-    """The module behind `diffurec`; see there for the attributes.
+    """The module behind `diffurec`.
 
     Training through the logits (`bce`, DNR) differentiates the last step of the reverse process.
     """
 
     spec: FeatureSpec
-    width: int
-    history_layers: int
-    heads: int
-    feed_forward: int
-    diffusion_steps: int
-    reverse_steps: int
-    reverse_samples: int
-    uncertainty: float
-    scores: ScoreUse
+    settings: DiffuRecSettings
 
     def setup(self) -> None:
         """Make the blocks, in the order in which they run."""
-        self.embedding = FeatureEmbedding(self.spec, self.width)
+        settings = self.settings
+        self.embedding = FeatureEmbedding(self.spec, settings.width)
         self.event_norm = LayerNorm()
         self.diffusion = HistoryDiffusion(
-            self.history_layers,
-            self.heads,
-            self.feed_forward,
-            self.diffusion_steps,
-            self.reverse_steps,
-            self.uncertainty,
+            settings, settings.diffusion_steps, settings.reverse_steps, settings.uncertainty
         )
-        self.head = ProductHead(self.scores, self.width)
+        self.head = ProductHead(settings.scores, settings.width)
 
     def encode(self, request: Request, *, drop: Drop) -> tuple[Array, Array]:
         """Return the mean of the samples `[B, D]` and the candidates' embeddings `[B, N, D]`."""
-        events, items = self._read(request, drop=drop)
+        (events, items), count = self._read(request, drop=drop), self.settings.reverse_samples
         keys = ops.per_request_keys(jax.random.key(REVERSE_SEED), request.index)
-        keys = jax.vmap(lambda key: jax.random.split(key, self.reverse_samples))(keys).reshape(-1)
+        keys = jax.vmap(lambda key: jax.random.split(key, count))(keys).reshape(-1)
         both = (events, request.history_where)
-        events, where = (jnp.repeat(a, self.reverse_samples, axis=0) for a in both)
+        events, where = (jnp.repeat(a, count, axis=0) for a in both)
         samples = self.diffusion.sample(keys, events, where, drop=drop)
-        return samples.reshape(-1, self.reverse_samples, self.width).mean(axis=1), items
+        return samples.reshape(-1, count, self.settings.width).mean(axis=1), items
 
     def decode(
         self, memory: tuple[Array, Array], scores: Array, where: Array, *, drop: Drop
@@ -90,8 +108,9 @@ class DiffuRec(nn.Module):
         events, items = self._read(request, drop=drop)
         gains, keys = batch.labels * batch.weights, ops.per_request_keys(key, request.index)
         chosen, steps, noise = jax.vmap(self._draw)(keys, gains, events)
-        start = jnp.sqrt(self.width) * jnp.take_along_axis(items, chosen[:, None, None], axis=1)
-        kept = jnp.asarray(self.diffusion.schedule(self.diffusion_steps).kept)[steps]
+        picked = jnp.take_along_axis(items, chosen[:, None, None], axis=1)
+        start = jnp.sqrt(self.settings.width) * picked
+        kept = jnp.asarray(self.diffusion.schedule(self.settings.diffusion_steps).kept)[steps]
         noisy = diffuse(start[:, 0], noise[:, 0], kept)
         where = request.history_where
         sample = self.diffusion.predict(noisy, steps, events, where, noise, drop=drop)
@@ -106,7 +125,7 @@ class DiffuRec(nn.Module):
     def _draw(self, key: Array, gains: Array, events: Array) -> tuple[Array, Array, Array]:
         """Draw a positive, a step, and the noise of a call for one request."""
         which, when, how = jax.random.split(key, 3)
-        step = jax.random.randint(when, (), 0, self.diffusion_steps)
+        step = jax.random.randint(when, (), 0, self.settings.diffusion_steps)
         return draw_positive(which, gains), step, draw_noise(how, events)
 
 
@@ -115,55 +134,13 @@ def draw_positive(key: Array, gains: Array) -> Array:
     return jax.random.categorical(key, jnp.log(jnp.maximum(gains, 1e-30)))
 
 
-def diffurec(
-    spec: FeatureSpec,
-    *,
-    width: int,
-    history_layers: int,
-    heads: int,
-    feed_forward: int,
-    dropout: float,
-    diffusion_steps: int,
-    reverse_steps: int,
-    reverse_samples: int,
-    uncertainty: float,
-    score_entry: str,
-    score_place: str,
-) -> Reranker:
+def diffurec(task: Task, settings: DiffuRecSettings) -> Reranker:
     """Build DiffuRec (Li et al. 2023, arXiv 2304.00686), trained by its cross-entropy of xhat_0.
 
     Requests without a positive drop out of that loss, which trains the score head as well.
-
-    Args:
-      spec: column names and vocabulary sizes.
-      width: D, a multiple of `heads`.
-      history_layers: blocks of the approximator, >= 1; 4 in the paper.
-      heads: attention heads.
-      feed_forward: hidden width of each block's FFN; 4 D in the paper.
-      dropout: rate in [0, 1).
-      diffusion_steps: T >= 1; 32 in the paper.
-      reverse_steps: calls of the approximator for one sample, 1 to T; T in the paper, fewer skip
-        steps evenly.
-      reverse_samples: samples that are averaged, >= 1; 1 in the paper.
-      uncertainty: delta >= 0, mean and standard deviation of lambda; 0.001 in the paper.
-      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry.ProductHead`.
-      score_place: "late" (non-linear head), "late_linear" or "early".
-
-    Raises:
-      ValueError: a size, rate or name is outside its range.
     """
-    check_heads(width, heads)
-    check_positive(history_layers=history_layers, feed_forward=feed_forward)
-    check_positive(diffusion_steps=diffusion_steps, reverse_samples=reverse_samples)
-    if not 1 <= reverse_steps <= diffusion_steps:
-        raise ValueError(
-            f"reverse_steps {reverse_steps} is outside 1 to diffusion_steps {diffusion_steps}"
-        )
-    if not uncertainty >= 0:
-        raise ValueError(f"uncertainty {uncertainty} must be at least 0: it is a spread")
-    use = ScoreUse(score_entry, score_place)
-    front = (width, history_layers, heads, feed_forward)
-    steps = (diffusion_steps, reverse_steps, reverse_samples)
-    module = DiffuRec(spec, *front, *steps, uncertainty, use)
-    loss = module_loss(module, DiffuRec.denoising_loss, dropout=dropout)
-    return wrap(module, dropout=dropout)._replace(stages=(Stage("train", loss),))
+    return taught(
+        DiffuRec(task.spec, settings),
+        Lesson("train", DiffuRec.denoising_loss),
+        dropout=settings.dropout,
+    )

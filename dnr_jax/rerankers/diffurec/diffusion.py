@@ -16,6 +16,7 @@ from dnr_jax.nn.attention import Attention
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.layers import Dense, LayerNorm
 from dnr_jax.nn.step_embedding import StepEmbedding
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.types import Array
 
 
@@ -78,13 +79,11 @@ class Approximator(nn.Module):
     result.
 
     Attributes:
-      layers, heads, feed_forward: number of blocks, their heads, hidden width of their FFN.
+      trunk: sizes; it has `history_layers` blocks.
       total: T, steps of the diffusion.
     """
 
-    layers: int
-    heads: int
-    feed_forward: int
+    trunk: Trunk
     total: int
 
     @nn.compact
@@ -101,16 +100,16 @@ class Approximator(nn.Module):
           mix: lambda, `float32 [B, T, D]`.
           drop: dropout.
         """
-        width = noisy.shape[-1]
+        width, layers = noisy.shape[-1], self.trunk.history_layers
         disturbance = noisy + StepEmbedding(width, self.total)(steps, events.dtype)
         x = events + mix * disturbance[:, None]
-        for number in range(self.layers):
+        for number in range(layers):
             keys = queries = LayerNorm()(x)
-            if number == self.layers - 1:
+            if number == layers - 1:
                 # Only the last position is read: one query instead of L.
                 x, queries = x[:, -1:], keys[:, -1:]
-            x = x + drop(Attention(self.heads)(queries, keys, where, causal=False))
-            hidden = drop(nn.gelu(Dense(self.feed_forward)(LayerNorm()(x))))
+            x = x + drop(Attention(self.trunk.heads)(queries, keys, where, causal=False))
+            hidden = drop(nn.gelu(Dense(self.trunk.feed_forward)(LayerNorm()(x))))
             x = x + drop(Dense(width)(hidden))
         last = LayerNorm()(drop(x[:, 0]))
         return jnp.where(where.any(axis=1, keepdims=True), last, 0.0)
@@ -123,21 +122,19 @@ class HistoryDiffusion(nn.Module):
     `lambda = delta (1 + noise)`.
 
     Attributes:
-      layers, heads, feed_forward, total: see `Approximator`.
+      trunk, total: see `Approximator`.
       count: calls of the approximator for one sample, 1 to `total`.
       uncertainty: delta, mean and standard deviation of lambda, >= 0.
     """
 
-    layers: int
-    heads: int
-    feed_forward: int
+    trunk: Trunk
     total: int
     count: int
     uncertainty: float
 
     def setup(self) -> None:
         """Make the approximator."""
-        self.approximator = Approximator(self.layers, self.heads, self.feed_forward, self.total)
+        self.approximator = Approximator(self.trunk, self.total)
 
     def schedule(self, count: int) -> Schedule:
         """Return the schedule of `count` of all steps."""
@@ -172,7 +169,9 @@ class HistoryDiffusion(nn.Module):
                 keys, events
             )
 
-        def back(module: HistoryDiffusion, noisy: Array, now: tuple) -> tuple[Array, None]:
+        def back(
+            module: HistoryDiffusion, noisy: Array, now: tuple[Array, ...]
+        ) -> tuple[Array, None]:
             step, from_start, from_noisy, spread = now
             steps, noise = jnp.full(len(events), step), draw(step)
             clean = module.predict(noisy, steps, events, where, noise, drop=identity)

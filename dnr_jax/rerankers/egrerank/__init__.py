@@ -26,52 +26,55 @@ the policy learns lists that please the evaluator and not the user.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from dnr_jax import ops
-from dnr_jax.nn.adapter import arranging, module_loss, wrap
+from dnr_jax.nn.adapter import Lesson
 from dnr_jax.nn.dropout import Drop, identity
-from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, judge
+from dnr_jax.nn.list_evaluator import ListEvaluator, generator_evaluator, judge
 from dnr_jax.nn.lists import score_list
 from dnr_jax.nn.policy_gradient import clipped_gain, discounted_returns, standardise
-from dnr_jax.nn.score_entry import ScoreUse
-from dnr_jax.nn.sizes import check_heads, check_positive
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
 from dnr_jax.rerankers.egrerank.pointer import Pointer, Rollout
-from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Stage
+from dnr_jax.settings import knob
+from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Task
 
 GAMMA = 0.01
 CLIP = 0.1
 ENTROPY = 0.001
 
 
+@dataclass(frozen=True, kw_only=True)
+class EGRerankSettings(Trunk):
+    """Knobs of EGRerank; evaluator and discriminator have `layers` blocks each."""
+
+    samples: int = knob(5, "lists a request that are drawn and compared by reward", at_least=2)
+    realism: float = knob(
+        10.0, "reward of lists like logged ones; 0 = EG-Rerank, no discriminator", at_least=0
+    )
+
+
 class EGRerank(nn.Module):
-    """The module behind `egrerank`; see there for the attributes."""
+    """The module behind `egrerank`."""
 
     spec: FeatureSpec
-    width: int
-    layers: int
-    heads: int
-    feed_forward: int
-    history_layers: int
+    settings: EGRerankSettings
     slate_size: int
-    samples: int
-    realism: float
-    scores: ScoreUse
 
     def setup(self) -> None:
         """Make generator, evaluator and discriminator, which share no parameters."""
-        self.request_encoder = RequestEncoder(
-            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
-        )
-        self.fusion = Fusion(self.width)
-        self.pointer = Pointer(self.scores, self.width)
-        sizes = (self.layers, self.heads, self.feed_forward, self.history_layers)
-        self.evaluator = ListEvaluator(self.spec, self.width, self.slate_size, *sizes)
-        if self.realism > 0:
-            self.discriminator = ListEvaluator(self.spec, self.width, self.slate_size, *sizes)
+        settings = self.settings
+        self.request_encoder = RequestEncoder(self.spec, settings)
+        self.fusion = Fusion(settings.width)
+        self.pointer = Pointer(settings.scores, settings.width)
+        self.evaluator = ListEvaluator(self.spec, settings, self.slate_size)
+        if settings.realism > 0:
+            self.discriminator = ListEvaluator(self.spec, settings, self.slate_size)
 
     def encode(self, request: Request, *, drop: Drop) -> Array:
         """Return the candidate states h `[B, N, D]`."""
@@ -88,24 +91,20 @@ class EGRerank(nn.Module):
         logits = self.pointer.first(memory, scores, drop=identity)
         return score_list(greedy.lists[:, 0], logits, where)
 
-    def touch(self, request: Request, scores: Array) -> Array:
+    def run_all(self, request: Request, scores: Array) -> Array:
         """Run everything once, so that `init` makes all parameters."""
         order = self.arrange(self.encode(request, drop=identity), scores, request.where)
         lists = jnp.zeros((scores.shape[0], 1, self.slate_size), jnp.int32)
         judge(self.evaluator, request, lists)
-        if self.realism > 0:
+        if self.settings.realism > 0:
             judge(self.discriminator, request, lists)
         return order
-
-    def teach_evaluator(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
-        """Compute the loss of the first stage."""
-        return evaluator_loss(self.evaluator, batch, drop=drop)
 
     def teach_policy(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
         """Compute the generator's loss plus the discriminator's; neither reaches the other."""
         drawn = self.draw(batch, drop=drop, key=key)
         rewards = jax.nn.sigmoid(judge(self.evaluator, batch.request, drawn.lists))
-        if not self.realism > 0:
+        if not self.settings.realism > 0:
             return policy_loss(drawn, rewards)
         holes = batch.slate[:, None] < 0
         lists = jnp.concatenate([batch.slate[:, None], jnp.where(holes, -1, drawn.lists)], axis=1)
@@ -113,11 +112,13 @@ class EGRerank(nn.Module):
         logits = judge(self.discriminator, batch.request, lists)
         # -log(1 - D), at any logit.
         real = jnp.where(lists[:, 1:] >= 0, jax.nn.softplus(logits[:, 1:]), 0.0)
-        return policy_loss(drawn, rewards + self.realism * real) + tell_apart(logits, lists)
+        rewards = rewards + self.settings.realism * real
+        return policy_loss(drawn, rewards) + tell_apart(logits, lists)
 
     def draw(self, batch: Batch, *, drop: Drop, key: Array) -> Rollout:
         """Draw the samples of each request from the policy."""
-        where, shape = batch.request.where, (self.samples, self.slate_size, batch.scores.shape[1])
+        where = batch.request.where
+        shape = (self.settings.samples, self.slate_size, where.shape[1])
         keys = ops.per_request_keys(key, batch.request.index)
         noise = jax.vmap(lambda one: jax.random.gumbel(one, shape))(keys)
         memory = self.encode(batch.request, drop=drop)
@@ -148,58 +149,13 @@ def tell_apart(logits: Array, lists: Array) -> Array:
     return (logged + drawn) / 2
 
 
-def egrerank(
-    spec: FeatureSpec,
-    *,
-    width: int,
-    layers: int,
-    heads: int,
-    feed_forward: int,
-    dropout: float,
-    history_layers: int,
-    slate_size: int,
-    samples: int,
-    realism: float,
-    score_entry: str,
-    score_place: str,
-) -> Reranker:
-    """Build EGRerank (Huzhang et al. 2020, arXiv 2003.00955): evaluator first, then generator.
-
-    Args:
-      spec: column names and vocabulary sizes.
-      width: D, a multiple of `heads`, of states, LSTM and hidden layers.
-      layers: blocks over the list in evaluator and discriminator, >= 1.
-      heads: attention heads, everywhere.
-      feed_forward: hidden width of each block's FFN.
-      dropout: rate in [0, 1).
-      history_layers: transformer blocks over the history, >= 1.
-      slate_size: K, length of the lists, >= 1; the shown lists of the data have it too.
-      samples: lists a request that the generator draws, >= 2, as their rewards are compared.
-      realism: weight of the discriminator's reward, >= 0; 0 = EG-Rerank, which has none.
-      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry`.
-      score_place: "late" (non-linear head), "late_linear" or "early".
-
-    Raises:
-      ValueError: a size, rate, weight or name is outside its range.
-    """
-    check_heads(width, heads)
-    check_positive(
-        layers=layers,
-        history_layers=history_layers,
-        feed_forward=feed_forward,
-        slate_size=slate_size,
+def egrerank(task: Task, settings: EGRerankSettings) -> Reranker:
+    """Build EGRerank (Huzhang et al. 2020, arXiv 2003.00955): evaluator first, then generator."""
+    judges = ("discriminator",) if settings.realism > 0 else ()
+    return generator_evaluator(
+        EGRerank(task.spec, settings, task.slate_size),
+        Lesson("policy", EGRerank.teach_policy, ("request_encoder", "fusion", "pointer", *judges)),
+        dropout=settings.dropout,
+        run_all=EGRerank.run_all,
+        arrange=EGRerank.arrange,
     )
-    if samples < 2:
-        raise ValueError(f"samples {samples} must be at least 2: their rewards are compared")
-    if not realism >= 0:
-        raise ValueError(f"realism {realism} must be at least 0: it weighs a reward")
-    use = ScoreUse(score_entry, score_place)
-    sizes = (width, layers, heads, feed_forward, history_layers, slate_size)
-    module = EGRerank(spec, *sizes, samples, realism, use)
-    lessons = (EGRerank.teach_evaluator, EGRerank.teach_policy)
-    first, second = (module_loss(module, lesson, dropout=dropout) for lesson in lessons)
-    policy = ("request_encoder", "fusion", "pointer", *(("discriminator",) if realism > 0 else ()))
-    stages = (Stage("evaluator", first, ("evaluator",), share=0.5), Stage("policy", second, policy))
-    scorer = wrap(module, dropout=dropout, visit=EGRerank.touch)
-    shown = arranging(module, EGRerank.arrange)
-    return scorer._replace(arrange=shown, stages=stages, needs_slate=True)

@@ -18,49 +18,65 @@ reinforcement on a list's utility. Everything below that is ours:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from dnr_jax import ops
-from dnr_jax.nn.adapter import arranging, module_loss, wrap
+from dnr_jax.nn.adapter import Lesson
 from dnr_jax.nn.dropout import Drop, identity
-from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, judge, list_value, slate_labels
+from dnr_jax.nn.item_tables import vectors_of
+from dnr_jax.nn.list_evaluator import (
+    ListEvaluator,
+    generator_evaluator,
+    judge,
+    list_value,
+    slate_labels,
+)
 from dnr_jax.nn.lists import score_list
 from dnr_jax.nn.policy_gradient import standardise
-from dnr_jax.nn.score_entry import ScoreUse
-from dnr_jax.nn.sizes import check_heads, check_positive
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.rerankers.glorank.generator import Scene, TokenGenerator
 from dnr_jax.rerankers.glorank.semantic_ids import semantic_ids
-from dnr_jax.types import Array, Batch, FeatureSpec, Memory, Request, Reranker, Stage
+from dnr_jax.settings import knob
+from dnr_jax.types import Array, Batch, FeatureSpec, Memory, Request, Reranker, Task
 
 # Of reinforcement beside 1 for imitation; 1, 0.1 and 0.01 were compared on validation lists.
 REINFORCEMENT_WEIGHT = 0.01
 
 
+@dataclass(frozen=True, kw_only=True)
+class GloRankSettings(Trunk):
+    """Knobs of GloRank; candidate encoder, decoder and evaluator have `layers` blocks each.
+
+    A late entry of the score adds the score head's logit b to each candidate; without a score there
+    is no head.
+    """
+
+    group_size: int = knob(8, "G, lists a request whose rewards are compared", at_least=2)
+    codes: int = knob(32, "size of each level's vocabulary", at_least=2)
+    code_levels: int = knob(
+        2, "levels of k-means, before items of the same codes are numbered", at_least=1
+    )
+
+
 class GloRank(nn.Module):
-    """The module behind `glorank`; see there for the attributes."""
+    """The module behind `glorank`; `table` `int32 [V, L]` holds the items' codes."""
 
     spec: FeatureSpec
-    width: int
-    layers: int
-    heads: int
-    feed_forward: int
-    history_layers: int
+    settings: GloRankSettings
     slate_size: int
-    group_size: int
     table: np.ndarray
-    codes: int
-    scores: ScoreUse
 
     def setup(self) -> None:
         """Make generator and evaluator, which share no parameters."""
-        sizes = (self.layers, self.heads, self.feed_forward, self.history_layers)
         self.generator = TokenGenerator(
-            self.spec, self.width, *sizes, self.slate_size, self.table, self.codes, self.scores
+            self.spec, self.settings, self.slate_size, self.table, self.settings.codes
         )
-        self.evaluator = ListEvaluator(self.spec, self.width, self.slate_size, *sizes)
+        self.evaluator = ListEvaluator(self.spec, self.settings, self.slate_size)
 
     def encode(self, request: Request, *, drop: Drop) -> Memory:
         """Return the generator's memory."""
@@ -76,7 +92,7 @@ class GloRank(nn.Module):
         written = self.generator.write(scene, None, group=1)[:, 0]
         return score_list(written, self.decode(memory, scores, where, drop=identity), where)
 
-    def touch(self, request: Request, scores: Array) -> tuple[Array, Array, Array]:
+    def run_all(self, request: Request, scores: Array) -> tuple[Array, Array, Array]:
         """Run generator and evaluator once, so that `init` makes all parameters."""
         memory = self.encode(request, drop=identity)
         logits = self.decode(memory, scores, request.where, drop=identity)
@@ -86,10 +102,6 @@ class GloRank(nn.Module):
         items = self.evaluator.read(request, drop=identity)
         return logits, likely, self.evaluator(items, lists, drop=identity)
 
-    def teach_evaluator(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
-        """Compute the loss of the first stage."""
-        return evaluator_loss(self.evaluator, batch, drop=drop)
-
     def imitate(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
         """Compute the loss of the second stage, `-log pi` of shown lists."""
         return self._imitation(self._scene(batch, drop=drop), batch, drop=drop)
@@ -97,10 +109,11 @@ class GloRank(nn.Module):
     def reinforce(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
         """Compute the third stage's loss: weighted `-A log pi` of drawn lists, and imitation."""
         scene, request = self._scene(batch, drop=identity), batch.request
-        shape = (self.group_size, self.slate_size, self.table.shape[1] + 1)
+        count = self.settings.group_size
+        shape = (count, self.slate_size, self.table.shape[1] + 1)
         keys = ops.per_request_keys(key, request.index)
         luck = jax.vmap(lambda own: jax.random.uniform(own, shape))(keys)
-        group = self.generator.write(jax.lax.stop_gradient(scene), luck, group=self.group_size)
+        group = self.generator.write(jax.lax.stop_gradient(scene), luck, group=count)
         clicks = judge(self.evaluator, request, group)
         gains = standardise(jax.lax.stop_gradient(list_value(clicks, group)), ddof=1)
         likely = self.generator.log_probability(scene, group, drop=identity).sum(axis=-1)
@@ -126,75 +139,19 @@ def best_first(batch: Batch) -> Array:
     return jnp.take_along_axis(jnp.where(real, batch.slate, -1), order, axis=-1)
 
 
-def glorank(
-    spec: FeatureSpec,
-    *,
-    width: int,
-    layers: int,
-    heads: int,
-    feed_forward: int,
-    dropout: float,
-    history_layers: int,
-    slate_size: int,
-    group_size: int,
-    codes: int,
-    code_levels: int,
-    item_vectors: Array | np.ndarray,
-    seed: int,
-    score_entry: str,
-    score_place: str,
-) -> Reranker:
+def glorank(task: Task, settings: GloRankSettings) -> Reranker:
     """Build GloRank-style: an evaluator first, then shown lists, then reinforcement.
 
-    Args:
-      spec: column names and vocabulary sizes; `spec.item[0]` names the item column.
-      width: D, a multiple of `heads`.
-      layers: blocks over the candidates, in the decoder and in the evaluator, >= 1.
-      heads: attention heads, everywhere.
-      feed_forward: hidden width of each block's FFN.
-      dropout: rate in [0, 1).
-      history_layers: transformer blocks over the history, >= 1.
-      slate_size: K, length of the lists, >= 1.
-      group_size: G, drawn lists a request, >= 2.
-      codes: size of each level's vocabulary, >= 2.
-      code_levels: levels of k-means, >= 1.
-      item_vectors: `float32 [V, E]`, E >= 1, by encoded item id.
-      seed: of k-means.
-      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry`. A late entry adds
-        the score head's logit b to each candidate; without, there is no head.
-      score_place: "late" (non-linear head), "late_linear" or "early".
-
     Raises:
-      ValueError: the vectors do not fit the vocabulary, or a size, rate or name is outside its
-        range.
+      ValueError: the task has no vector for every item id.
     """
-    check_heads(width, heads)
-    check_positive(
-        layers=layers,
-        history_layers=history_layers,
-        feed_forward=feed_forward,
-        slate_size=slate_size,
-        code_levels=code_levels,
+    sizes = {"codes": settings.codes, "levels": settings.code_levels}
+    table = semantic_ids(vectors_of(task), **sizes, seed=task.seed)
+    return generator_evaluator(
+        GloRank(task.spec, settings, task.slate_size, table),
+        Lesson("imitation", GloRank.imitate, ("generator",), share=0.5),
+        Lesson("reinforcement", GloRank.reinforce, ("generator",), share=0.5),
+        dropout=settings.dropout,
+        run_all=GloRank.run_all,
+        arrange=GloRank.arrange,
     )
-    if min(group_size, codes) < 2:
-        raise ValueError(f"group_size {group_size} and codes {codes} must both be at least 2")
-    vectors, items = np.asarray(item_vectors, np.float32), spec.sizes[spec.item[0]]
-    if vectors.ndim != 2 or len(vectors) != items or vectors.shape[1] < 1:
-        raise ValueError(
-            f"item_vectors have shape {vectors.shape}, the items of {spec.item[0]!r} need "
-            f"({items}, E) with E >= 1: use the vectors prepared with this data set"
-        )
-    table = semantic_ids(vectors, codes=codes, levels=code_levels, seed=seed)
-    use = ScoreUse(score_entry, score_place)
-    sizes = (width, layers, heads, feed_forward, history_layers, slate_size, group_size)
-    module = GloRank(spec, *sizes, table, codes, use)
-    lessons = (GloRank.teach_evaluator, GloRank.imitate, GloRank.reinforce)
-    first, second, third = (module_loss(module, lesson, dropout=dropout) for lesson in lessons)
-    stages = (
-        Stage("evaluator", first, ("evaluator",), share=0.5),
-        Stage("imitation", second, ("generator",), share=0.5),
-        Stage("reinforcement", third, ("generator",), share=0.5),
-    )
-    scorer = wrap(module, dropout=dropout, visit=GloRank.touch)
-    shown = arranging(module, GloRank.arrange)
-    return scorer._replace(arrange=shown, stages=stages, needs_slate=True)

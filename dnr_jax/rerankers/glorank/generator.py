@@ -24,9 +24,10 @@ from flax import linen as nn
 from dnr_jax import ops
 from dnr_jax.nn.attention import Transformer, TransformerLayer
 from dnr_jax.nn.dropout import Drop, identity
+from dnr_jax.nn.layers import MLP
 from dnr_jax.nn.lists import chosen_before, take_items
-from dnr_jax.nn.mlp import MLP
-from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
 from dnr_jax.types import Array, FeatureSpec, Request
 
@@ -85,44 +86,41 @@ class TokenGenerator(nn.Module):
 
     As a scorer its logit of a candidate is `b_i + sum of t over its sequence` at the first place.
 
-    Attributes: see `rerankers.glorank`; `table` `int32 [V, L]` holds the sequences by item id, with
-    codes below `codes`.
+    Attributes:
+      spec: column names and vocabulary sizes.
+      trunk: sizes, and how x enters.
+      slate_size: K.
+      table: `int32 [V, L]`, the sequences by item id, with codes below `codes`.
+      codes: size of each level's vocabulary.
     """
 
     spec: FeatureSpec
-    width: int
-    layers: int
-    heads: int
-    feed_forward: int
-    history_layers: int
+    trunk: Trunk
     slate_size: int
     table: np.ndarray
     codes: int
-    scores: ScoreUse
 
     def setup(self) -> None:
         """Make the blocks, in the order in which they run."""
-        sizes = (self.layers, self.heads, self.feed_forward)
-        self.request_encoder = RequestEncoder(
-            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
-        )
-        self.fusion = Fusion(self.width)
-        self.early_entry = EarlyEntry(self.scores)
-        self.list_encoder = Transformer(*sizes, causal=False)
-        self.decoder = ListDecoder(*sizes)
-        self.reader = MLP((self.width,), self.width)
+        width, scores, blocks = self.trunk.width, self.trunk.scores, self.trunk.blocks
+        self.request_encoder = RequestEncoder(self.spec, self.trunk)
+        self.fusion = Fusion(width)
+        self.early_entry = EarlyEntry(scores)
+        self.list_encoder = Transformer(*blocks, causal=False)
+        self.decoder = ListDecoder(*blocks)
+        self.reader = MLP((width,), width)
         levels, normal = self.table.shape[1], nn.initializers.normal
-        self.code_vectors = self.param("codes", normal(1.0), (levels, self.codes, self.width))
-        self.levels = self.param("levels", normal(1.0), (levels, self.width))
-        self.places = self.param("places", normal(1.0), (self.slate_size, self.width))
-        self.head = ScoredHead(self.scores, self.width)
+        self.code_vectors = self.param("codes", normal(1.0), (levels, self.codes, width))
+        self.levels = self.param("levels", normal(1.0), (levels, width))
+        self.places = self.param("places", normal(1.0), (self.slate_size, width))
+        self.head = ScoredHead(scores, width)
 
     def encode(self, request: Request, *, drop: Drop) -> tuple[Array, ...]:
         """Return u, items and codes, and unless the items need scores the first place's t."""
         user, items = self.request_encoder(request, drop=drop)
         items = self.fusion(user, items, drop=drop)
         codes = jnp.take(jnp.asarray(self.table), request.candidates[..., 0], axis=0, mode="clip")
-        if self.scores.early:
+        if self.trunk.scores.early:
             return user, items, codes
         items = self.list_encoder(items, request.where, drop=drop)
         scene = Scene(user, items, codes, jnp.zeros(request.where.shape), request.where)
@@ -133,14 +131,15 @@ class TokenGenerator(nn.Module):
     ) -> Array:
         """Return the logits `[B, N]`."""
         scene = self.scene(memory, scores, where, drop=drop)
-        return (self._first(scene, drop=drop) if self.scores.early else memory[3]) + scene.bias
+        first = self._first(scene, drop=drop) if self.trunk.scores.early else memory[3]
+        return first + scene.bias
 
     def scene(self, memory: tuple[Array, ...], scores: Array, where: Array, *, drop: Drop) -> Scene:
         """Let the scores in."""
         user, items, codes = memory[:3]
-        if self.scores.early:
+        if self.trunk.scores.early:
             items = self.list_encoder(self.early_entry(items, scores), where, drop=drop)
-        bias = self.head(items, scores) if self.scores.late else jnp.zeros(where.shape)
+        bias = self.head(items, scores) if self.trunk.scores.late else jnp.zeros(where.shape)
         return Scene(user, items, codes, bias, where)
 
     def log_probability(self, scene: Scene, lists: Array, *, drop: Drop) -> Array:
@@ -155,7 +154,7 @@ class TokenGenerator(nn.Module):
         states = self._read(
             self._places(scene, lists, drop=drop)[..., None, :] + prefixes, drop=drop
         )
-        logits = jnp.einsum("bgkld,lcd->bgklc", states, self.code_vectors) / self.width**0.5
+        logits = jnp.einsum("bgkld,lcd->bgklc", states, self.code_vectors) / self.trunk.width**0.5
         left = scene.where[:, None, None] & ~chosen_before(lists, scene.where.shape[1])
         same = codes[..., None] == jnp.swapaxes(scene.codes, 1, 2)[:, None, None]  # [B,G,K,L,N]
         under = jnp.cumprod(jnp.concatenate([left[..., None, :], same], axis=-2), axis=-2)
@@ -201,7 +200,7 @@ class TokenGenerator(nn.Module):
             vectors = self.code_vectors[level]
             read = self.reader(state + self.levels[level][None, None], drop=identity)
             masses = jnp.einsum("bgn,bnc->bgc", under * powers, marks[:, :, level])
-            chances = _log_chances(read @ vectors.T / self.width**0.5, masses)
+            chances = _log_chances(read @ vectors.T / self.trunk.width**0.5, masses)
             code = _choose(chances, masses > 0, None if luck is None else luck[..., level])
             under = under & (scene.codes[:, None, :, level] == code[..., None])
             state = state + vectors[code]
@@ -214,7 +213,8 @@ class TokenGenerator(nn.Module):
         empty = jnp.full((scene.where.shape[0], 1, 1), -1, jnp.int32)
         here = self._places(scene, empty, drop=drop)[:, 0, :, None]
         states = self._read(here + self._prefixes(scene), drop=drop)
-        return (states * self._vectors(scene)).sum(axis=(-1, -2)) / self.width**0.5
+        logits: Array = (states * self._vectors(scene)).sum(axis=(-1, -2)) / self.trunk.width**0.5
+        return logits
 
     def _places(self, scene: Scene, lists: Array, *, drop: Drop) -> Array:
         """Return the states h before each place is filled: `[B, G, K]` to `[B, G, K, D]`."""

@@ -54,7 +54,8 @@ def k_means(points: np.ndarray, count: int, draw: np.random.Generator) -> np.nda
 
 def nearest_mean(points: np.ndarray, means: np.ndarray) -> np.ndarray:
     """Return the index of each point's nearest mean, the first of equally near ones: `[V]`."""
-    return np.argmin(np.square(means).sum(axis=1) - 2 * points @ means.T, axis=1)
+    nearest: np.ndarray = np.argmin(np.square(means).sum(axis=1) - 2 * points @ means.T, axis=1)
+    return nearest
 
 
 def _number_in_cell(cells: np.ndarray) -> np.ndarray:

@@ -26,70 +26,35 @@ losses. Deployed is the student alone. Training holds 3 Q teachers and Q + 1 stu
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 from dnr_jax.nn.adapter import wrap
 from dnr_jax.nn.pointwise import PointwiseScorer
-from dnr_jax.nn.score_entry import ScoreUse
-from dnr_jax.nn.sizes import check_heads, check_positive
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.rerankers.gru4rec import gru4rec
 from dnr_jax.rerankers.hetcomp.distillation import School, distilled
-from dnr_jax.rerankers.prm import prm
+from dnr_jax.rerankers.prm import PRMSettings, prm
 from dnr_jax.rerankers.sasrec import sasrec
-from dnr_jax.types import FeatureSpec, Reranker
+from dnr_jax.settings import knob
+from dnr_jax.types import Reranker, Task
 
 
-def hetcomp(
-    spec: FeatureSpec,
-    *,
-    width: int,
-    layers: int,
-    heads: int,
-    feed_forward: int,
-    dropout: float,
-    history_layers: int,
-    snapshots: int,
-    score_entry: str,
-    score_place: str,
-) -> Reranker:
+@dataclass(frozen=True, kw_only=True)
+class HetCompSettings(Trunk):
+    """Knobs of HetComp, the shared ones for all of its models alike."""
+
+    snapshots: int = knob(3, "Q, points of the teachers' training that are kept", at_least=1)
+
+
+def hetcomp(task: Task, settings: HetCompSettings) -> Reranker:
     """Build HetComp (Kang et al. 2023, arXiv 2303.01130): GRU4Rec, SASRec and PRM teach a DNN.
 
     As a scorer, and under DNR, it is the student `head(MLP(h_i), x_i)` alone.
-
-    Args:
-      spec: column names and vocabulary sizes.
-      width: D, a multiple of `heads`, of all models.
-      layers: transformer blocks over the candidates, in PRM, >= 1.
-      heads: attention heads, everywhere.
-      feed_forward: hidden width of each block's FFN.
-      dropout: rate in [0, 1), of all models.
-      history_layers: transformer blocks over the history, >= 1.
-      snapshots: Q, points of the teachers' training that are kept, >= 1.
-      score_entry: "none", "concatenate", "add" or "weight", of all models; see `nn.score_entry`.
-      score_place: "late" (non-linear head), "late_linear" or "early".
-
-    Raises:
-      ValueError: a size, rate or name is outside its range.
     """
-    check_heads(width, heads)
-    check_positive(
-        layers=layers,
-        history_layers=history_layers,
-        feed_forward=feed_forward,
-        snapshots=snapshots,
-    )
-    entry: dict[str, Any] = {
-        "dropout": dropout,
-        "score_entry": score_entry,
-        "score_place": score_place,
-    }
-    sizes = {"width": width, "heads": heads, "feed_forward": feed_forward}
-    shared: dict[str, Any] = {**entry, **sizes, "history_layers": history_layers}
     teachers = {
-        "gru4rec": gru4rec(spec, width=width, **entry),
-        "sasrec": sasrec(spec, **shared),
-        "prm": prm(spec, layers=layers, positions="none", causal=False, **shared),
+        "gru4rec": gru4rec(task, settings),
+        "sasrec": sasrec(task, settings),
+        "prm": prm(task, PRMSettings.on(settings)),
     }
-    use = ScoreUse(score_entry, score_place)
-    student = PointwiseScorer(spec, width, heads, feed_forward, history_layers, use)
-    return distilled(School(wrap(student, dropout=dropout), teachers, snapshots))
+    student = wrap(PointwiseScorer(task.spec, settings), dropout=settings.dropout)
+    return distilled(School(student, teachers, settings.snapshots))
