@@ -40,7 +40,7 @@ from dnr_jax.training.epoch import (
 from dnr_jax.training.optimizers import RERANKER
 from dnr_jax.training.step import Game, Step, TrainState, init_state, make_step
 from dnr_jax.training.stream import streamed
-from dnr_jax.types import Batch
+from dnr_jax.types import Batch, Task
 
 Row = dict[str, Any]
 SMALL = {"width": 16, "layers": 1, "history_layers": 1, "heads": 2, "feed_forward": 16}
@@ -63,7 +63,7 @@ def make_work(
     spec = standard_case.SPEC
     spec = spec._replace(sizes=dict(spec.sizes) | {"item": items + 2})
     knobs = standard_case.PRM | sizes
-    reranker = rerankers.build("prm", spec=sharding.rounded(spec, layout), **knobs)
+    reranker = rerankers.build("prm", Task(sharding.rounded(spec, layout)), **knobs)
     optimizer = standard_case.optimizer()
     game = Game(reranker, None, None, own_loss=None, objective=ObjectiveSettings())
     first = jax.tree.map(lambda a: jnp.asarray(a[:1]), example)

@@ -44,7 +44,7 @@ K = 6
 
 def build(model: str, dtype: str) -> tuple[Reranker, Params]:
     """Build a PRM of `MODELS` or `SMOKE` and draw its parameters."""
-    reranker = rerankers.build("prm", spec=standard_case.SPEC, **(MODELS | SMOKE)[model])
+    reranker = rerankers.build("prm", standard_case.TASK, **(MODELS | SMOKE)[model])
     batch = standard_case.make_batch(1)
     params = reranker.init(jax.random.key(0), batch.request, batch.scores)
     return precision.compute_in(reranker, dtype), params

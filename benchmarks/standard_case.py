@@ -24,7 +24,8 @@ SPEC = FeatureSpec(
     item=("item",),
     sizes={"user": USERS + 2, "item": ITEMS + 2},
 )
-# Keywords of `dnr_jax.rerankers.prm`: 2 + 2 layers, 4 heads, feed-forward 128.
+TASK = Task(SPEC)
+# Of `dnr_jax.rerankers.prm.PRMSettings`: 2 + 2 layers, 4 heads, feed-forward 128.
 PRM: dict[str, Any] = {
     "width": 128,
     "layers": 2,
@@ -61,8 +62,8 @@ def knobs_of(work: Work, **sizes: Any) -> dict[str, Any]:
 
 def make_game(work: Work, dtype: str, **sizes: Any) -> Game:
     """Build the players of `work` with the default weights of the losses."""
-    reranker = rerankers.build("prm", spec=SPEC, **knobs_of(work, **sizes))
-    learned = noise.build_generator("learned_direct", Task(SPEC), noise.build_draw("beta"))
+    reranker = rerankers.build("prm", TASK, **knobs_of(work, **sizes))
+    learned = noise.build_generator("learned_direct", TASK, noise.build_draw("beta"))
     generators = (None, noise.build("beta"), learned)
     density = divergences.build("density")
     return Game(

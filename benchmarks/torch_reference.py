@@ -56,7 +56,7 @@ class Network:
     """PRM, score entry "concatenate", late or early.
 
     Attributes:
-      knobs: keywords of `dnr_jax.rerankers.prm`.
+      knobs: of `dnr_jax.rerankers.prm.PRMSettings`.
       rate: of dropout; 0 switches it off.
     """
 

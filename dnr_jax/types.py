@@ -178,7 +178,6 @@ class Reranker(NamedTuple):
       init, encode, decode: the likelihood. These three are all that DNR needs.
       arrange: the order in which a model that builds lists shows them; None = by the logits.
       stages: its own paper's training; () = the binary cross-entropy of the logits.
-      needs_slate: its stages read the displayed order, `Batch.slate`.
     """
 
     init: Init
@@ -186,7 +185,6 @@ class Reranker(NamedTuple):
     decode: Decode
     arrange: Arrange | None = None
     stages: tuple[Stage, ...] = ()
-    needs_slate: bool = False
 
 
 class NoiseInit(Protocol):

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dnr_jax.types import Batch, FeatureSpec, Params, Request, Reranker
+from dnr_jax.types import Batch, FeatureSpec, Params, Request, Reranker, Task
 
 # Compiling takes nearly all the time of a test on tiny arrays: four times less with these.
 quick_jit = partial(
@@ -15,6 +16,15 @@ quick_jit = partial(
     compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
 )
 
+# The smallest trunk in which every part is there.
+SMALL: dict[str, Any] = {
+    "width": 8,
+    "layers": 1,
+    "history_layers": 1,
+    "heads": 2,
+    "feed_forward": 8,
+    "dropout": 0.2,
+}
 SIZES = {"user": 12, "gender": 4, "weekday": 9, "item": 40, "category": 7, "feedback": 5}
 
 
@@ -27,6 +37,13 @@ def make_spec() -> FeatureSpec:
         item=("item", "category"),
         sizes=SIZES,
     )
+
+
+def make_task(**known: Any) -> Task:
+    """Say what a model may know of `make_batch`; lists have 3 places. `known` is set as given."""
+    items = SIZES["item"]
+    vectors = np.random.default_rng(0).normal(size=(items, 4)).astype(np.float32)
+    return Task(make_spec(), 3, np.arange(items, dtype=np.float32), vectors)._replace(**known)
 
 
 def initial_params(reranker: Reranker, batch: Batch, *, seed: int = 0) -> Params:

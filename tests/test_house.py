@@ -1,6 +1,7 @@
 """The architecture, held by tests: imports go down, tables are complete, configs are plain."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 INNER = {("ops", "types"), ("json_files", "durable")}
 FOREIGN = {"torch", "tensorflow", "pandas", "sklearn", "keras", "rax", "ranx"}
 FILES = sorted(PACKAGE.rglob("*.py"))
+FOLDERS = sorted(path.parent for path in PACKAGE.glob("rerankers/*/__init__.py"))
 
 
 def room(path):
@@ -75,13 +77,54 @@ def test_the_middle_of_data_knows_no_data_set():
             assert not [name for name in DATASETS if name in text], path
 
 
+@cache
+def read_by(path):
+    """Return the files of the package that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    places = [ROOT / name.replace(".", "/") for name in names]
+    return {f for p in places for f in (p.with_suffix(".py"), p / "__init__.py") if f in FILES}
+
+
+def home(path):
+    """Name the file or folder of a room to which a file belongs: a paper, in `rerankers`."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[1]
+
+
 def test_every_file_of_a_model_room_is_in_its_table():
     from dnr_jax.rerankers import RERANKERS
     from dnr_jax.retrievers import RETRIEVERS
 
-    retrievers = [entry.build for entry in RETRIEVERS.values()]
-    for folder, makers in (("rerankers", RERANKERS.values()), ("retrievers", retrievers)):
-        homes = {Path(make.__code__.co_filename).stem for make in makers}
+    tables = {"rerankers": RERANKERS, "retrievers": RETRIEVERS}
+    for folder, table in tables.items():
+        homes = {home(Path(entry.build.__code__.co_filename)) for entry in table.values()}
         shared = {"__init__", "retriever", "cross_fit", "quality"}
-        files = {path.stem for path in (PACKAGE / folder).glob("*.py")} - shared
-        assert files == homes
+        assert {home(path) for path in FILES if room(path) == folder} - shared == homes
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_a_paper_reads_every_file_of_its_folder(folder):
+    files, read, new = set(folder.glob("*.py")), set(), {folder / "__init__.py"}
+    while new:
+        read |= new
+        new = {target for path in new for target in read_by(path) & files} - read
+    assert read == files
+
+
+def readers(shared):
+    """Return who reads a file of `nn`, itself or by other files of `nn`: papers and other rooms."""
+    found = set()
+    for path in FILES:
+        if shared in read_by(path):
+            paper = f"rerankers/{home(path)}" if room(path) == "rerankers" else room(path)
+            found |= readers(path) if room(path) == "nn" else {paper}
+    return found - {"rerankers/__init__"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("nn/[!_]*.py")), ids=lambda p: p.stem)
+def test_nn_holds_what_two_papers_or_another_room_read(path):
+    found = readers(path)
+    assert len(found) >= 2 or not any(name.startswith("rerankers/") for name in found), found
+    assert found

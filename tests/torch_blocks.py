@@ -33,7 +33,7 @@ def layer_norm(params, x):
 
 
 def mlp(params, x):
-    """`nn.mlp.MLP`: hidden layers of Linear, ReLU, LayerNorm, then Linear."""
+    """`nn.layers.MLP`: hidden layers of Linear, ReLU, LayerNorm, then Linear."""
     depth = sum(name.startswith("LayerNorm") for name in params)
     for number in range(depth):
         x = functional.relu(dense(params[f"Dense_{number}"], x))

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 
-from dnr_jax import rerankers
 from dnr_jax.data.store import Prepared
 from dnr_jax.divergences import DIVERGENCES
 from dnr_jax.experiment.flat import pick
@@ -18,6 +17,7 @@ from dnr_jax.experiment.rows import Row
 from dnr_jax.nn.precision import compute_in
 from dnr_jax.noise import GENERATORS, NOISES, Observed
 from dnr_jax.objectives import ObjectiveSettings
+from dnr_jax.rerankers import RERANKERS
 from dnr_jax.training import sharding
 from dnr_jax.training.optimizers import OptimizerSettings, two_player_optimizer
 from dnr_jax.training.sharding import Layout, Scorer
@@ -97,7 +97,7 @@ def _players(
     stages = (model.reranker.stages or PLAIN) if own else PLAIN
     arranges = own and model.reranker.arrange is not None
     if own:
-        _check_slates(config, model.reranker, prepared)
+        _check_slates(config, prepared)
     return Players(
         model.reranker,
         model.rank if arranges else model.apply,
@@ -120,25 +120,25 @@ def _players(
 
 
 def _model(config: Mapping[str, Any], prepared: Prepared, layout: Layout) -> Model:
-    """Build a model from those knobs of `config.reranker` that it names, and its two scorers."""
-    known = dict(config["reranker"]) | {
-        "seed": config["seed"],
-        "slate_size": config["eval"]["k"],
-        "item_popularity": np.asarray(prepared.item_popularity),
-        "item_vectors": np.asarray(prepared.item_vectors),
-    }
-    name = known.pop("name")
-    knobs = {word: known[word] for word in rerankers.keywords(name)}
-    reranker = rerankers.build(name, spec=prepared.spec, **knobs)
+    """Build a model from those knobs of `config.reranker` that it has, and its two scorers."""
+    task = Task(
+        prepared.spec,
+        config["eval"]["k"],
+        np.asarray(prepared.item_popularity),
+        np.asarray(prepared.item_vectors),
+        config["seed"],
+    )
+    entry = RERANKERS[config["reranker"]["name"]]
+    reranker = entry.build(task, pick(entry.settings, "reranker", config["reranker"]))
     reranker = compute_in(reranker, config["compute"]["dtype"])
     scorers = (sharding.split_score(layout, partial(f, reranker)) for f in (apply, rank))
     return Model(reranker, *scorers)
 
 
-def _check_slates(config: Mapping[str, Any], reranker: Reranker, prepared: Prepared) -> None:
+def _check_slates(config: Mapping[str, Any], prepared: Prepared) -> None:
     """Refuse a model that learns from the displayed order where the data has none."""
     name, slates = config["reranker"]["name"], prepared.splits["train"].batch.slate
-    if reranker.needs_slate and not np.any(np.asarray(slates) >= 0):
+    if RERANKERS[name].needs_slate and not np.any(np.asarray(slates) >= 0):
         raise ValueError(
             f"reranker {name!r} learns from the order in which items were shown, but no training "
             "request has one (every slate is -1): leave it out of config.table, give data with "

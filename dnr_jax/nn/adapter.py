@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import chex
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dnr_jax import ops
-from dnr_jax.nn.dropout import Drop, check_rate, identity, make_dropout
+from dnr_jax.nn.dropout import Drop, identity, make_dropout
 from dnr_jax.types import (
     Arrange,
     Array,
@@ -57,7 +57,7 @@ def wrap(
     module: nn.Module,
     *,
     dropout: float,
-    visit: Callable[[Any, Request, Array], Any] | None = None,
+    run_all: Callable[[Any, Request, Array], Any] | None = None,
 ) -> Reranker:
     """Make a `Reranker` of a module with the two methods of `Scorer`.
 
@@ -67,17 +67,13 @@ def wrap(
     Args:
       module: a `Scorer`.
       dropout: rate in [0, 1) of the `drop` that the module receives in training.
-      visit: `visit(module, request, scores)` touches every submodule, so that `init` makes its
-        parameters; None = `encode` and `decode` touch them all.
-
-    Raises:
-      ValueError: `dropout` is outside its range.
+      run_all: `run_all(module, request, scores)` runs every submodule, so that `init` makes its
+        parameters; None = `encode` and `decode` run them all.
     """
-    check_rate(dropout)
 
-    def whole(scorer: Scorer, request: Request, scores: Array) -> Array:
-        if visit is not None:
-            return visit(scorer, hide_padding(request), scores)
+    def whole(scorer: Scorer, request: Request, scores: Array) -> Any:
+        if run_all is not None:
+            return run_all(scorer, hide_padding(request), scores)
         memory = scorer.encode(hide_padding(request), drop=identity)
         return scorer.decode(memory, scores, request.where, drop=identity)
 
@@ -155,10 +151,51 @@ def module_loss(module: nn.Module, method: Callable[..., Array], *, dropout: flo
         def run(scorer: Any) -> Array:
             return method(scorer, hidden, drop=drop, key=draw_key)
 
-        result: Any = module.apply({"params": params}, method=run)
-        return result
+        return cast(Array, module.apply({"params": params}, method=run))
 
     return loss
+
+
+class Lesson(NamedTuple):
+    """A stage of training whose loss is a method of the module.
+
+    Attributes:
+      name, groups, share: see `types.Stage`.
+      method: `method(module, batch, *, drop, key) -> scalar`; see `module_loss`.
+    """
+
+    name: str
+    method: Callable[..., Array]
+    groups: tuple[str, ...] = ()
+    share: float = 1.0
+
+
+def taught(
+    module: nn.Module,
+    *lessons: Lesson,
+    dropout: float,
+    run_all: Callable[[Any, Request, Array], Any] | None = None,
+    arrange: Callable[[Any, Memory, Array, Array], Array] | None = None,
+) -> Reranker:
+    """Make a `Reranker` of a module that is trained by losses of its own.
+
+    Args:
+      module: a `Scorer`.
+      lessons: its stages, in order.
+      dropout: see `wrap`.
+      run_all: see `wrap`; None = `arrange` runs every submodule, or where there is none, `encode`
+        and `decode` do.
+      arrange: `arrange(module, memory, scores, where) -> [B, N]`, the order of the list that the
+        module builds; None = it shows the order of its logits.
+    """
+    scorer = wrap(module, dropout=dropout, run_all=run_all or (arrange and _by_arranging(arrange)))
+    return scorer._replace(
+        arrange=arrange and arranging(module, arrange),
+        stages=tuple(
+            Stage(name, module_loss(module, method, dropout=dropout), groups, share)
+            for name, method, groups, share in lessons
+        ),
+    )
 
 
 def logit_loss(reranker: Reranker, loss: Callable[[Array, Array, Array], Array]) -> Loss:
@@ -176,6 +213,17 @@ def logit_loss(reranker: Reranker, loss: Callable[[Array, Array, Array], Array])
 def trained_by(reranker: Reranker, loss: Callable[[Array, Array, Array], Array]) -> Reranker:
     """Give `reranker` one stage of training, by `loss(logits, labels, weights)`."""
     return reranker._replace(stages=(Stage("train", logit_loss(reranker, loss)),))
+
+
+def _by_arranging(
+    arrange: Callable[[Any, Memory, Array, Array], Array],
+) -> Callable[[Any, Request, Array], Array]:
+    """Make a `run_all` that encodes and arranges."""
+
+    def run_all(scorer: Any, request: Request, scores: Array) -> Array:
+        return arrange(scorer, scorer.encode(request, drop=identity), scores, request.where)
+
+    return run_all
 
 
 def _real(scores: Array, where: Array) -> Array:

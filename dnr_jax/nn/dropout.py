@@ -48,12 +48,6 @@ def identity(x: Array) -> Array:
     return x
 
 
-def check_rate(rate: float) -> None:
-    """Raise `ValueError` unless `rate` is in [0, 1)."""
-    if not 0 <= rate < 1:
-        raise ValueError(f"dropout {rate} is outside [0, 1)")
-
-
 def make_dropout(rate: float, key: Array) -> Drop:
     """Make `drop(x)`: each element is 0 with probability `rate`, else divided by `1 - rate`.
 
@@ -64,11 +58,7 @@ def make_dropout(rate: float, key: Array) -> Drop:
     Args:
       rate: in [0, 1).
       key: one typed key, of any implementation.
-
-    Raises:
-      ValueError: `rate` is outside its range.
     """
-    check_rate(rate)
     if rate == 0:
         return identity
     threshold = np.uint32(round((1 - rate) * (2**32 - 1)))

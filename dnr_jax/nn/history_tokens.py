@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.embeddings import FeatureEmbedding
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import RequestEncoder
 from dnr_jax.types import Array, FeatureSpec, Request
 
@@ -20,14 +21,11 @@ class HistoryRequestEncoder(nn.Module):
     of their own.
 
     Attributes:
-      spec, width, layers, heads, feed_forward: see `RequestEncoder`.
+      spec, trunk: see `RequestEncoder`.
     """
 
     spec: FeatureSpec
-    width: int
-    layers: int
-    heads: int
-    feed_forward: int
+    trunk: Trunk
 
     def __call__(self, request: Request, *, drop: Drop) -> tuple[Array, Array, Array]:
         """Return `(u [B, D], e [B, N, D], events [B, T, D])`."""
@@ -37,15 +35,14 @@ class HistoryRequestEncoder(nn.Module):
     @nn.compact
     def parts(self, request: Request, *, drop: Drop) -> tuple[Array, Array, Array, Array]:
         """Return `(u, e, e_l [B, T, D], g_l [B, T, D])`; g_l is 0 without columns of its own."""
-        encoder = RequestEncoder(
-            self.spec, self.width, self.layers, self.heads, self.feed_forward, name="encoder"
-        )
+        encoder = RequestEncoder(self.spec, self.trunk, name="encoder")
         user, both = encoder(_with_events(self.spec, request), drop=drop)
         items, met = jnp.split(both, [request.where.shape[1]], axis=1)
         own = tuple(name for name in self.spec.history if name not in self.spec.item)
         if not own:
             return user, items, met, jnp.zeros_like(met)
-        columns = FeatureEmbedding(_history_spec(self.spec, own), self.width, name="columns")
+        width = self.trunk.width
+        columns = FeatureEmbedding(_history_spec(self.spec, own), width, name="columns")
         alone = _history_alone(self.spec, own, request)
         return user, items, met, columns(alone).history_events
 

@@ -1,6 +1,7 @@
-"""Linear layer and layer norm of linen, computed so that their gradients are cheap on a CPU too.
+"""Linear layer, layer norm, and the fully connected block of both.
 
-Parameters, names and values are those of `flax.linen`; only the order of the sums differs.
+The first two are those of `flax.linen`, of the same parameters, names and values, computed so that
+their gradients are cheap on a CPU too: only the order of the sums differs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dnr_jax.nn.dropout import Drop
 from dnr_jax.types import Array
 
 
@@ -42,6 +44,25 @@ class LayerNorm(nn.Module):
         return _normalised(x, scale.reshape(last), bias.reshape(last))
 
 
+class MLP(nn.Module):
+    """Hidden layers of Linear, ReLU, Dropout, LayerNorm; a linear layer last, as the group has it.
+
+    Attributes:
+      hidden: width of each hidden layer, at least one.
+      output: width of the result.
+    """
+
+    hidden: tuple[int, ...]
+    output: int
+
+    @nn.compact
+    def __call__(self, x: Array, *, drop: Drop) -> Array:
+        """Map `float32 [..., F]` to `float32 [..., output]`."""
+        for width in self.hidden:
+            x = LayerNorm()(drop(nn.relu(Dense(width)(x))))
+        return Dense(self.output)(x)
+
+
 _EPSILON = 1e-6
 
 
@@ -73,7 +94,8 @@ def _mean(x: Array) -> Array:
     joining the sum with what stands around it; and XLA for GPU (of jax 0.10.2) fails to compile
     some of these products.
     """
-    return jax.lax.platform_dependent(x, cpu=_mean_by_product, default=_mean_by_sum)
+    mean: Array = jax.lax.platform_dependent(x, cpu=_mean_by_product, default=_mean_by_sum)
+    return mean
 
 
 def _mean_by_sum(x: Array) -> Array:

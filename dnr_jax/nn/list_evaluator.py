@@ -6,17 +6,22 @@ first and then frozen.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dnr_jax.nn.adapter import Lesson, taught
 from dnr_jax.nn.attention import Transformer
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.layers import Dense
 from dnr_jax.nn.lists import take_items
 from dnr_jax.nn.losses import bce
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
-from dnr_jax.types import Array, Batch, FeatureSpec, Request
+from dnr_jax.types import Array, Batch, FeatureSpec, Memory, Request, Reranker
 
 
 class ListEvaluator(nn.Module):
@@ -24,28 +29,22 @@ class ListEvaluator(nn.Module):
 
     Attributes:
       spec: column names and vocabulary sizes.
-      width: D.
+      trunk: sizes; it has `layers` blocks over the list. It reads no scores.
       slate_size: K, length of the lists.
-      layers, heads, feed_forward, history_layers: see `prm`.
     """
 
     spec: FeatureSpec
-    width: int
+    trunk: Trunk
     slate_size: int
-    layers: int
-    heads: int
-    feed_forward: int
-    history_layers: int
 
     def setup(self) -> None:
         """Make the blocks."""
-        self.request_encoder = RequestEncoder(
-            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
-        )
-        self.fusion = Fusion(self.width)
+        width = self.trunk.width
+        self.request_encoder = RequestEncoder(self.spec, self.trunk)
+        self.fusion = Fusion(width)
         initial = nn.initializers.normal(0.02)
-        self.places = self.param("places", initial, (self.slate_size, self.width))
-        self.list_encoder = Transformer(self.layers, self.heads, self.feed_forward, causal=False)
+        self.places = self.param("places", initial, (self.slate_size, width))
+        self.list_encoder = Transformer(*self.trunk.blocks, causal=False)
         self.head = Dense(1)
 
     def read(self, request: Request, *, drop: Drop) -> Array:
@@ -59,7 +58,7 @@ class ListEvaluator(nn.Module):
         logit has no meaning.
         """
         flat = lists.reshape(-1, self.slate_size)
-        tokens = take_items(items, lists).reshape(*flat.shape, self.width) + self.places[None]
+        tokens = take_items(items, lists).reshape(*flat.shape, -1) + self.places[None]
         encoded = self.list_encoder(tokens, flat >= 0, drop=drop)
         return self.head(encoded)[..., 0].reshape(lists.shape)
 
@@ -85,3 +84,27 @@ def evaluator_loss(evaluator: ListEvaluator, batch: Batch, *, drop: Drop) -> Arr
     items = evaluator.read(batch.request, drop=drop)
     logits = evaluator(items, batch.slate[:, None], drop=drop)[:, 0]
     return bce(logits, *slate_labels(batch))
+
+
+def generator_evaluator(
+    module: nn.Module,
+    *lessons: Lesson,
+    dropout: float,
+    run_all: Callable[[Any, Request, Array], Any] | None = None,
+    arrange: Callable[[Any, Memory, Array, Array], Array] | None = None,
+) -> Reranker:
+    """Make a `Reranker` whose evaluator is trained first, for half the epochs, and then frozen.
+
+    Args:
+      module: a `Scorer` whose submodule `evaluator` is a `ListEvaluator`.
+      lessons: what follows; none of them updates the group "evaluator".
+      dropout: rate in [0, 1).
+      run_all: see `taught`.
+      arrange: see `taught`.
+    """
+    first = Lesson("evaluator", _teach_evaluator, ("evaluator",), share=0.5)
+    return taught(module, first, *lessons, dropout=dropout, run_all=run_all, arrange=arrange)
+
+
+def _teach_evaluator(module: Any, batch: Batch, *, drop: Drop, key: Array) -> Array:
+    return evaluator_loss(module.evaluator, batch, drop=drop)

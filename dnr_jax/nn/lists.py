@@ -26,7 +26,8 @@ def take_items(values: Array, lists: Array) -> Array:
     Returns:
       `[B, ..., K, ...]`; the first candidate's values where there is no item.
     """
-    return jax.vmap(lambda row, chosen: row[jnp.maximum(chosen, 0)])(values, lists)
+    taken: Array = jax.vmap(lambda row, chosen: row[jnp.maximum(chosen, 0)])(values, lists)
+    return taken
 
 
 def score_list(lists: Array, logits: Array, where: Array) -> Array:
@@ -74,6 +75,11 @@ def sample_lists(keys: Array, logits: Array, where: Array, *, size: int, count: 
         return top_list(row + noise, jnp.broadcast_to(real, noise.shape), size)
 
     return jax.vmap(draw)(keys, jax.lax.stop_gradient(logits), where)
+
+
+def keep_best(lists: Array, values: Array) -> Array:
+    """Choose from `[B, L, K]` by the highest of `[B, L]`, the first of equals: `[B, K]`."""
+    return take_items(lists, values.argmax(axis=-1)[:, None])[:, 0]
 
 
 def list_log_probability(logits: Array, where: Array, lists: Array) -> Array:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from flax import linen as nn
 
 from dnr_jax.nn.dropout import Drop
-from dnr_jax.nn.mlp import MLP
-from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.layers import MLP
+from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
 from dnr_jax.types import Array, FeatureSpec, Request
 
@@ -16,27 +17,20 @@ class PointwiseScorer(nn.Module):
 
     Attributes:
       spec: column names and vocabulary sizes.
-      width: D, of states and hidden layers.
-      heads, feed_forward, history_layers: of the history encoder.
-      scores: how x enters.
+      trunk: sizes, and how x enters.
     """
 
     spec: FeatureSpec
-    width: int
-    heads: int
-    feed_forward: int
-    history_layers: int
-    scores: ScoreUse
+    trunk: Trunk
 
     def setup(self) -> None:
         """Make the blocks, in the order in which they run."""
-        self.request_encoder = RequestEncoder(
-            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
-        )
-        self.fusion = Fusion(self.width)
-        self.early_entry = EarlyEntry(self.scores)
-        self.network = MLP((self.width,), self.width)
-        self.head = ScoredHead(self.scores, self.width)
+        width, scores = self.trunk.width, self.trunk.scores
+        self.request_encoder = RequestEncoder(self.spec, self.trunk)
+        self.fusion = Fusion(width)
+        self.early_entry = EarlyEntry(scores)
+        self.network = MLP((width,), width)
+        self.head = ScoredHead(scores, width)
 
     def encode(self, request: Request, *, drop: Drop) -> Array:
         """Return the candidate states h `float32 [B, N, D]`."""

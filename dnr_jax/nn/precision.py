@@ -77,7 +77,11 @@ def _rounded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 def _run_module(
-    dtype: Any, call: Callable[..., Any], inputs: tuple, keywords: dict, context: Any
+    dtype: Any,
+    call: Callable[..., Any],
+    inputs: tuple[Any, ...],
+    keywords: dict[str, Any],
+    context: Any,
 ) -> Any:
     """Run a method of a flax module; the last four are those of `nn.intercept_methods`."""
     module, own = context.module, context.method_name == "__call__"

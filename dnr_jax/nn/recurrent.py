@@ -13,14 +13,16 @@ from dnr_jax.nn.layers import Dense
 from dnr_jax.types import Array
 
 
-def _scan(step: Callable, start: Any, inputs: Array, where: Array, *, reverse: bool) -> Array:
+def _scan(
+    step: Callable[[Any, Array], Any], start: Any, inputs: Array, where: Array, *, reverse: bool
+) -> Array:
     """Run `step(state, input) -> state` over axis 1 and return every state, `[B, T, H]`.
 
     `state` may be a tuple of arrays, whose first is the output; each is kept where `where` is
     False.
     """
 
-    def keep(state, now):
+    def keep(state: Any, now: tuple[Array, Array]) -> tuple[Any, Array]:
         projected, real = now
         moved = step(state, projected)
         held = jax.tree.map(lambda new, old: jnp.where(real[:, None], new, old), moved, state)

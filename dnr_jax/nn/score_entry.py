@@ -12,7 +12,7 @@ In both late places one pass of the encoder serves x and x'.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -24,8 +24,7 @@ ENTRIES = ("none", "concatenate", "add", "weight")
 PLACES = ("late", "late_linear", "early")
 
 
-@dataclass(frozen=True)
-class ScoreUse:
+class ScoreUse(NamedTuple):
     """Which entry, at which place.
 
     With entry "none" no place reads scores; `place` then still chooses between the non-linear
@@ -34,19 +33,10 @@ class ScoreUse:
     Attributes:
       entry: one of `ENTRIES`.
       place: one of `PLACES`.
-
-    Raises:
-      ValueError: a name is not known.
     """
 
     entry: str
     place: str
-
-    def __post_init__(self) -> None:
-        if self.entry not in ENTRIES:
-            raise ValueError(f"score entry {self.entry!r} is unknown: choose one of {ENTRIES}")
-        if self.place not in PLACES:
-            raise ValueError(f"score place {self.place!r} is unknown: choose one of {PLACES}")
 
     @property
     def early(self) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from dnr_jax.nn.score_entry import ENTRIES, PLACES, ScoreUse
 from dnr_jax.settings import Settings, knob
@@ -10,7 +11,11 @@ from dnr_jax.settings import Settings, knob
 
 @dataclass(frozen=True, kw_only=True)
 class Trunk(Settings):
-    """Base of a learned reranker's settings; a model reads those that its parts have."""
+    """Base of a learned reranker's settings; a model reads those that its parts have.
+
+    `width` is D of shapes. How x enters by `score_entry` and `score_place` is told in
+    `nn.score_entry`.
+    """
 
     width: int = knob(128, "of embeddings and hidden layers", at_least=1)
     layers: int = knob(2, "transformer blocks over the candidates", at_least=1)
@@ -29,6 +34,19 @@ class Trunk(Settings):
             raise ValueError(
                 f"width is {self.width}, which {self.heads} heads cannot share: choose a multiple"
             )
+
+    @classmethod
+    def on(cls, trunk: Trunk, **own: Any) -> Self:
+        """Make settings of this kind on the trunk of another model, with `own` knobs set.
+
+        For models that are made of models: `PRMSettings.on(settings)`.
+        """
+        return cls(**{field.name: getattr(trunk, field.name) for field in fields(Trunk)}, **own)
+
+    @property
+    def blocks(self) -> tuple[int, int, int]:
+        """Sizes of the transformer over candidates or lists: layers, heads, feed-forward."""
+        return self.layers, self.heads, self.feed_forward
 
     @property
     def scores(self) -> ScoreUse:

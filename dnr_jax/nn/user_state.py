@@ -12,8 +12,8 @@ from flax import linen as nn
 from dnr_jax.nn.attention import Transformer
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.embeddings import FeatureEmbedding
-from dnr_jax.nn.layers import Dense, LayerNorm
-from dnr_jax.nn.mlp import MLP
+from dnr_jax.nn.layers import MLP, Dense, LayerNorm
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.types import Array, FeatureSpec, Request
 
 
@@ -24,12 +24,10 @@ class HistoryEncoder(nn.Module):
     has T rows, T being the history length that `init` saw.
 
     Attributes:
-      layers, heads, feed_forward: see `Transformer`.
+      trunk: sizes; it has `history_layers` blocks.
     """
 
-    layers: int
-    heads: int
-    feed_forward: int
+    trunk: Trunk
 
     @nn.compact
     def __call__(self, events: Array, where: Array, *, drop: Drop) -> Array:
@@ -38,7 +36,8 @@ class HistoryEncoder(nn.Module):
         from_latest = self.param("positions", initial, events.shape[1:])
         tokens = events + from_latest[::-1][None]
         tokens = LayerNorm()(drop(tokens))
-        encoder = Transformer(self.layers, self.heads, self.feed_forward, causal=True)
+        sizes = (self.trunk.history_layers, self.trunk.heads, self.trunk.feed_forward)
+        encoder = Transformer(*sizes, causal=True)
         last = encoder(tokens, where, drop=drop, last_only=True)[:, 0]
         return jnp.where(where.any(axis=1, keepdims=True), last, 0.0)
 
@@ -51,29 +50,25 @@ class RequestEncoder(nn.Module):
 
     Attributes:
       spec: column names and vocabulary sizes.
-      width: D.
-      layers: layers of the history encoder.
-      heads, feed_forward: see `Transformer`.
+      trunk: sizes.
     """
 
     spec: FeatureSpec
-    width: int
-    layers: int
-    heads: int
-    feed_forward: int
+    trunk: Trunk
 
     @nn.compact
     def __call__(self, request: Request, *, drop: Drop) -> tuple[Array, Array]:
         """Return `(u [B, D], e [B, N, D])`."""
-        parts = FeatureEmbedding(self.spec, self.width)(request)
+        width = self.trunk.width
+        parts = FeatureEmbedding(self.spec, width)(request)
         both = jnp.concatenate([parts.history_items, parts.items], axis=1)
-        both = LayerNorm()(Dense(self.width)(LayerNorm()(both)))
+        both = LayerNorm()(Dense(width)(LayerNorm()(both)))
         history, items = jnp.split(both, [parts.history_items.shape[1]], axis=1)
-        latest = HistoryEncoder(self.layers, self.heads, self.feed_forward)(
+        latest = HistoryEncoder(self.trunk)(
             history + parts.history_events, request.history_where, drop=drop
         )
         known = [latest, parts.user] + ([parts.context] if self.spec.context else [])
-        state = MLP((self.width,), self.width)(jnp.concatenate(known, axis=-1), drop=drop)
+        state = MLP((width,), width)(jnp.concatenate(known, axis=-1), drop=drop)
         return LayerNorm()(state), items
 
 

@@ -1,86 +1,90 @@
-"""Second-stage models: one paper a file, all in the signature of `types.Reranker`."""
+"""Second-stage models: one paper a file or folder, all in the signature of `types.Reranker`."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from dnr_jax.rerankers.advir import advir
-from dnr_jax.rerankers.caser import caser
-from dnr_jax.rerankers.dcdr import dcdr
-from dnr_jax.rerankers.diffurec import diffurec
-from dnr_jax.rerankers.dlcm import dlcm
-from dnr_jax.rerankers.egrerank import egrerank
-from dnr_jax.rerankers.glorank import glorank
-from dnr_jax.rerankers.goalrank import goalrank
-from dnr_jax.rerankers.gru4rec import gru4rec
-from dnr_jax.rerankers.hetcomp import hetcomp
-from dnr_jax.rerankers.irgan import irgan
-from dnr_jax.rerankers.mge import mge
-from dnr_jax.rerankers.midnn import midnn
-from dnr_jax.rerankers.mir import mir
-from dnr_jax.rerankers.mmr import mmr
-from dnr_jax.rerankers.nar4rec import nar4rec
-from dnr_jax.rerankers.pier import pier
-from dnr_jax.rerankers.pier_group import pier_group
-from dnr_jax.rerankers.prm import prm
-from dnr_jax.rerankers.sasrec import sasrec
-from dnr_jax.rerankers.setrank import setrank
-from dnr_jax.rerankers.trivial import popularity, random, retriever, reversed_retriever
-from dnr_jax.types import FeatureSpec, Reranker
+from dnr_jax.nn.trunk import Trunk
+from dnr_jax.rerankers import (
+    advir,
+    caser,
+    dcdr,
+    diffurec,
+    dlcm,
+    egrerank,
+    glorank,
+    goalrank,
+    gru4rec,
+    hetcomp,
+    irgan,
+    mge,
+    midnn,
+    mir,
+    mmr,
+    nar4rec,
+    pier,
+    pier_group,
+    prm,
+    sasrec,
+    setrank,
+    trivial,
+)
+from dnr_jax.settings import Settings, find, read
+from dnr_jax.types import Reranker, Task
 
-RERANKERS: dict[str, Callable[..., Reranker]] = {
-    "advir": advir,
-    "caser": caser,
-    "dcdr": dcdr,
-    "diffurec": diffurec,
-    "dlcm": dlcm,
-    "egrerank": egrerank,
-    "glorank": glorank,
-    "goalrank": goalrank,
-    "gru4rec": gru4rec,
-    "hetcomp": hetcomp,
-    "irgan": irgan,
-    "mge": mge,
-    "midnn": midnn,
-    "mir": mir,
-    "mmr": mmr,
-    "nar4rec": nar4rec,
-    "pier": pier,
-    "pier_group": pier_group,
-    "popularity": popularity,
-    "prm": prm,
-    "random": random,
-    "retriever": retriever,
-    "reversed": reversed_retriever,
-    "sasrec": sasrec,
-    "setrank": setrank,
+
+class Entry(NamedTuple):
+    """A model of the table.
+
+    Attributes:
+      settings: the class of its knobs; `Trunk` where it has none of its own.
+      build: `build(task, settings)` makes the model.
+      trains: False for scorers that learn nothing.
+      needs_slate: its own training reads the displayed order, `Batch.slate`.
+    """
+
+    settings: type[Any]
+    build: Callable[[Task, Any], Reranker]
+    trains: bool = True
+    needs_slate: bool = False
+
+
+RERANKERS: dict[str, Entry] = {
+    "advir": Entry(advir.AdvIRSettings, advir.advir),
+    "caser": Entry(caser.CaserSettings, caser.caser),
+    "dcdr": Entry(dcdr.DCDRSettings, dcdr.dcdr, needs_slate=True),
+    "diffurec": Entry(diffurec.DiffuRecSettings, diffurec.diffurec),
+    "dlcm": Entry(Trunk, dlcm.dlcm),
+    "egrerank": Entry(egrerank.EGRerankSettings, egrerank.egrerank, needs_slate=True),
+    "glorank": Entry(glorank.GloRankSettings, glorank.glorank, needs_slate=True),
+    "goalrank": Entry(goalrank.GoalRankSettings, goalrank.goalrank, needs_slate=True),
+    "gru4rec": Entry(Trunk, gru4rec.gru4rec),
+    "hetcomp": Entry(hetcomp.HetCompSettings, hetcomp.hetcomp),
+    "irgan": Entry(irgan.IRGANSettings, irgan.irgan),
+    "mge": Entry(mge.MGESettings, mge.mge, needs_slate=True),
+    "midnn": Entry(Trunk, midnn.midnn),
+    "mir": Entry(mir.MIRSettings, mir.mir),
+    "mmr": Entry(mmr.MMRSettings, mmr.mmr, trains=False),
+    "nar4rec": Entry(nar4rec.NAR4RecSettings, nar4rec.nar4rec, needs_slate=True),
+    "pier": Entry(Trunk, pier.pier, needs_slate=True),
+    "pier_group": Entry(prm.PRMSettings, pier_group.pier_group),
+    "popularity": Entry(Settings, trivial.popularity, trains=False),
+    "prm": Entry(prm.PRMSettings, prm.prm),
+    "random": Entry(Settings, trivial.random, trains=False),
+    "retriever": Entry(Settings, trivial.retriever, trains=False),
+    "reversed": Entry(Settings, trivial.reversed_retriever, trains=False),
+    "sasrec": Entry(Trunk, sasrec.sasrec),
+    "setrank": Entry(setrank.SetRankSettings, setrank.setrank),
 }
 
 
-def keywords(name: str) -> tuple[str, ...]:
-    """Name the keywords, all required, of reranker `name`.
+def build(name: str, task: Task, **knobs: Any) -> Reranker:
+    """Build the reranker `name` with its default settings but for `knobs`.
 
     Raises:
-      ValueError: the name is not in `RERANKERS`.
+      ValueError: the name is not in `RERANKERS`, or a knob is unknown or has a value outside its
+        range.
     """
-    if name not in RERANKERS:
-        raise ValueError(f"reranker {name!r} is unknown: choose one of {sorted(RERANKERS)}")
-    return tuple(word for word in inspect.signature(RERANKERS[name]).parameters if word != "spec")
-
-
-def build(name: str, *, spec: FeatureSpec, **knobs: Any) -> Reranker:
-    """Build the reranker `name` for data of `spec`.
-
-    Raises:
-      ValueError: the name is not in `RERANKERS`, `knobs` are not exactly the model's keywords, or
-        a value is outside its range.
-    """
-    known = set(keywords(name))
-    if known != set(knobs):
-        raise ValueError(
-            f"reranker {name!r} takes the keywords {sorted(known)}: "
-            f"unknown {sorted(set(knobs) - known)}, missing {sorted(known - set(knobs))}"
-        )
-    return RERANKERS[name](spec, **knobs)
+    entry = find("reranker", name, RERANKERS)
+    return entry.build(task, read(entry.settings, knobs, name))

@@ -17,6 +17,7 @@ bilinear form, which W holds already. Ages are index distances, not times.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -27,13 +28,23 @@ from dnr_jax.nn.adapter import wrap
 from dnr_jax.nn.attention import Attention
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.history_tokens import HistoryRequestEncoder
-from dnr_jax.nn.layers import Dense
-from dnr_jax.nn.mlp import MLP
+from dnr_jax.nn.layers import MLP, Dense
 from dnr_jax.nn.recurrent import LSTM
-from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
-from dnr_jax.nn.sizes import check_positive
+from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion
-from dnr_jax.types import Array, FeatureSpec, Request, Reranker
+from dnr_jax.types import Array, FeatureSpec, Request, Reranker, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class MIRSettings(Trunk):
+    """Knobs of MIR: the trunk alone, of an even width."""
+
+    def check(self) -> None:
+        """Refuse a width that the two directions of the LSTM cannot share."""
+        super().check()
+        if self.width % 2:
+            raise ValueError(f"width is {self.width}, which is odd: choose an even one")
 
 
 class History(NamedTuple):
@@ -111,32 +122,27 @@ def masked_softmax(logits: Array, where: Array) -> Array:
 
 
 class MIR(nn.Module):
-    """The module behind `mir`; see there for the attributes.
+    """The module behind `mir`.
 
     All but the head stands in `encode`, unless the entry is early: then what meets the candidates
     stands in `decode` and runs once per set of scores.
     """
 
     spec: FeatureSpec
-    width: int
-    heads: int
-    feed_forward: int
-    history_layers: int
-    scores: ScoreUse
+    settings: MIRSettings
 
     def setup(self) -> None:
         """Make the blocks, in the order in which they run."""
-        self.request_encoder = HistoryRequestEncoder(
-            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
-        )
-        self.fusion = Fusion(self.width)
-        self.history_list = HistoryList(self.width)
-        self.decay = MLP((max(1, self.width // 4),), 1)
-        self.early_entry = EarlyEntry(self.scores)
-        self.candidate_set = Attention(self.heads)
+        width, scores = self.settings.width, self.settings.scores
+        self.request_encoder = HistoryRequestEncoder(self.spec, self.settings)
+        self.fusion = Fusion(width)
+        self.history_list = HistoryList(width)
+        self.decay = MLP((max(1, width // 4),), 1)
+        self.early_entry = EarlyEntry(scores)
+        self.candidate_set = Attention(self.settings.heads)
         self.interaction = SetToList()
-        self.network = MLP((4 * self.width, 3 * self.width // 2), 5 * self.width // 8)
-        self.head = ScoredHead(self.scores, self.width)
+        self.network = MLP((4 * width, 3 * width // 2), 5 * width // 8)
+        self.head = ScoredHead(scores, width)
 
     def encode(self, request: Request, *, drop: Drop) -> Array | tuple[Array, History]:
         """Return the head's input `[B, N, .]`, or h and the history where the entry is early."""
@@ -147,7 +153,7 @@ class MIR(nn.Module):
             nn.relu(self.decay(user, drop=drop)[..., 0]),
             request.history_where,
         )
-        if self.scores.early:
+        if self.settings.scores.early:
             return tokens, history
         return self._interact(tokens, history, request.where, drop=drop)
 
@@ -167,42 +173,12 @@ class MIR(nn.Module):
         return nn.relu(self.network(jnp.concatenate([tokens, met], axis=-1), drop=drop))
 
 
-def mir(
-    spec: FeatureSpec,
-    *,
-    width: int,
-    heads: int,
-    feed_forward: int,
-    dropout: float,
-    history_layers: int,
-    score_entry: str,
-    score_place: str,
-) -> Reranker:
+def mir(task: Task, settings: MIRSettings) -> Reranker:
     """Build MIR (Xi et al. 2022, SIGIR) in a form that is equivariant over the candidates.
 
     Sizes follow the width D as the paper's follow 128: each direction of the LSTM has D / 2 (64),
     the network of the decay D / 4 (32), and the last network 4 D, 3 D / 2 and 5 D / 8 (500, 200 and
     80 in the paper). Hidden layers have ReLU, dropout and LayerNorm. Trained by the binary
     cross-entropy, the authors' default. An event is its item encoding plus its other columns.
-
-    Args:
-      spec: column names and vocabulary sizes.
-      width: D, even and a multiple of `heads`.
-      heads: attention heads over the candidates, and of the history encoder behind u.
-      feed_forward: hidden width of that encoder's FFN.
-      dropout: rate in [0, 1).
-      history_layers: transformer blocks of the history encoder, >= 1.
-      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry`.
-      score_place: "late" (non-linear head), "late_linear" or "early".
-
-    Raises:
-      ValueError: a size, rate or name is outside its range.
     """
-    if width < 2 or heads < 1 or width % heads or width % 2:
-        raise ValueError(
-            f"width {width} is not even or not a multiple of heads {heads}: change one of them"
-        )
-    check_positive(history_layers=history_layers, feed_forward=feed_forward)
-    use = ScoreUse(score_entry, score_place)
-    module = MIR(spec, width, heads, feed_forward, history_layers, use)
-    return wrap(module, dropout=dropout)
+    return wrap(MIR(task.spec, settings), dropout=settings.dropout)

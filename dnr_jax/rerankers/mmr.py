@@ -7,39 +7,38 @@ to [0, 1] per request so that both terms share a range, and v are the item vecto
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 
 from dnr_jax import ops
 from dnr_jax.nn import lists
-from dnr_jax.nn.sizes import check_positive
+from dnr_jax.nn.item_tables import vectors_of
 from dnr_jax.rerankers.trivial import fixed
-from dnr_jax.types import Array, FeatureSpec, Memory, Params, Request, Reranker
+from dnr_jax.settings import Settings, knob
+from dnr_jax.types import Array, Memory, Params, Request, Reranker, Task
 
 
-def mmr(spec: FeatureSpec, *, item_vectors: Array, relevance: float, slate_size: int) -> Reranker:
+@dataclass(frozen=True, kw_only=True)
+class MMRSettings(Settings):
+    """Knobs of MMR."""
+
+    relevance: float = knob(
+        0.7, "lambda, of relevance against novelty; 1 keeps the order", at_least=0, at_most=1
+    )
+
+
+def mmr(task: Task, settings: MMRSettings) -> Reranker:
     """Build MMR; its logits are the retriever's scores, its order is the diversified one.
 
-    Args:
-      spec: `spec.item[0]` names the item column.
-      item_vectors: `float32 [V, E]`, by encoded item id (`Prepared.item_vectors`); a zero vector
-        is similar to nothing.
-      relevance: lambda in [0, 1]; 1 keeps the retriever's order.
-      slate_size: K, places that are filled one by one; the rest keeps the retriever's order.
+    The K places of the shown list are filled one by one; the rest keeps the retriever's order. An
+    item whose vector is zero is similar to nothing.
 
     Raises:
-      ValueError: the vectors do not fit the vocabulary, or a knob is outside its range.
+      ValueError: the task has no vector for every item id.
     """
-    table = jnp.asarray(item_vectors, jnp.float32)
-    items = spec.sizes[spec.item[0]]
-    if table.ndim != 2 or table.shape[0] != items:
-        raise ValueError(
-            f"item_vectors have shape {table.shape}, the items of {spec.item[0]!r} need "
-            f"({items}, E): use the vectors prepared with this data set"
-        )
-    if not 0 <= relevance <= 1:
-        raise ValueError(f"relevance {relevance} is outside [0, 1]")
-    check_positive(slate_size=slate_size)
+    table = jnp.asarray(vectors_of(task))
     norms = jnp.linalg.norm(table, axis=-1, keepdims=True)
     directions = table / jnp.where(norms > 0, norms, 1.0)
 
@@ -48,8 +47,8 @@ def mmr(spec: FeatureSpec, *, item_vectors: Array, relevance: float, slate_size:
 
     def arrange(params: Params, memory: Memory, scores: Array) -> Array:
         vectors, where = memory
-        size = min(slate_size, where.shape[-1])
-        chosen = jax.vmap(lambda *row: greedy(*row, relevance=relevance, size=size))(
+        size = min(task.slate_size, where.shape[-1])
+        chosen = jax.vmap(lambda *row: greedy(*row, relevance=settings.relevance, size=size))(
             ops.min_max(scores, where), vectors, where
         )
         return lists.score_list(chosen, scores, where)

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 from dnr_jax import ops
 from dnr_jax.nn.adapter import require_key
 from dnr_jax.nn.losses import bce
-from dnr_jax.rerankers.prm import prm
-from dnr_jax.types import Array, Batch, FeatureSpec, Loss, Params, Reranker, Stage
+from dnr_jax.rerankers.prm import PRMSettings, prm
+from dnr_jax.types import Array, Batch, Loss, Params, Reranker, Stage, Task
 
 # Of the group's code: the size of the noise, and the weight of the loss on noisy scores.
 NOISE_SIZE = 0.1
@@ -71,39 +71,11 @@ def noisy_loss(scorer: Reranker) -> Loss:
     return loss
 
 
-def pier_group(
-    spec: FeatureSpec,
-    *,
-    width: int,
-    layers: int,
-    heads: int,
-    feed_forward: int,
-    dropout: float,
-    history_layers: int,
-    positions: str,
-    causal: bool,
-    score_entry: str,
-    score_place: str,
-) -> Reranker:
-    """Build the group's PIER; the arguments are those of `prm`.
+def pier_group(task: Task, settings: PRMSettings) -> Reranker:
+    """Build the group's PIER.
 
     With `score_entry="none"` both terms of L are the same but for dropout. The group's own entry is
     "add" at place "late_linear".
-
-    Raises:
-      ValueError: a size, rate or name is outside its range.
     """
-    scorer = prm(
-        spec,
-        width=width,
-        layers=layers,
-        heads=heads,
-        feed_forward=feed_forward,
-        dropout=dropout,
-        history_layers=history_layers,
-        positions=positions,
-        causal=causal,
-        score_entry=score_entry,
-        score_place=score_place,
-    )
+    scorer = prm(task, settings)
     return scorer._replace(stages=(Stage("train", noisy_loss(scorer)),))

@@ -15,32 +15,28 @@ from flax import linen as nn
 from dnr_jax.nn.adapter import wrap
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.embeddings import FeatureEmbedding
-from dnr_jax.nn.score_entry import ProductHead, ScoreUse
-from dnr_jax.nn.sizes import check_heads, check_positive
+from dnr_jax.nn.score_entry import ProductHead
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import HistoryEncoder
-from dnr_jax.types import Array, FeatureSpec, Request, Reranker
+from dnr_jax.types import Array, FeatureSpec, Request, Reranker, Task
 
 
 class SASRec(nn.Module):
-    """The module behind `sasrec`; see there for the attributes."""
+    """The module behind `sasrec`."""
 
     spec: FeatureSpec
-    width: int
-    history_layers: int
-    heads: int
-    feed_forward: int
-    scores: ScoreUse
+    settings: Trunk
 
     def setup(self) -> None:
         """Make the blocks, in the order in which they run."""
-        self.embedding = FeatureEmbedding(self.spec, self.width)
-        self.history = HistoryEncoder(self.history_layers, self.heads, self.feed_forward)
-        self.head = ProductHead(self.scores, self.width)
+        self.embedding = FeatureEmbedding(self.spec, self.settings.width)
+        self.history = HistoryEncoder(self.settings)
+        self.head = ProductHead(self.settings.scores, self.settings.width)
 
     def encode(self, request: Request, *, drop: Drop) -> tuple[Array, Array]:
         """Return q `[B, D]`, 0 for an empty history, and the candidates `[B, N, D]`."""
         parts = self.embedding(request)
-        events = jnp.sqrt(self.width) * (parts.history_items + parts.history_events)
+        events = jnp.sqrt(self.settings.width) * (parts.history_items + parts.history_events)
         return self.history(events, request.history_where, drop=drop), parts.items
 
     def decode(
@@ -50,34 +46,6 @@ class SASRec(nn.Module):
         return self.head(*memory, scores)
 
 
-def sasrec(
-    spec: FeatureSpec,
-    *,
-    width: int,
-    history_layers: int,
-    heads: int,
-    feed_forward: int,
-    dropout: float,
-    score_entry: str,
-    score_place: str,
-) -> Reranker:
-    """Build SASRec (Kang and McAuley 2018, arXiv 1808.09781).
-
-    Args:
-      spec: column names and vocabulary sizes.
-      width: D, a multiple of `heads`.
-      history_layers: attention blocks over the history, >= 1.
-      heads: attention heads.
-      feed_forward: hidden width of each block's FFN.
-      dropout: rate in [0, 1).
-      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry.ProductHead`.
-      score_place: "late" (non-linear head), "late_linear" or "early".
-
-    Raises:
-      ValueError: a size, rate or name is outside its range.
-    """
-    check_heads(width, heads)
-    check_positive(history_layers=history_layers, feed_forward=feed_forward)
-    use = ScoreUse(score_entry, score_place)
-    module = SASRec(spec, width, history_layers, heads, feed_forward, use)
-    return wrap(module, dropout=dropout)
+def sasrec(task: Task, settings: Trunk) -> Reranker:
+    """Build SASRec (Kang and McAuley 2018, arXiv 1808.09781)."""
+    return wrap(SASRec(task.spec, settings), dropout=settings.dropout)

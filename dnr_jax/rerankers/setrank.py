@@ -7,6 +7,8 @@ entry is early); queries, keys and values are linear, where the authors' code pu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -15,15 +17,32 @@ from dnr_jax.nn.attention import Transformer, TransformerLayer
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.losses import attrank
 from dnr_jax.nn.positions import ListPositions
-from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
-from dnr_jax.nn.sizes import check_heads, check_positive
+from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
-from dnr_jax.types import Array, FeatureSpec, Request, Reranker
+from dnr_jax.settings import knob
+from dnr_jax.types import Array, FeatureSpec, Request, Reranker, Task
 
 # msab: every candidate attends to every other. imsab: through a few learned points.
 ATTENTIONS = ("msab", "imsab")
 # The places of `nn.positions` that keep the model a function of a set (with scores).
 POSITIONS = ("none", "rank")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetRankSettings(Trunk):
+    """Knobs of SetRank.
+
+    `positions="rank"` is the paper's variant with the initial ranking: a learned embedding of the
+    place in the order of the scores, so that the model depends on them even with
+    `score_entry="none"`.
+    """
+
+    attention: str = knob(
+        "imsab", "msab (all pairs) | imsab (through learned points)", one_of=ATTENTIONS
+    )
+    inducing: int = knob(20, "learned points of imsab", at_least=1)
+    positions: str = knob("none", "none (a set) | rank (of the score)", one_of=POSITIONS)
 
 
 class InducedTransformer(nn.Module):
@@ -59,42 +78,32 @@ class InducedTransformer(nn.Module):
 
 
 class SetRank(nn.Module):
-    """The module behind `setrank`; see there for the attributes.
+    """The module behind `setrank`.
 
     The candidate encoder stands in `encode` unless its input depends on the scores (early entry, or
     positions by rank); then it stands in `decode` and runs once per set of scores.
     """
 
     spec: FeatureSpec
-    width: int
-    layers: int
-    heads: int
-    feed_forward: int
-    history_layers: int
-    attention: str
-    inducing: int
-    positions: str
-    scores: ScoreUse
+    settings: SetRankSettings
 
     def setup(self) -> None:
         """Make the blocks, in the order in which they run."""
-        sizes = (self.layers, self.heads, self.feed_forward)
-        self.request_encoder = RequestEncoder(
-            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
-        )
-        self.fusion = Fusion(self.width)
-        self.early_entry = EarlyEntry(self.scores)
-        self.list_positions = ListPositions(self.positions)
+        settings = self.settings
+        self.request_encoder = RequestEncoder(self.spec, settings)
+        self.fusion = Fusion(settings.width)
+        self.early_entry = EarlyEntry(settings.scores)
+        self.list_positions = ListPositions(settings.positions)
         self.list_encoder = (
-            Transformer(*sizes, causal=False)
-            if self.attention == "msab"
-            else InducedTransformer(*sizes, self.inducing)
+            Transformer(*settings.blocks, causal=False)
+            if settings.attention == "msab"
+            else InducedTransformer(*settings.blocks, settings.inducing)
         )
-        self.head = ScoredHead(self.scores, self.width)
+        self.head = ScoredHead(settings.scores, settings.width)
 
     @property
     def _encoder_reads_scores(self) -> bool:
-        return self.scores.early or self.positions == "rank"
+        return self.settings.scores.early or self.settings.positions == "rank"
 
     def encode(self, request: Request, *, drop: Drop) -> Array:
         """Return H `[B, N, D]`, or the tokens h where the candidate encoder needs scores."""
@@ -112,54 +121,6 @@ class SetRank(nn.Module):
         return self.head(self.list_encoder(tokens, where, drop=drop), scores)
 
 
-def setrank(
-    spec: FeatureSpec,
-    *,
-    width: int,
-    layers: int,
-    heads: int,
-    feed_forward: int,
-    dropout: float,
-    history_layers: int,
-    attention: str,
-    inducing: int,
-    positions: str,
-    score_entry: str,
-    score_place: str,
-) -> Reranker:
-    """Build SetRank (Pang et al. 2020, arXiv 1912.05891), trained by AttRank as in the paper.
-
-    Args:
-      spec: column names and vocabulary sizes.
-      width: D, a multiple of `heads`.
-      layers: blocks over the candidates, >= 1.
-      heads: attention heads, here and in the history encoder.
-      feed_forward: hidden width of each block's FFN.
-      dropout: rate in [0, 1).
-      history_layers: transformer blocks over the history, >= 1.
-      attention: "msab" (all pairs of candidates) or "imsab" (through learned points).
-      inducing: m, number of points of "imsab", >= 1; "msab" does not read it.
-      positions: "none", or "rank" for the paper's variant with the initial ranking: a learned
-        embedding of the place in the order of the scores, so that the model depends on them even
-        with `score_entry="none"`.
-      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry`.
-      score_place: "late" (non-linear head), "late_linear" or "early".
-
-    Raises:
-      ValueError: a size, rate or name is outside its range.
-    """
-    check_heads(width, heads)
-    check_positive(
-        layers=layers, history_layers=history_layers, feed_forward=feed_forward, inducing=inducing
-    )
-    if attention not in ATTENTIONS:
-        raise ValueError(f"attention {attention!r} is unknown: choose one of {ATTENTIONS}")
-    if positions not in POSITIONS:
-        raise ValueError(
-            f"positions {positions!r} are not for SetRank, whose candidates are a set: choose one "
-            f"of {POSITIONS}"
-        )
-    sizes = (width, layers, heads, feed_forward, history_layers)
-    use = ScoreUse(score_entry, score_place)
-    module = SetRank(spec, *sizes, attention, inducing, positions, use)
-    return trained_by(wrap(module, dropout=dropout), attrank)
+def setrank(task: Task, settings: SetRankSettings) -> Reranker:
+    """Build SetRank (Pang et al. 2020, arXiv 1912.05891), trained by AttRank as in the paper."""
+    return trained_by(wrap(SetRank(task.spec, settings), dropout=settings.dropout), attrank)

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 
 from dnr_jax import ops
 from dnr_jax.nn.adapter import require_key
-from dnr_jax.types import Array, FeatureSpec, Memory, Params, Request, Reranker
+from dnr_jax.nn.item_tables import popularity_of
+from dnr_jax.settings import Settings
+from dnr_jax.types import Array, Memory, Params, Request, Reranker, Task
 
 
 def fixed(
@@ -45,51 +47,39 @@ def _nothing(request: Request) -> Array:
     return request.where
 
 
-def retriever(spec: FeatureSpec) -> Reranker:
+def retriever(task: Task, settings: Settings) -> Reranker:
     """Keep the first stage's order: `logit = x`."""
     return fixed(_nothing, lambda _, scores: scores)
 
 
-def reversed_retriever(spec: FeatureSpec) -> Reranker:
+def reversed_retriever(task: Task, settings: Settings) -> Reranker:
     """Reverse the first stage's order, `logit = -x`: it wins where the candidate set leaks."""
     return fixed(_nothing, lambda _, scores: -scores)
 
 
-def random(spec: FeatureSpec, *, seed: int) -> Reranker:
+def random(task: Task, settings: Settings) -> Reranker:
     """Score uniformly in [0, 1) by a hash of seed, request and item: chance, but repeatable.
 
-    Args:
-      spec: not used.
-      seed: >= 0; another seed is another order.
+    Another `task.seed` is another order.
     """
 
     def draw(key: Array, items: Array) -> Array:
         return jax.vmap(lambda item: jax.random.uniform(jax.random.fold_in(key, item)))(items)
 
     def encode(request: Request) -> Array:
-        root = jax.random.key(seed)
+        root = jax.random.key(task.seed)
         return ops.per_request(draw, root, request.index, request.candidates[..., 0])
 
     return fixed(encode, lambda values, _: values)
 
 
-def popularity(spec: FeatureSpec, *, item_popularity: Array) -> Reranker:
+def popularity(task: Task, settings: Settings) -> Reranker:
     """Score an item by its number of training interactions (an order, not a probability).
 
-    Args:
-      spec: `spec.item[0]` names the item column.
-      item_popularity: `float32 [V]`, by encoded item id (`Prepared.item_popularity`).
-
     Raises:
-      ValueError: the table does not have one number per item id.
+      ValueError: the task has no popularity for every item id.
     """
-    table = jnp.asarray(item_popularity, jnp.float32)
-    expected = (spec.sizes[spec.item[0]],)
-    if table.shape != expected:
-        raise ValueError(
-            f"item_popularity has shape {table.shape}, the items of {spec.item[0]!r} need "
-            f"{expected}: use the table prepared with this data set"
-        )
+    table = jnp.asarray(popularity_of(task))
 
     def encode(request: Request) -> Array:
         return jnp.take(table, request.candidates[..., 0], axis=0)

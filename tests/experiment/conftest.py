@@ -13,7 +13,7 @@ from dnr_jax.rerankers import RERANKERS
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from linear_reranker import linear
+from linear_reranker import ENTRY
 
 USERS, ITEMS, RATINGS, SEEDS = 40, 60, 32, 2
 
@@ -84,13 +84,13 @@ def quick():
 
 @pytest.fixture(autouse=True)
 def known_to_the_table(monkeypatch):
-    monkeypatch.setitem(RERANKERS, "linear", linear)
+    monkeypatch.setitem(RERANKERS, "linear", ENTRY)
 
 
 def run_linear(config, folder):
     """Run a table of the linear reranker; for fixtures that outlive one test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RERANKERS, "linear", linear)
+        patch.setitem(RERANKERS, "linear", ENTRY)
         experiment.run(config, folder)
     return folder
 

@@ -1,16 +1,27 @@
 """The smallest reranker that learns, so that whole tables compile in seconds."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 
 from dnr_jax import ops
+from dnr_jax.rerankers import Entry
+from dnr_jax.settings import Settings, knob
 from dnr_jax.types import Reranker
 
 
-def linear(spec, *, score_entry):
+@dataclass(frozen=True, kw_only=True)
+class LinearSettings(Settings):
+    """Whether the score counts."""
+
+    score_entry: str = knob("concatenate", "none leaves the score out")
+
+
+def linear(task, settings):
     """Make `logit = v_item + w x`; `score_entry` "none" leaves the score out."""
-    (items,) = (spec.sizes[name] for name in spec.item[:1])
-    use = 0.0 if score_entry == "none" else 1.0
+    (items,) = (task.spec.sizes[name] for name in task.spec.item[:1])
+    use = 0.0 if settings.score_entry == "none" else 1.0
 
     def init(key, request, scores):
         return {"item": 0.1 * jax.random.normal(key, (items,)), "slope": jnp.zeros(())}
@@ -23,3 +34,6 @@ def linear(spec, *, score_entry):
         return ops.mask_logits(values + use * params["slope"] * scores, where)
 
     return Reranker(init, encode, decode)
+
+
+ENTRY = Entry(LinearSettings, linear)

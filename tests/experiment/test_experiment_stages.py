@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from linear_reranker import linear
+from linear_reranker import ENTRY, linear
 
 from dnr_jax import experiment
 from dnr_jax.experiment import datasets, training
@@ -87,9 +87,9 @@ def test_a_stage_that_was_cut_goes_on_to_the_same_parameters(staged, shared):
     ).read_bytes()
 
 
-def counting(spec, *, score_entry):
+def counting(task, settings):
     """Make `linear` with a count that every stage changes before it begins, and nothing else."""
-    model = linear(spec, score_entry=score_entry)
+    model = linear(task, settings)
     loss = logit_loss(model, bce)
 
     def init(key, request, scores):
@@ -110,7 +110,7 @@ def counting(spec, *, score_entry):
 def test_what_a_stage_begins_with_is_done_once_however_often_it_is_killed(
     tiny, shared, monkeypatch, killed
 ):
-    monkeypatch.setitem(RERANKERS, "counting", counting)
+    monkeypatch.setitem(RERANKERS, "counting", ENTRY._replace(build=counting))
     config = tiny(reranker={"name": "counting"}, table="score")
     row, prepared = resolve(config)[0], datasets.prepare(datasets.plan_of(config))
     players = build_all([row], prepared)[0]

@@ -8,6 +8,7 @@ import pytest
 
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.embeddings import FeatureEmbedding, row_offsets
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import HistoryEncoder
 from dnr_jax.types import FeatureSpec
 
@@ -97,7 +98,7 @@ def test_an_id_outside_its_vocabulary_is_seen_and_reads_no_neighbour(wrong):
 
 
 def test_history_states():
-    module = HistoryEncoder(layers=2, heads=2, feed_forward=4)
+    module = HistoryEncoder(Trunk(width=4, history_layers=2, heads=2, feed_forward=4))
     rng = np.random.default_rng(0)
     events = jnp.asarray(rng.normal(size=(2, 5, 4)), jnp.float32)
     where = jnp.asarray([[0, 0, 1, 1, 1], [0, 0, 0, 0, 0]], bool)

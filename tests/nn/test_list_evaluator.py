@@ -9,9 +9,10 @@ import numpy as np
 
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.list_evaluator import ListEvaluator, evaluator_loss, list_value, slate_labels
+from dnr_jax.nn.trunk import Trunk
 
 BATCH = factories.make_batch(B=6, N=8, K=3)
-MODULE = ListEvaluator(factories.make_spec(), 8, 3, 1, 2, 8, 1)
+MODULE = ListEvaluator(factories.make_spec(), Trunk(**factories.SMALL), 3)
 LISTS = jnp.broadcast_to(jnp.array([[[0, 1, 2], [2, 1, 0]]]), (6, 2, 3))
 
 

@@ -11,36 +11,14 @@ import numpy as np
 import pytest
 
 from dnr_jax import ops, types
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.rerankers import RERANKERS, build
+from dnr_jax.settings import defaults
 from dnr_jax.types import Batch, Request
-
-PRM = {
-    "width": 8,
-    "layers": 1,
-    "heads": 2,
-    "feed_forward": 8,
-    "dropout": 0.2,
-    "history_layers": 1,
-    "positions": "none",
-    "causal": False,
-    "score_entry": "concatenate",
-    "score_place": "late",
-}
-DLCM = {
-    "width": 8,
-    "heads": 2,
-    "feed_forward": 8,
-    "dropout": 0.2,
-    "history_layers": 1,
-    "score_entry": "none",
-    "score_place": "late",
-}
-SETRANK = DLCM | {"layers": 1, "attention": "imsab", "inducing": 3, "positions": "none"}
-POPULARITY = np.arange(factories.SIZES["item"], dtype=np.float32)
 
 
 class Case(NamedTuple):
-    """A model, its knobs, and what it declares.
+    """A model, its knobs beside those of the smallest trunk, and what it declares.
 
     Attributes:
       order_aware: the logits may depend on the storage order of the candidates.
@@ -50,132 +28,63 @@ class Case(NamedTuple):
     name: str
     knobs: dict[str, Any]
     order_aware: bool = False
-    reads_scores: bool = False
+    reads_scores: bool = True
 
 
-GRU4REC = {"width": 8, "dropout": 0.2, "score_entry": "concatenate", "score_place": "late"}
-SASREC = GRU4REC | {"history_layers": 1, "heads": 2, "feed_forward": 8}
-CASER = GRU4REC | {"window": 4, "vertical": 2, "horizontal": 3}
-GOALRANK = DLCM | {"layers": 1, "slate_size": 3, "group_size": 4, "score_entry": "concatenate"}
-NAR4REC = DLCM | {
-    "layers": 1,
-    "slate_size": 3,
-    "utility_threshold": 1.0,
-    "contrast": 0.1,
-    "score_entry": "concatenate",
-}
-MGE = DLCM | {
-    "layers": 1,
-    "inducing": 3,
-    "slate_size": 3,
-    "utility_threshold": 1.0,
-    "complement": 0.1,
-    "samples": 3,
-    "score_entry": "concatenate",
-}
-EGRERANK = DLCM | {
-    "layers": 1,
-    "slate_size": 3,
-    "samples": 3,
-    "realism": 0.1,
-    "score_entry": "concatenate",
-}
-VECTORS = np.random.default_rng(0).normal(size=(factories.SIZES["item"], 4)).astype(np.float32)
-MMR = {"item_vectors": VECTORS, "relevance": 0.5, "slate_size": 3}
-ADVIR = DLCM | {"perturbation": 0.3, "adversarial_weight": 1.0, "score_entry": "concatenate"}
-PIER = DLCM | {"layers": 1, "slate_size": 3, "score_entry": "concatenate"}
-IRGAN = DLCM | {
-    "draws": 4,
-    "draw_temperature": 0.2,
-    "ranked_by": "generator",
-    "score_entry": "concatenate",
-}
-GLORANK = GOALRANK | {"codes": 3, "code_levels": 2, "item_vectors": VECTORS, "seed": 0}
-HETCOMP = DLCM | {"layers": 1, "snapshots": 2, "score_entry": "concatenate"}
-DCDR = DLCM | {
-    "layers": 1,
-    "slate_size": 3,
-    "list_noise": "permutation",
-    "noise_steps": 2,
-    "first_beta": 0.2,
-    "last_beta": 0.5,
-    "condition_dropout": 0.1,
-    "beam": 2,
-    "score_entry": "concatenate",
-}
-DIFFUREC = SASREC | {
-    "diffusion_steps": 4,
-    "reverse_steps": 2,
-    "reverse_samples": 2,
-    "uncertainty": 0.1,
-}
+EARLY = {"score_entry": "add", "score_place": "early"}
+NONE = {"score_entry": "none"}
+DCDR = {"noise_steps": 2, "first_beta": 0.2, "beam": 2}
+NAR4REC = {"utility_threshold": 1.0}
 CASES = {
-    "advir": Case("advir", ADVIR, reads_scores=True),
-    "advir_early": Case(
-        "advir", ADVIR | {"score_entry": "add", "score_place": "early"}, reads_scores=True
+    "advir": Case("advir", {}),
+    "advir_early": Case("advir", EARLY),
+    "caser": Case("caser", {"window": 4, "vertical": 2, "horizontal": 3}),
+    "caser_none": Case(
+        "caser", {"window": 4, "vertical": 2, "horizontal": 3, **NONE}, reads_scores=False
     ),
-    "caser": Case("caser", CASER, reads_scores=True),
-    "caser_none": Case("caser", CASER | {"score_entry": "none"}),
-    "dcdr": Case("dcdr", DCDR, reads_scores=True),
-    "dcdr_token_early": Case(
-        "dcdr",
-        DCDR | {"list_noise": "token", "score_entry": "add", "score_place": "early"},
-        reads_scores=True,
+    "dcdr": Case("dcdr", DCDR),
+    "dcdr_token_early": Case("dcdr", {**DCDR, "list_noise": "token", **EARLY}),
+    "diffurec": Case(
+        "diffurec",
+        {"diffusion_steps": 4, "reverse_steps": 2, "reverse_samples": 2, "uncertainty": 0.1},
     ),
-    "diffurec": Case("diffurec", DIFFUREC, reads_scores=True),
-    "dlcm": Case("dlcm", DLCM),
-    "dlcm_early": Case(
-        "dlcm", DLCM | {"score_entry": "concatenate", "score_place": "early"}, reads_scores=True
-    ),
-    "egrerank": Case("egrerank", EGRERANK, reads_scores=True),
-    "mge": Case("mge", MGE, reads_scores=True),
-    "mir": Case("mir", DLCM | {"score_entry": "concatenate"}, reads_scores=True),
-    "mir_early": Case(
-        "mir", DLCM | {"score_entry": "add", "score_place": "early"}, reads_scores=True
-    ),
-    "nar4rec": Case("nar4rec", NAR4REC, reads_scores=True),
-    "nar4rec_early": Case(
-        "nar4rec", NAR4REC | {"score_entry": "add", "score_place": "early"}, reads_scores=True
-    ),
-    "pier": Case("pier", PIER, reads_scores=True),
-    "pier_early": Case(
-        "pier", PIER | {"score_entry": "add", "score_place": "early"}, reads_scores=True
-    ),
-    "pier_group": Case("pier_group", PRM, reads_scores=True),
-    "popularity": Case("popularity", {"item_popularity": POPULARITY}),
-    "random": Case("random", {"seed": 0}),
-    "retriever": Case("retriever", {}, reads_scores=True),
-    "reversed": Case("reversed", {}, reads_scores=True),
-    "goalrank": Case("goalrank", GOALRANK, reads_scores=True),
-    "goalrank_early": Case(
-        "goalrank", GOALRANK | {"score_entry": "add", "score_place": "early"}, reads_scores=True
-    ),
-    "gru4rec": Case("gru4rec", GRU4REC, reads_scores=True),
-    "gru4rec_early": Case("gru4rec", GRU4REC | {"score_place": "early"}, reads_scores=True),
-    "glorank": Case("glorank", GLORANK, reads_scores=True),
-    "hetcomp": Case("hetcomp", HETCOMP, reads_scores=True),
-    "irgan": Case("irgan", IRGAN, reads_scores=True),
-    "mmr": Case("mmr", MMR, reads_scores=True),
-    "midnn": Case("midnn", SASREC, reads_scores=True),
-    "sasrec": Case("sasrec", SASREC | {"score_entry": "none"}),
-    "prm": Case("prm", PRM, reads_scores=True),
-    "prm_early_rank": Case(
-        "prm",
-        PRM | {"positions": "rank", "score_entry": "add", "score_place": "early"},
-        reads_scores=True,
-    ),
+    "dlcm": Case("dlcm", NONE, reads_scores=False),
+    "dlcm_early": Case("dlcm", {"score_place": "early"}),
+    "egrerank": Case("egrerank", {"samples": 3, "realism": 0.1}),
+    "glorank": Case("glorank", {"group_size": 4, "codes": 3}),
+    "goalrank": Case("goalrank", {"group_size": 4}),
+    "goalrank_early": Case("goalrank", {"group_size": 4, **EARLY}),
+    "gru4rec": Case("gru4rec", {}),
+    "gru4rec_early": Case("gru4rec", {"score_place": "early"}),
+    "hetcomp": Case("hetcomp", {"snapshots": 2}),
+    "irgan": Case("irgan", {"draws": 4}),
+    "mge": Case("mge", {"inducing": 3, "utility_threshold": 1.0, "samples": 3}),
+    "midnn": Case("midnn", {}),
+    "mir": Case("mir", {}),
+    "mir_early": Case("mir", EARLY),
+    "mmr": Case("mmr", {"relevance": 0.5}),
+    "nar4rec": Case("nar4rec", NAR4REC),
+    "nar4rec_early": Case("nar4rec", {**NAR4REC, **EARLY}),
+    "pier": Case("pier", {}),
+    "pier_early": Case("pier", EARLY),
+    "pier_group": Case("pier_group", {}),
+    "popularity": Case("popularity", {}, reads_scores=False),
+    "prm": Case("prm", {}),
+    "prm_early_rank": Case("prm", {"positions": "rank", **EARLY}),
     "prm_index_causal": Case(
-        "prm",
-        PRM | {"positions": "index", "causal": True, "score_entry": "none"},
-        order_aware=True,
+        "prm", {"positions": "index", "causal": True, **NONE}, order_aware=True, reads_scores=False
     ),
-    "setrank": Case("setrank", SETRANK | {"score_entry": "concatenate"}, reads_scores=True),
+    "random": Case("random", {}, reads_scores=False),
+    "retriever": Case("retriever", {}),
+    "reversed": Case("reversed", {}),
+    "sasrec": Case("sasrec", NONE, reads_scores=False),
+    "setrank": Case("setrank", {"inducing": 3}),
     "setrank_msab_early": Case(
-        "setrank",
-        SETRANK | {"attention": "msab", "score_entry": "weight", "score_place": "early"},
-        reads_scores=True,
+        "setrank", {"attention": "msab", "score_entry": "weight", "score_place": "early"}
     ),
-    "setrank_ordinal": Case("setrank", SETRANK | {"positions": "rank"}),
+    "setrank_ordinal": Case(
+        "setrank", {"inducing": 3, "positions": "rank", **NONE}, reads_scores=False
+    ),
 }
 
 
@@ -220,7 +129,8 @@ class Model:
 
 
 def made(case: Case) -> types.Reranker:
-    return build(case.name, spec=factories.make_spec(), **case.knobs)
+    trunk = factories.SMALL if issubclass(RERANKERS[case.name].settings, Trunk) else {}
+    return build(case.name, factories.make_task(), **(trunk | case.knobs))
 
 
 # Cases whose models make lists of their own; what the others show is the order of their logits.
@@ -362,7 +272,7 @@ def test_arranged_lists_stand_before_the_other_candidates(model):
     order = np.asarray(model.rank(*arguments))
     assert order.shape == where.shape
     assert np.all(order[~where] == ops.MASKED_LOGIT)
-    size = model.case.knobs["slate_size"]
+    size = factories.make_task().slate_size
     for row, real in zip(order, where, strict=True):
         count = min(size, real.sum())
         best = np.sort(row[real])[::-1]
@@ -428,17 +338,44 @@ def test_seeds_are_a_vmapped_axis(model):
         )
 
 
-def test_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'prn' is unknown.*'popularity', 'prm', 'random'"):
-        build("prn", spec=factories.make_spec())
+def test_an_unknown_name_is_answered_with_the_nearest_one():
+    with pytest.raises(ValueError, match=r"no reranker 'prn'; did you mean 'prm'\? .* popularity,"):
+        build("prn", factories.make_task())
 
 
 @pytest.mark.parametrize("name", sorted(RERANKERS))
-def test_unknown_keyword_is_answered_with_the_known_ones(name):
-    with pytest.raises(ValueError, match=r"takes the keywords .*unknown \['depth'\]"):
-        build(name, spec=factories.make_spec(), depth=3)
+def test_an_unknown_knob_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name}: there is no knob 'depth'"):
+        build(name, factories.make_task(), depth=3)
 
 
-def test_missing_keyword_is_named():
-    with pytest.raises(ValueError, match=r"missing \['seed'\]"):
-        build("random", spec=factories.make_spec())
+@pytest.mark.parametrize("name", sorted(n for n, entry in RERANKERS.items() if entry.trains))
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"heads": 3}, "width is 128, which 3 heads cannot share"),
+        ({"layers": 0}, "layers is 0: it must be 1 or more"),
+        ({"history_layers": 0}, "history_layers is 0: it must be 1 or more"),
+        ({"feed_forward": 0}, "feed_forward is 0: it must be 1 or more"),
+        ({"dropout": 1.0}, "dropout is 1.0: it must be 0 or more and below 1"),
+        ({"score_entry": "concat"}, "score_entry is 'concat': it must be one of none,"),
+        ({"score_place": "head"}, "score_place is 'head': it must be one of late,"),
+    ],
+)
+def test_bad_knobs_of_the_trunk_are_named(name, knobs, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, factories.make_task(), **knobs)
+
+
+@pytest.mark.parametrize("name", sorted(RERANKERS))
+def test_every_model_has_defaults(name):
+    settings = RERANKERS[name].settings
+    assert all(value is not None for value in defaults(settings).values())
+    assert (settings is Trunk or issubclass(settings, Trunk)) == RERANKERS[name].trains
+    build(name, factories.make_task())
+
+
+def test_who_needs_the_displayed_order_lists_or_judges_lists():
+    needs = {name for name, entry in RERANKERS.items() if entry.needs_slate}
+    arranging = {CASES[name].name for name in ARRANGING if RERANKERS[CASES[name].name].trains}
+    assert needs == arranging | {"goalrank"}

@@ -8,10 +8,11 @@ from test_contract import CASES, model_of
 
 from dnr_jax import divergences, noise
 from dnr_jax.objectives import ObjectiveSettings
+from dnr_jax.rerankers import RERANKERS
 from dnr_jax.training.step import Game, generator_terms, reranker_terms
 from dnr_jax.types import Task
 
-LEARNED = sorted(n for n, case in CASES.items() if n == case.name and "width" in case.knobs)
+LEARNED = sorted(n for n, case in CASES.items() if n == case.name and RERANKERS[n].trains)
 BASE = noise.build_draw("beta")
 
 

@@ -14,32 +14,27 @@ from dnr_jax import types
 from dnr_jax.nn.adapter import hide_padding, wrap
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.list_evaluator import list_value
-from dnr_jax.nn.lists import top_list
-from dnr_jax.nn.matching import (
-    MatchingGenerator,
-    greedy_list,
-    keep_best,
-)
-from dnr_jax.nn.score_entry import ScoreUse
-from dnr_jax.rerankers.mge import MGE, mge
-from dnr_jax.rerankers.prm import prm
-from dnr_jax.rerankers.setrank import setrank
+from dnr_jax.nn.lists import keep_best, top_list
+from dnr_jax.nn.trunk import Trunk
+from dnr_jax.rerankers import RERANKERS
+from dnr_jax.rerankers.mge import MGE, MGESettings, mge
+from dnr_jax.rerankers.mge.sampling import greedy_list
+from dnr_jax.rerankers.nar4rec.matching import MatchingGenerator
+from dnr_jax.rerankers.prm import PRMSettings, prm
+from dnr_jax.rerankers.setrank import SetRankSettings, setrank
 
-SIZES = {"width": 8, "layers": 1, "heads": 2, "feed_forward": 8, "history_layers": 1}
-SCORES = {"score_entry": "concatenate", "score_place": "late"}
-OWN = {"slate_size": 3, "utility_threshold": 1.0, "complement": 0.1, "samples": 3}
-KNOBS = SIZES | SCORES | OWN | {"dropout": 0.1, "inducing": 3}
+KNOBS = factories.SMALL | {"inducing": 3, "utility_threshold": 1.0, "complement": 0.1, "samples": 3}
 BATCH = factories.make_batch(seed=10)
 WHERE = BATCH.request.where
-USE = ScoreUse("concatenate", "late")
+TASK = factories.make_task()
 
 
 def make(**knobs):
-    return mge(factories.make_spec(), **(KNOBS | knobs))
+    return mge(TASK, MGESettings(**(KNOBS | knobs)))
 
 
 def module(complement):
-    return MGE(factories.make_spec(), 8, 1, 2, 8, 1, 3, 3, 1.0, complement, 3, USE)
+    return MGE(TASK.spec, MGESettings(**(KNOBS | {"complement": complement})), TASK.slate_size)
 
 
 @cache
@@ -50,12 +45,13 @@ def parameters():
 @cache
 def pieces():
     """Logits of each generator on its own, the lists they propose, and the evaluator's values."""
-    spec, dropout = factories.make_spec(), {"dropout": 0.0}
-    fixed = SIZES | SCORES | dropout
-    generator = MatchingGenerator(spec, 8, 1, 2, 8, 1, 3, USE)
+    trunk = Trunk(**(factories.SMALL | {"dropout": 0.0}))
+    generator = MatchingGenerator(TASK.spec, trunk, TASK.slate_size)
     models = {
-        "prm": prm(spec, positions="none", causal=False, **fixed),
-        "setrank": setrank(spec, attention="imsab", inducing=3, positions="none", **fixed),
+        "prm": prm(TASK, PRMSettings.on(trunk, positions="none", causal=False)),
+        "setrank": setrank(
+            TASK, SetRankSettings.on(trunk, attention="imsab", inducing=3, positions="none")
+        ),
         "matching": wrap(generator, dropout=0.0),
     }
     request, scores = hide_padding(BATCH.request), BATCH.scores
@@ -153,7 +149,7 @@ def test_each_stage_moves_its_own_groups_alone():
 
     assert {group for own in groups for group in own} == set(parameters())
     assert tuple(stage.name for stage in model.stages) == names
-    assert model.needs_slate
+    assert RERANKERS["mge"].needs_slate
     with jax.numpy_rank_promotion("raise"):
         found = slopes(parameters())
     for stage, own, slope in zip(model.stages, groups, found, strict=True):
@@ -166,12 +162,9 @@ def test_each_stage_moves_its_own_groups_alone():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"heads": 3}, "width 8 is not a multiple of heads 3"),
-        ({"inducing": 0}, "inducing 0"),
-        ({"samples": 1}, "samples 1 must be at least 2"),
-        ({"complement": -0.1}, "complement -0.1 must be at least 0"),
-        ({"dropout": 1.0}, "dropout 1.0 is outside"),
-        ({"score_entry": "sum"}, "score entry 'sum' is unknown: choose one of"),
+        ({"inducing": 0}, "inducing is 0: it must be 1 or more"),
+        ({"samples": 1}, "samples is 1: it must be 2 or more"),
+        ({"complement": -0.1}, "complement is -0.1: it must be 0 or more"),
     ],
 )
 def test_bad_knobs_are_named(knobs, message):

@@ -5,7 +5,6 @@ from functools import cache
 import factories
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from dnr_jax import types
 from dnr_jax.rerankers import build
@@ -26,7 +25,7 @@ SCORES = jnp.asarray(np.random.default_rng(0).random(BATCH.scores.shape), jnp.fl
 
 @cache
 def scorer():
-    model = build("midnn", spec=factories.make_spec(), **KNOBS)
+    model = build("midnn", factories.make_task(), **KNOBS)
     params = factories.random_params(model, BATCH, seed=1)
     return factories.quick_jit(lambda request, x: types.apply(model, params, request, x))
 
@@ -44,8 +43,3 @@ def test_a_new_extreme_changes_the_others():
     changed = scorer()(REQUEST, SCORES.at[:, 0].set(50.0))
     moved = jnp.abs(changed - scorer()(REQUEST, SCORES))[:, 1:]
     assert float(moved.max()) > 1e-2
-
-
-def test_sizes_are_checked():
-    with pytest.raises(ValueError, match="history_layers 0"):
-        build("midnn", spec=factories.make_spec(), **(KNOBS | {"history_layers": 0}))

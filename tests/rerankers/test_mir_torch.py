@@ -1,5 +1,6 @@
 """MIR against a plain PyTorch counterpart of the whole model, from ids to logits."""
 
+import factories
 import pytest
 
 from dnr_jax.rerankers import build
@@ -75,5 +76,5 @@ def reference(*, score_entry, score_place, **_):
 @pytest.mark.parametrize(("entry", "place"), [("concatenate", "late"), ("add", "early")])
 def test_logits_and_gradients_are_those_of_pytorch(entry, place):
     knobs = KNOBS | {"score_entry": entry, "score_place": place}
-    model = build("mir", spec=torch_blocks.SPEC, **knobs)
+    model = build("mir", factories.make_task(), **knobs)
     torch_blocks.assert_same(model, reference(**knobs), scale=0.2)

@@ -13,13 +13,8 @@ VECTORS[0] = 0.0  # padding
 
 
 def order(batch, *, relevance, vectors=VECTORS, size=3):
-    model = build(
-        "mmr",
-        spec=factories.make_spec(),
-        item_vectors=vectors,
-        relevance=relevance,
-        slate_size=size,
-    )
+    task = factories.make_task(item_vectors=vectors, slate_size=size)
+    model = build("mmr", task, relevance=relevance)
     run = factories.quick_jit(lambda request, scores: types.rank(model, {}, request, scores))
     return np.asarray(run(batch.request, batch.scores))
 
@@ -85,9 +80,9 @@ def test_a_copy_of_the_first_item_waits():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"vectors": VECTORS[:-1]}, r"shape \(39, 5\).*need \(40, E\)"),
-        ({"relevance": 1.5}, r"relevance 1.5 is outside \[0, 1\]"),
-        ({"size": 0}, "slate_size 0 must be at least 1"),
+        ({"vectors": VECTORS[:-1]}, r"item_vectors has shape \(39, 5\).*need \(40, E\)"),
+        ({"vectors": None}, "item_vectors is not given"),
+        ({"relevance": 1.5}, "relevance is 1.5: it must be 0 or more and at most 1"),
     ],
 )
 def test_bad_knobs_are_refused(knobs, message):

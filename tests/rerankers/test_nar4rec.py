@@ -12,47 +12,36 @@ from dnr_jax import ops, types
 from dnr_jax.nn.adapter import hide_padding, wrap
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.list_evaluator import list_value
-from dnr_jax.nn.matching import (
-    MatchingGenerator,
-    fill_places,
-    keep_best,
-    matching_loss,
-    mean_over_places,
-    place_margins,
-)
-from dnr_jax.nn.score_entry import ScoreUse
+from dnr_jax.nn.lists import keep_best
+from dnr_jax.rerankers import RERANKERS
 from dnr_jax.rerankers.nar4rec import (
     MARGIN,
     PENALTIES,
     NAR4Rec,
+    NAR4RecSettings,
     contrastive_lists,
     contrastive_loss,
     nar4rec,
 )
+from dnr_jax.rerankers.nar4rec.matching import (
+    MatchingGenerator,
+    fill_places,
+    matching_loss,
+    mean_over_places,
+    place_margins,
+)
 
-KNOBS = {
-    "width": 8,
-    "layers": 1,
-    "heads": 2,
-    "feed_forward": 8,
-    "dropout": 0.1,
-    "history_layers": 1,
-    "slate_size": 3,
-    "utility_threshold": 1.0,
-    "contrast": 0.1,
-    "score_entry": "concatenate",
-    "score_place": "late",
-}
+TASK = factories.make_task()
+SETTINGS = NAR4RecSettings(**factories.SMALL, utility_threshold=1.0)
 BATCH = factories.make_batch(seed=10)
 WHERE = BATCH.request.where
 RNG = np.random.default_rng(0)
 MATRIX = jnp.asarray(RNG.normal(size=(6, 8, 3)), jnp.float32)
 STATES = jnp.asarray(RNG.normal(size=(6, 8, 4)), jnp.float32)
-SIZES = (8, 1, 2, 8, 1, 3)
 
 
-def make(**knobs):
-    return nar4rec(factories.make_spec(), **(KNOBS | knobs))
+def make():
+    return nar4rec(TASK, SETTINGS)
 
 
 @cache
@@ -63,7 +52,7 @@ def parameters():
 @cache
 def parts():
     """Compile `(params, request, scores) -> X, M, evaluator's states` of the module."""
-    module = NAR4Rec(factories.make_spec(), *SIZES, 1.0, 0.1, ScoreUse("concatenate", "late"))
+    module = NAR4Rec(TASK.spec, SETTINGS, TASK.slate_size)
 
     def read(module, request, scores):
         memory, items = module.encode(hide_padding(request), drop=identity)
@@ -118,7 +107,7 @@ def test_late_scores_shift_all_places_of_a_candidate_alike():
 
 
 def test_the_logits_are_the_mean_over_places_of_the_generator_alone():
-    generator = MatchingGenerator(factories.make_spec(), *SIZES, ScoreUse("concatenate", "late"))
+    generator = MatchingGenerator(TASK.spec, SETTINGS, TASK.slate_size)
     run = factories.quick_jit(
         lambda model, params: types.apply(model, params, BATCH.request, BATCH.scores),
         static_argnums=0,
@@ -272,19 +261,9 @@ def test_each_stage_moves_its_own_group_alone():
             for group, leaves in slope.items():
                 moved = any(bool((leaf != 0).any()) for leaf in jax.tree.leaves(leaves))
                 assert moved == (group == name), (stage.name, group)
-    assert model.needs_slate
+    assert RERANKERS["nar4rec"].needs_slate
 
 
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    [
-        ({"heads": 3}, "width 8 is not a multiple of heads 3"),
-        ({"slate_size": 0}, "slate_size 0"),
-        ({"contrast": -0.1}, "contrast -0.1 must be at least 0"),
-        ({"dropout": 1.0}, "dropout 1.0 is outside"),
-        ({"score_place": "head"}, "score place 'head' is unknown: choose one of"),
-    ],
-)
-def test_bad_knobs_are_named(knobs, message):
-    with pytest.raises(ValueError, match=message):
-        make(**knobs)
+def test_a_negative_weight_is_refused():
+    with pytest.raises(ValueError, match=r"contrast is -0\.1: it must be 0 or more"):
+        NAR4RecSettings(contrast=-0.1)

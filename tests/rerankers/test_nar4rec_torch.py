@@ -8,8 +8,8 @@ import pytest
 
 from dnr_jax.nn.adapter import wrap
 from dnr_jax.nn.dropout import identity
-from dnr_jax.nn.matching import MatchingGenerator
-from dnr_jax.nn.score_entry import ScoreUse
+from dnr_jax.nn.trunk import Trunk
+from dnr_jax.rerankers.nar4rec.matching import MatchingGenerator
 
 torch = pytest.importorskip("torch")
 import torch_blocks  # noqa: E402
@@ -18,9 +18,9 @@ LAYERS, PLACES, WIDTH = 2, 3, 8
 
 
 def make(entry, place):
-    return MatchingGenerator(
-        torch_blocks.SPEC, WIDTH, LAYERS, 2, 12, 1, PLACES, ScoreUse(entry, place)
-    )
+    sizes = {"width": WIDTH, "layers": LAYERS, "heads": 2, "feed_forward": 12}
+    trunk = Trunk(**sizes, history_layers=1, score_entry=entry, score_place=place)
+    return MatchingGenerator(torch_blocks.SPEC, trunk, PLACES)
 
 
 def positions(params, items, where):

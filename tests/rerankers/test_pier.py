@@ -6,24 +6,21 @@ import factories
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from test_contract import PIER as KNOBS
 from test_contract import irregular, model_of
 
 from dnr_jax.nn import lists
-from dnr_jax.nn import page_orders as fpsm
 from dnr_jax.nn.adapter import hide_padding
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.list_evaluator import slate_labels
 from dnr_jax.nn.losses import bce
-from dnr_jax.nn.page_model import History, PageModel, target_attention
-from dnr_jax.nn.score_entry import ScoreUse
-from dnr_jax.rerankers import build
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.rerankers.pier import CONTRAST, PIER, STRIDE
+from dnr_jax.rerankers.pier import page_orders as fpsm
+from dnr_jax.rerankers.pier.page_model import History, PageModel, target_attention
 
 RNG = np.random.default_rng(0)
 B, N, K, D, P, L = 3, 7, 3, 4, 2, 5
-MODULE = PIER(factories.make_spec(), 8, 1, 2, 8, 1, 3, ScoreUse("concatenate", "late"))
+MODULE = PIER(factories.make_spec(), Trunk(**factories.SMALL), 3)
 
 
 def normal(*shape):
@@ -239,17 +236,3 @@ def test_the_page_model_does_not_teach_the_base_scorer_through_its_score():
             jax.tree.leaves(whole[table]), jax.tree.leaves(alone[table]), strict=True
         )
     )
-
-
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    [
-        ({"heads": 3}, "width 8 is not a multiple of heads 3"),
-        ({"slate_size": 0}, "slate_size 0"),
-        ({"dropout": 1.0}, "dropout 1.0 is outside"),
-        ({"score_place": "head"}, "score place 'head' is unknown: choose one of"),
-    ],
-)
-def test_bad_knobs_are_named(knobs, message):
-    with pytest.raises(ValueError, match=message):
-        build("pier", spec=factories.make_spec(), **(KNOBS | knobs))

@@ -4,7 +4,7 @@ import factories
 import jax
 import numpy as np
 import pytest
-from test_contract import PRM, model_of
+from test_contract import model_of
 
 from dnr_jax import noise, objectives
 from dnr_jax.rerankers import build
@@ -77,5 +77,5 @@ def test_unlike_the_groups_each_score_stands_with_its_own_candidate():
 
 
 def test_bad_knobs_are_named():
-    with pytest.raises(ValueError, match="positions 'shown' are unknown"):
-        build("pier_group", spec=factories.make_spec(), **(PRM | {"positions": "shown"}))
+    with pytest.raises(ValueError, match="positions is 'shown': it must be one of"):
+        build("pier_group", factories.make_task(), positions="shown")

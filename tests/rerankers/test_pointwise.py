@@ -21,7 +21,7 @@ BATCH = factories.make_batch(seed=5, T=5)
 @cache
 def model(name, **knobs):
     """Build a model of large random parameters and compile its logits."""
-    reranker = build(name, spec=factories.make_spec(), **(KNOBS[name] | knobs))
+    reranker = build(name, factories.make_task(), **(KNOBS[name] | knobs))
     params = factories.random_params(reranker, BATCH)
     score = factories.quick_jit(lambda r, x: types.apply(reranker, params, r, x))
     return score

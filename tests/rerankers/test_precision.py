@@ -13,9 +13,10 @@ from test_contract import CASES, model_of
 
 from dnr_jax import metrics, ops, types
 from dnr_jax.nn import precision
+from dnr_jax.rerankers import RERANKERS
 
 HALF = "bfloat16"
-OWN = {name for name, case in CASES.items() if name == case.name and "width" in case.knobs}
+OWN = {name for name, case in CASES.items() if name == case.name and RERANKERS[name].trains}
 LEARNED = sorted(OWN | {"prm_early_rank", "sasrec", "setrank_msab_early"})
 
 

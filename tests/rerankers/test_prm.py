@@ -31,7 +31,7 @@ FULL = BATCH.replace(
 
 
 def make(**knobs):
-    return build("prm", spec=factories.make_spec(), **(KNOBS | knobs))
+    return build("prm", factories.make_task(), **(KNOBS | knobs))
 
 
 @cache
@@ -99,12 +99,8 @@ def test_an_early_decode_holds_the_candidate_encoder():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"heads": 3}, "width 8 is not a multiple of heads 3"),
-        ({"layers": 0}, "layers 0"),
-        ({"dropout": 1.0}, "dropout 1.0 is outside"),
-        ({"positions": "ranks"}, "positions 'ranks' are unknown: choose one of"),
-        ({"score_entry": "concat"}, "score entry 'concat' is unknown: choose one of"),
-        ({"score_place": "head"}, "score place 'head' is unknown: choose one of"),
+        ({"positions": "ranks"}, "positions is 'ranks': it must be one of none, rank, index"),
+        ({"causal": 1}, "causal is 1: it must be of type bool"),
     ],
 )
 def test_bad_knobs_are_named(knobs, message):

@@ -1,5 +1,6 @@
 """PRM against a plain PyTorch counterpart of the whole model, from ids to logits."""
 
+import factories
 import pytest
 
 from dnr_jax.rerankers import build
@@ -56,5 +57,5 @@ def reference(*, positions, causal, score_entry, score_place, **_):
 )
 def test_logits_and_gradients_are_those_of_pytorch(knobs):
     knobs = KNOBS | knobs
-    model = build("prm", spec=torch_blocks.SPEC, **knobs)
+    model = build("prm", factories.make_task(), **knobs)
     torch_blocks.assert_same(model, reference(**knobs))

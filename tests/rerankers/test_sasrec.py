@@ -5,7 +5,6 @@ from functools import cache
 import factories
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from dnr_jax import types
 from dnr_jax.rerankers import build
@@ -24,7 +23,7 @@ LENGTH = BATCH.request.history.shape[1]
 
 
 def make(**knobs):
-    return build("sasrec", spec=factories.make_spec(), **(KNOBS | knobs))
+    return build("sasrec", factories.make_task(), **(KNOBS | knobs))
 
 
 @cache
@@ -63,16 +62,3 @@ def test_an_empty_history_matches_nothing():
     none = BATCH.request.replace(history_where=jnp.zeros_like(BATCH.request.history_where))
     logits = score(params, none)
     np.testing.assert_array_equal(jnp.where(BATCH.request.where, logits, 0), 0)
-
-
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    [
-        ({"heads": 3}, "width 8 is not a multiple of heads 3"),
-        ({"history_layers": 0}, "history_layers 0"),
-        ({"dropout": 1.0}, "dropout 1.0 is outside"),
-    ],
-)
-def test_bad_knobs_are_named(knobs, message):
-    with pytest.raises(ValueError, match=message):
-        make(**knobs)

@@ -1,5 +1,6 @@
 """SASRec against a plain PyTorch counterpart of the whole model, from ids to logits."""
 
+import factories
 import pytest
 
 from dnr_jax.rerankers import build
@@ -46,12 +47,12 @@ def knobs(entry, place):
 )
 def test_logits_and_gradients_are_those_of_pytorch(entry, place):
     chosen = knobs(entry, place)
-    model = build("sasrec", spec=torch_blocks.SPEC, **chosen)
+    model = build("sasrec", factories.make_task(), **chosen)
     torch_blocks.assert_same(model, reference(**chosen))
 
 
 def test_events_do_not_see_later_ones():
     chosen = knobs("none", "late")
-    model = build("sasrec", spec=torch_blocks.SPEC, **chosen)
+    model = build("sasrec", factories.make_task(), **chosen)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         torch_blocks.assert_same(model, reference(**chosen, causal=False))

@@ -31,7 +31,7 @@ FULL = factories.make_full_batch()
 
 
 def make(**knobs):
-    return build("setrank", spec=factories.make_spec(), **(KNOBS | knobs))
+    return build("setrank", factories.make_task(), **(KNOBS | knobs))
 
 
 @cache
@@ -140,12 +140,9 @@ def test_the_ordinal_variant_reads_the_order_of_the_scores_and_nothing_else():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"heads": 3}, "width 8 is not a multiple of heads 3"),
-        ({"inducing": 0}, "inducing 0"),
-        ({"dropout": 1.0}, "dropout 1.0 is outside"),
-        ({"attention": "isab"}, "attention 'isab' is unknown: choose one of"),
-        ({"positions": "index"}, "positions 'index' are not for SetRank.*'none', 'rank'"),
-        ({"score_place": "head"}, "score place 'head' is unknown: choose one of"),
+        ({"inducing": 0}, "inducing is 0: it must be 1 or more"),
+        ({"attention": "isab"}, "attention is 'isab': it must be one of msab, imsab"),
+        ({"positions": "index"}, "positions is 'index': it must be one of none, rank"),
     ],
 )
 def test_bad_knobs_are_named(knobs, message):

@@ -1,5 +1,6 @@
 """SetRank against a plain PyTorch counterpart of the whole model, from ids to logits."""
 
+import factories
 import pytest
 
 from dnr_jax.rerankers import build
@@ -67,5 +68,5 @@ def test_logits_and_gradients_are_those_of_pytorch(attention, positions, entry, 
         "score_entry": entry,
         "score_place": place,
     }
-    model = build("setrank", spec=torch_blocks.SPEC, **knobs)
+    model = build("setrank", factories.make_task(), **knobs)
     torch_blocks.assert_same(model, reference(**knobs))

@@ -14,8 +14,8 @@ BATCH = factories.make_batch(B=40, N=10)
 WHERE = np.asarray(BATCH.request.where)
 
 
-def score(name, batch=BATCH, **knobs):
-    model = build(name, spec=factories.make_spec(), **knobs)
+def score(name, batch=BATCH, **known):
+    model = build(name, factories.make_task(**known))
     run = factories.quick_jit(partial(types.apply, model))
     return np.asarray(run({}, batch.request, batch.scores))
 
@@ -34,8 +34,10 @@ def test_popularity_reads_the_table_by_item():
 
 
 def test_popularity_of_another_catalogue_is_refused():
-    with pytest.raises(ValueError, match=r"shape \(3,\).*need \(40,\)"):
+    with pytest.raises(ValueError, match=r"item_popularity has shape \(3,\).*need \(40,\)"):
         score("popularity", item_popularity=np.ones(3))
+    with pytest.raises(ValueError, match="item_popularity is not given"):
+        score("popularity", item_popularity=None)
 
 
 def test_random_scores_belong_to_the_request_and_the_item():

@@ -43,7 +43,7 @@ def test_the_generator_s_gradient_is_that_of_the_whole_with_l_x_over_all(part):
 def test_parts_of_prm_have_the_noise_and_the_dropout_of_the_whole():
     knobs = {"width": 8, "layers": 1, "history_layers": 1, "heads": 2, "feed_forward": 8}
     knobs |= {"dropout": 0.4, "positions": "none", "causal": False}
-    prm = build("prm", spec=factories.make_spec(), score_entry="add", score_place="late", **knobs)
+    prm = build("prm", factories.make_task(), score_entry="add", score_place="late", **knobs)
     batch = factories.make_batch(B=6)
     game = GAME._replace(reranker=prm)
     theta = prm.init(jax.random.key(0), batch.request, batch.scores)

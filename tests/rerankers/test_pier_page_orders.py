@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dnr_jax.nn import page_orders as fpsm
+from dnr_jax.rerankers.pier import page_orders as fpsm
 
 RNG = np.random.default_rng(0)
 ITEMS = RNG.normal(size=(2, 4, 5)).astype(np.float32)

@@ -15,9 +15,9 @@ from dnr_jax import ops
 from dnr_jax.nn.attention import Transformer, TransformerLayer
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.list_evaluator import slate_labels
-from dnr_jax.nn.lists import take_items
 from dnr_jax.nn.losses import bce
-from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
 from dnr_jax.types import Array, Batch, FeatureSpec, Request
 
@@ -60,39 +60,35 @@ class MatchingGenerator(nn.Module):
     candidate is the log of the mean over places of `exp M`, which is ours: a candidate is good if
     it fits somewhere.
 
-    Attributes: see `rerankers.nar4rec`; `layers` counts for X and for P.
+    Attributes:
+      spec: column names and vocabulary sizes.
+      trunk: sizes, and how x enters; `layers` counts for X and for P.
+      slate_size: K.
     """
 
     spec: FeatureSpec
-    width: int
-    layers: int
-    heads: int
-    feed_forward: int
-    history_layers: int
+    trunk: Trunk
     slate_size: int
-    scores: ScoreUse
 
     def setup(self) -> None:
         """Make the blocks, in the order in which they run."""
-        sizes = (self.layers, self.heads, self.feed_forward)
-        self.request_encoder = RequestEncoder(
-            self.spec, self.width, self.history_layers, self.heads, self.feed_forward
-        )
-        self.fusion = Fusion(self.width)
-        self.early_entry = EarlyEntry(self.scores)
-        self.list_encoder = Transformer(*sizes, causal=False)
-        self.position_encoder = PositionEncoder(self.slate_size, *sizes)
-        self.head = ScoredHead(self.scores, self.width)
+        trunk = self.trunk
+        self.request_encoder = RequestEncoder(self.spec, trunk)
+        self.fusion = Fusion(trunk.width)
+        self.early_entry = EarlyEntry(trunk.scores)
+        self.list_encoder = Transformer(*trunk.blocks, causal=False)
+        self.position_encoder = PositionEncoder(self.slate_size, *trunk.blocks)
+        self.head = ScoredHead(trunk.scores, trunk.width)
 
     def encode(self, request: Request, *, drop: Drop) -> Array | tuple[Array, Array]:
         """Return X and M without late scores, or the tokens h where the encoder needs scores."""
         tokens = self.fusion(*self.request_encoder(request, drop=drop), drop=drop)
-        return tokens if self.scores.early else self._match(tokens, request.where, drop=drop)
+        return tokens if self.trunk.scores.early else self._match(tokens, request.where, drop=drop)
 
     def _match(self, tokens: Array, where: Array, *, drop: Drop) -> tuple[Array, Array]:
         items = self.list_encoder(tokens, where, drop=drop)
         places = self.position_encoder(items, where, drop=drop)
-        return items, items @ jnp.swapaxes(places, 1, 2) / self.width**0.5
+        return items, items @ jnp.swapaxes(places, 1, 2) / self.trunk.width**0.5
 
     def match(
         self, memory: Array | tuple[Array, Array], scores: Array, where: Array, *, drop: Drop
@@ -101,7 +97,7 @@ class MatchingGenerator(nn.Module):
         if not isinstance(memory, tuple):
             return self._match(self.early_entry(memory, scores), where, drop=drop)
         items, matching = memory
-        if self.scores.late:
+        if self.trunk.scores.late:
             matching = matching + self.head(items, scores)[..., None]
         return items, matching
 
@@ -175,31 +171,3 @@ def fill_places(gains: Array, costs: Array, where: Array) -> Array:
     # Below all costs, and the same for all candidates of the first place.
     start = (where, jnp.full(where.shape, -1.0))
     return jnp.swapaxes(jax.lax.scan(step, start, jnp.moveaxis(gains, -1, 0))[1], 0, 1)
-
-
-def greedy_list(matching: Array, where: Array) -> Array:
-    """Fill places one by one by the best M_ik that is left: `int32 [B, K]`."""
-    return fill_places(matching, jnp.zeros((*where.shape, where.shape[1])), where)
-
-
-def sample_places(keys: Array, matching: Array, where: Array, *, count: int) -> Array:
-    """Draw place k from `softmax M_k` over what is left: `int32 [B, count, K]`.
-
-    A greedy list of M plus Gumbel noise, independent for each place, is such a draw; the likelihood
-    of the lists is `lists.places_log_probability` of M with K before N.
-
-    Args:
-      keys: typed keys `[B]`, one a request.
-      matching: M, `float32 [B, N, K]`.
-      where: `bool [B, N]`.
-      count: lists a request.
-    """
-    shape = (count, *matching.shape[1:])
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, shape))(keys)
-    noisy = jax.lax.stop_gradient(matching)[:, None] + noise
-    return jax.vmap(greedy_list, (1, None), 1)(noisy, where)
-
-
-def keep_best(lists: Array, values: Array) -> Array:
-    """Choose from `[B, L, K]` by the highest of `[B, L]`, the first of equals: `[B, K]`."""
-    return take_items(lists, values.argmax(axis=-1)[:, None])[:, 0]

@@ -18,12 +18,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dnr_jax.nn import page_orders as fpsm
 from dnr_jax.nn.attention import Attention
 from dnr_jax.nn.dropout import Drop
-from dnr_jax.nn.layers import Dense, LayerNorm
+from dnr_jax.nn.layers import MLP, Dense, LayerNorm
 from dnr_jax.nn.lists import take_items
-from dnr_jax.nn.mlp import MLP
+from dnr_jax.rerankers.pier import page_orders as fpsm
 from dnr_jax.types import Array
 
 

@@ -3,8 +3,8 @@
 Shi et al. 2023, arXiv 2302.03487. With pages the lists of K that the user met before, and the page
 to order the K best candidates by a base score b:
 
-- FPSM (`nn.page_orders`) proposes the orders whose hashes are nearest to those of the user's pages.
-- OCPM (`nn.page_model`) predicts the click-through rate of every item of a page in its context: by
+- FPSM (`page_orders`) proposes the orders whose hashes are nearest to those of the user's pages.
+- OCPM (`page_model`) predicts the click-through rate of every item of a page in its context: by
   attention within the page (OAU), of the page to the user's pages (TAU), and the base score.
 - `L = L_base + BCE(shown page) - CONTRAST (mean rate of the nearest - mean rate of the farthest
   orders)`, the embeddings of the orders' items and b held fixed.
@@ -15,7 +15,7 @@ score entry, and L_base is its binary cross-entropy. The OCPM reads x through b.
 
 The authors order a given page of 5, not the best K of N. Here the proposals always hold the base
 order, so that the shown one is never predicted to be worse, and the contrast is over every fourth
-of the 20 orders at each end. `nn.page_orders` and `nn.page_model` name further deviations.
+of the 20 orders at each end. `page_orders` and `page_model` name further deviations.
 
 The mean rate gives early places no more weight than late ones. Where clicks do not depend on the
 place (MovieLens) it hardly tells orders apart, and the list shown is then little better in NDCG
@@ -32,19 +32,18 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn import lists
-from dnr_jax.nn import page_orders as fpsm
-from dnr_jax.nn.adapter import arranging, module_loss, wrap
+from dnr_jax.nn.adapter import Lesson, taught
 from dnr_jax.nn.attention import Transformer
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.history_tokens import HistoryRequestEncoder
 from dnr_jax.nn.list_evaluator import list_value, slate_labels
 from dnr_jax.nn.losses import bce
-from dnr_jax.nn.matching import keep_best
-from dnr_jax.nn.page_model import History, PageModel, target_attention
-from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
-from dnr_jax.nn.sizes import check_heads, check_positive
+from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead
+from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion
-from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Stage
+from dnr_jax.rerankers.pier import page_orders as fpsm
+from dnr_jax.rerankers.pier.page_model import History, PageModel, target_attention
+from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Task
 
 # The authors' number of orders at each end, and their weight of the contrast.
 PROPOSALS = 20
@@ -68,35 +67,28 @@ class Memory(NamedTuple):
 
 
 class PIER(nn.Module):
-    """The module behind `pier`; see there for the attributes."""
+    """The module behind `pier`."""
 
     spec: FeatureSpec
-    width: int
-    layers: int
-    heads: int
-    feed_forward: int
-    history_layers: int
+    settings: Trunk
     slate_size: int
-    scores: ScoreUse
 
     def setup(self) -> None:
         """Make the base scorer and the OCPM, which share the encodings of items and pages."""
-        blocks = (self.heads, self.feed_forward)
-        self.request_encoder = HistoryRequestEncoder(
-            self.spec, self.width, self.history_layers, *blocks
-        )
-        self.fusion = Fusion(self.width)
-        self.early_entry = EarlyEntry(self.scores)
-        self.list_encoder = Transformer(self.layers, *blocks, causal=False)
-        self.head = ScoredHead(self.scores, self.width)
-        self.pages = PageModel(self.width, self.slate_size, self.heads)
+        settings = self.settings
+        self.request_encoder = HistoryRequestEncoder(self.spec, settings)
+        self.fusion = Fusion(settings.width)
+        self.early_entry = EarlyEntry(settings.scores)
+        self.list_encoder = Transformer(*settings.blocks, causal=False)
+        self.head = ScoredHead(settings.scores, settings.width)
+        self.pages = PageModel(settings.width, self.slate_size, settings.heads)
 
     def encode(self, request: Request, *, drop: Drop) -> Memory:
         """Return all that does not depend on the scores."""
         user, items, met, columns = self.request_encoder.parts(request, drop=drop)
         history = self.pages.remember(met, columns, request.history_where, drop=drop)
         tokens = self.fusion(user, items, drop=drop)
-        if not self.scores.early:
+        if not self.settings.scores.early:
             tokens = self._attend(tokens, history, request.where, drop=drop)
         return Memory(tokens, items, history)
 
@@ -108,7 +100,7 @@ class PIER(nn.Module):
     def decode(self, memory: Memory, scores: Array, where: Array, *, drop: Drop) -> Array:
         """Return the base logits `[B, N]`."""
         hidden = memory.hidden
-        if self.scores.early:
+        if self.settings.scores.early:
             hidden = self.early_entry(hidden, scores)
             hidden = self._attend(hidden, memory.history, where, drop=drop)
         return self.head(hidden, scores)
@@ -122,11 +114,7 @@ class PIER(nn.Module):
         base = jax.nn.sigmoid(logits)
         clicks = self.pages(memory.items, base, memory.history, nearest.lists, drop=identity)
         values = jnp.where(nearest.where, list_value(clicks, nearest.lists), -jnp.inf)
-        return lists.score_list(keep_best(nearest.lists, values), logits, where)
-
-    def touch(self, request: Request, scores: Array) -> Array:
-        """Run everything once, so that `init` makes all parameters."""
-        return self.arrange(self.encode(request, drop=identity), scores, request.where)
+        return lists.score_list(lists.keep_best(nearest.lists, values), logits, where)
 
     def teach(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
         """Compute L."""
@@ -157,52 +145,20 @@ class PIER(nn.Module):
         return near - far
 
 
-def pier(
-    spec: FeatureSpec,
-    *,
-    width: int,
-    layers: int,
-    heads: int,
-    feed_forward: int,
-    dropout: float,
-    history_layers: int,
-    slate_size: int,
-    score_entry: str,
-    score_place: str,
-) -> Reranker:
+def pier(task: Task, settings: Trunk) -> Reranker:
     """Build PIER (Shi et al. 2023, arXiv 2302.03487).
 
     All of it is trained at once, as the paper does. The pages of the user are the history cut into
     lists of K from its end: those shown before, if the history holds all items shown. A user
-    without history has none, and then the orders next to the base order are proposed.
+    without history has none, and then the orders next to the base order are proposed. The first six
+    places are put in all their 720 orders; the items of later places keep the base order.
 
-    Args:
-      spec: column names and vocabulary sizes.
-      width: D, a multiple of `heads`.
-      layers: blocks over the candidates in the base scorer, >= 1; within a page there is one.
-      heads: attention heads, everywhere but in TAU, which has one.
-      feed_forward: hidden width of each block's FFN.
-      dropout: rate in [0, 1).
-      history_layers: transformer blocks over the history, >= 1.
-      slate_size: K, length of the lists, >= 1; the shown lists of the data have it too. The first
-        six places are put in all their 720 orders; the items of later places keep the base order.
-      score_entry: "none", "concatenate", "add" or "weight"; see `nn.score_entry`.
-      score_place: "late" (non-linear head), "late_linear" or "early".
-
-    Raises:
-      ValueError: a size, rate or name is outside its range.
+    `layers` counts over the candidates in the base scorer; within a page there is one block. TAU
+    has one head, whatever `heads` is.
     """
-    check_heads(width, heads)
-    check_positive(
-        layers=layers,
-        history_layers=history_layers,
-        feed_forward=feed_forward,
-        slate_size=slate_size,
+    return taught(
+        PIER(task.spec, settings, task.slate_size),
+        Lesson("train", PIER.teach),
+        dropout=settings.dropout,
+        arrange=PIER.arrange,
     )
-    use = ScoreUse(score_entry, score_place)
-    sizes = (width, layers, heads, feed_forward, history_layers, slate_size)
-    module = PIER(spec, *sizes, use)
-    stages = (Stage("train", module_loss(module, PIER.teach, dropout=dropout)),)
-    scorer = wrap(module, dropout=dropout, visit=PIER.touch)
-    shown = arranging(module, PIER.arrange)
-    return scorer._replace(arrange=shown, stages=stages, needs_slate=True)

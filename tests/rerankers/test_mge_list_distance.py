@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from slow_lists import disagreement_by_hand
 
-from dnr_jax.nn.list_distance import disagreement
+from dnr_jax.rerankers.mge.list_distance import disagreement
 
 POOL = np.argsort(np.random.default_rng(0).random((4, 5, 7)), axis=-1)[..., :3]
 POOL[1, 2, 2] = POOL[2, 0] = -1  # a short list and an empty one
