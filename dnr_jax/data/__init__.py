@@ -8,6 +8,7 @@ from dnr_jax.data.movielens import simulator as movielens_simulator
 from dnr_jax.data.movielens.settings import MovieLensSettings
 from dnr_jax.data.movielens.truth import truth as movielens_truth
 from dnr_jax.data.protocols import CandidateSettings
+from dnr_jax.data.recflow import requests as recflow_requests
 from dnr_jax.data.recflow import simulator as recflow_simulator
 from dnr_jax.data.recflow.settings import RecFlowSettings
 from dnr_jax.data.settings import DataSettings
@@ -28,5 +29,6 @@ DATASETS: dict[str, InteractionData | LoggedData] = {
         recflow.check,
         recflow.build,
         recflow_simulator.simulate,
+        recflow_requests.encode,
     ),
 }

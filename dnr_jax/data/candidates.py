@@ -14,7 +14,9 @@ from tqdm import tqdm
 
 from dnr_jax import ops, settings
 from dnr_jax.data import lists as lists_
-from dnr_jax.data.lists import FIRST_ID, TRAIN, VALID, Lists
+from dnr_jax.data import requests
+from dnr_jax.data.encoders import KNOWN
+from dnr_jax.data.lists import TRAIN, VALID, Lists
 from dnr_jax.data.protocols import (
     CANDIDATES,
     SAMPLING,
@@ -24,7 +26,7 @@ from dnr_jax.data.protocols import (
 )
 from dnr_jax.data.settings import Shape
 from dnr_jax.data.store import SPLITS, Split, Writer
-from dnr_jax.types import Array, Batch, FeatureSpec, Request
+from dnr_jax.types import Array, Batch, Request
 
 CHUNK = 1024
 
@@ -97,7 +99,8 @@ def build(
             found[name] = tally.report(name)
     chosen = settings.plain(rule.settings) | {"score": rule.score, "seed": rule.seed}
     everything = {"candidates": chosen | found, "lists": lists.report, **report}
-    writer.finish(_spec(lists), popularity, item_vectors, everything)
+    encoders = requests.encoders_of(lists, rule.settings.size)
+    writer.finish(encoders, popularity, item_vectors, everything)
 
 
 class Tally:
@@ -246,7 +249,7 @@ def _allowed(lists: Lists, rows: np.ndarray, exclude_seen: bool) -> np.ndarray:
     also those of his validation list.
     """
     allowed = np.ones((len(rows), len(lists.catalogue.item_ids)), bool)
-    allowed[:, :FIRST_ID] = False
+    allowed[:, :KNOWN] = False
     if not exclude_seen:
         return allowed
     last = TRAIN if lists.split[rows[0]] <= VALID else VALID
@@ -259,14 +262,3 @@ def _allowed(lists: Lists, rows: np.ndarray, exclude_seen: bool) -> np.ndarray:
     allowed[row[:, None], lists.items[seen[np.repeat(left, counts) + offsets]]] = False
     allowed[np.arange(len(rows))[:, None], lists.items[rows]] = True
     return allowed
-
-
-def _spec(lists: Lists) -> FeatureSpec:
-    catalogue = lists.catalogue
-    return FeatureSpec(
-        user=catalogue.user_columns,
-        context=(),
-        history=("item_id", "feedback"),
-        item=catalogue.item_columns,
-        sizes=dict(catalogue.sizes),
-    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from dnr_jax.data import requests
 from dnr_jax.data.candidates import Truth
+from dnr_jax.data.encoders import Encoded, Encoders
 from dnr_jax.data.interactions import Interactions
 from dnr_jax.data.protocols import CANDIDATES
 from dnr_jax.data.settings import DataSettings, Shape
@@ -28,6 +30,19 @@ class Build(Protocol):
     ) -> None: ...
 
 
+class Encode(Protocol):
+    """Turns raw requests, plain Python of the data set's own form, into arrays.
+
+    Raises:
+      ValueError: a request is not of that form, or has more than `size` items (None = as
+        prepared).
+    """
+
+    def __call__(
+        self, encoders: Encoders, requests: Sequence[Mapping[str, Any]], *, size: int | None = None
+    ) -> Encoded: ...
+
+
 class InteractionData(NamedTuple):
     """A data set of who met what; a retriever and a protocol make candidates of it.
 
@@ -37,6 +52,7 @@ class InteractionData(NamedTuple):
       read: `(path, settings)` -> interactions, users and items with too few of them left out.
       truth: `(path, settings)` -> true relevance; None where it is not known.
       simulate: `(folder, settings.simulate)` writes the files of a world of its own.
+      encode: makes arrays of raw requests, with the encoders of the prepared data.
       protocols: the candidate protocols under which it can be prepared.
     """
 
@@ -45,6 +61,7 @@ class InteractionData(NamedTuple):
     read: Callable[[Path, Any], Interactions]
     truth: Callable[[Path, Any], Truth | None]
     simulate: Callable[[Path, Any], None]
+    encode: Encode = requests.encode
     protocols: tuple[str, ...] = tuple(CANDIDATES)
 
     @property
@@ -62,6 +79,7 @@ class LoggedData(NamedTuple):
       check: `(path, settings)` raises `ValueError` for files that `build` could not use; cheap.
       build: makes the arrays.
       simulate: `(folder, settings.simulate)` writes the files of a world of its own.
+      encode: makes arrays of raw requests, with the encoders of the prepared data.
       protocols: the candidate protocols under which it can be prepared.
     """
 
@@ -70,6 +88,7 @@ class LoggedData(NamedTuple):
     check: Callable[[Path, Any], None]
     build: Build
     simulate: Callable[[Path, Any], None]
+    encode: Encode
     protocols: tuple[str, ...] = ("logged",)
 
     @property

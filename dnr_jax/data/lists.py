@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dnr_jax.data.encoders import KNOWN, UNKNOWN, Vocabulary
 from dnr_jax.data.interactions import Features, Interactions, take
 
-FIRST_ID = 2  # 0 is padding, 1 is unknown
 TRAIN, VALID, TEST = range(3)  # positions in store.SPLITS
 NEGATIVE, POSITIVE = 2, 3  # values of the history's feedback column
 MIN_LISTS = 3
@@ -22,7 +22,7 @@ class Catalogue(NamedTuple):
       user_ids `int64 [U]`, item_ids `int64 [V]`: raw ids; -1 at padding and unknown.
       users `int32 [U, Fu]`, items `int32 [V, Fi]`: encoded features; column 0 is the id itself.
       user_columns, item_columns: names of the features, `user_id` and `item_id` first.
-      sizes: vocabulary size by column name.
+      vocabularies: raw values by column name; those of the ids are the raw ids.
     """
 
     user_ids: np.ndarray
@@ -31,7 +31,7 @@ class Catalogue(NamedTuple):
     items: np.ndarray
     user_columns: tuple[str, ...]
     item_columns: tuple[str, ...]
-    sizes: Mapping[str, int]
+    vocabularies: Mapping[str, Vocabulary]
 
 
 class Lists(NamedTuple):
@@ -99,7 +99,7 @@ def build(interactions: Interactions, *, slate: int, history: int) -> Lists:
     starts, bounds, split = _cut(counts[enough], slate)
     report = {
         "users": int(enough.sum()),
-        "items": len(catalogue.item_ids) - FIRST_ID,
+        "items": len(catalogue.item_ids) - KNOWN,
         "users_dropped_short": int((~enough).sum()),
         "rows_dropped_tail": int((counts[enough] % slate).sum()),
         "lists": len(starts),
@@ -166,13 +166,13 @@ def _fill(
     history: int,
     report: dict[str, Any],
 ) -> Lists:
-    item = _encode(catalogue.item_ids, rows.item)
+    item = catalogue.vocabularies["item_id"].encode(rows.item)
     shown = starts[:, None] + np.arange(slate)
     before = starts[:, None] + np.arange(-history, 0)
     real = before >= bounds[:, None]
     before = np.maximum(before, 0)
     return Lists(
-        user=_encode(catalogue.user_ids, rows.user[starts]),
+        user=catalogue.vocabularies["user_id"].encode(rows.user[starts]),
         items=item[shown],
         labels=rows.label[shown],
         history=np.where(real, item[before], 0).astype(np.int32),
@@ -184,28 +184,23 @@ def _fill(
     )
 
 
-def _encode(ids: np.ndarray, raw: np.ndarray) -> np.ndarray:
-    return (np.searchsorted(ids[FIRST_ID:], raw) + FIRST_ID).astype(np.int32)
-
-
 def _catalogue(rows: Interactions) -> Catalogue:
-    user_ids, users, user_sizes = _side(rows.user, "user_id", rows.user_features)
-    item_ids, items, item_sizes = _side(rows.item, "item_id", rows.item_features)
-    sizes = user_sizes | item_sizes | {"feedback": POSITIVE + 1}
-    return Catalogue(user_ids, item_ids, users, items, tuple(user_sizes), tuple(item_sizes), sizes)
+    user_ids, users, user_words = _side(rows.user, "user_id", rows.user_features)
+    item_ids, items, item_words = _side(rows.item, "item_id", rows.item_features)
+    words = user_words | item_words
+    return Catalogue(user_ids, item_ids, users, items, tuple(user_words), tuple(item_words), words)
 
 
 def _side(
     raw: np.ndarray, id_name: str, features: Features
-) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """Return raw ids by encoded id, the feature table, and the sizes of its columns."""
+) -> tuple[np.ndarray, np.ndarray, dict[str, Vocabulary]]:
+    """Return raw ids by encoded id, the feature table, and the vocabularies of its columns."""
     known = np.unique(raw)
-    ids = np.concatenate([np.full(FIRST_ID, -1), known]).astype(np.int64)
-    columns, sizes = [np.arange(len(ids))], {id_name: len(ids)}
+    ids = np.concatenate([np.full(KNOWN, -1), known]).astype(np.int64)
+    columns, words = [np.arange(len(ids))], {id_name: Vocabulary(known.astype(np.int64))}
     for name, values in features.items():
-        vocabulary = sorted({values[i] for i in known.tolist() if i in values})
-        code = {value: FIRST_ID + n for n, value in enumerate(vocabulary)}
-        column = [code[values[i]] if i in values else 1 for i in known.tolist()]
-        columns.append(np.array([0, 1, *column]))
-        sizes[name] = FIRST_ID + len(vocabulary)
-    return ids, np.stack(columns, 1).astype(np.int32), sizes
+        given = [values.get(i) for i in known.tolist()]
+        words[name] = Vocabulary(np.array(sorted({v for v in given if v is not None}), np.str_))
+        code = {value: KNOWN + n for n, value in enumerate(words[name].keys.tolist())}
+        columns.append(np.array([0, UNKNOWN, *(code.get(v, UNKNOWN) for v in given)]))
+    return ids, np.stack(columns, 1).astype(np.int32), words

@@ -2,25 +2,37 @@
 
 A prepared folder is complete or absent: it is built under a temporary name and renamed last. Its
 name is the hash of everything that went into it (input files, code, options), so a second run
-with the same inputs reuses it and any change builds a new one.
+with the same inputs reuses it and any change builds a new one. Every array is sealed with a hash,
+checked when a process first opens the folder; a damaged folder is built again.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import uuid
+import hashlib
+import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dnr_jax import durable
+from dnr_jax.data import encoders as encoders_
+from dnr_jax.data import sealed
+from dnr_jax.data.encoders import Encoders
+from dnr_jax.data.folders import alone, new_folder
+from dnr_jax.data.sealed import CURE
 from dnr_jax.data.signatures import fingerprint
+from dnr_jax.json_files import DamagedError
 from dnr_jax.types import Batch, FeatureSpec, Request
 
 MANIFEST = "manifest.json"
+ENCODERS = "encoders"
+KINDS = "biuf"  # of numpy: bool, int, unsigned, float
+_LOG = logging.getLogger(__name__)
+_checked: set[Path] = set()  # folders whose arrays this process has hashed
 SPLITS = ("train", "valid", "test")
 
 
@@ -51,6 +63,7 @@ class Prepared(NamedTuple):
       item_popularity: `float32 [V]`, training interactions of each encoded item id.
       item_vectors: `float32 [V, d]`, item descriptions for diversity (rows need not be unit norm).
       report: JSON-able findings of the loader (row counts, drops, probes), shown to the user.
+      encoders: what made feature ids of raw values, for raw requests to come.
       fingerprint: hash of inputs, code and options.
     """
 
@@ -59,6 +72,7 @@ class Prepared(NamedTuple):
     item_popularity: np.ndarray
     item_vectors: np.ndarray
     report: dict[str, Any]
+    encoders: Encoders
     fingerprint: str = ""
 
 
@@ -67,9 +81,8 @@ class Writer:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._shapes: dict[str, list[int]] = {}
-        self._dtypes: dict[str, str] = {}
-        folder.mkdir(parents=True)
+        self._arrays: dict[str, _Written] = {}
+        folder.mkdir(parents=True, exist_ok=True)
 
     def append(self, split: str, chunk: Split) -> None:
         """Add the requests of `chunk` to `split`; later chunks must agree in dtypes and widths.
@@ -85,40 +98,50 @@ class Writer:
             self._append_array(f"{split}.{name}", array)
 
     def _append_array(self, name: str, array: np.ndarray) -> None:
-        dtype, shape = array.dtype.str, list(array.shape)
-        old_dtype, old_shape = self._dtypes.get(name, dtype), self._shapes.get(name)
-        if dtype != old_dtype or (old_shape is not None and shape[1:] != old_shape[1:]):
+        array = np.ascontiguousarray(array)
+        written = self._arrays.setdefault(name, _Written(array.dtype.str, array.shape[1:]))
+        if (array.dtype.str, array.shape[1:]) != (written.dtype, written.width):
             raise ValueError(
-                f"array {name}: this chunk is {dtype}{shape}, earlier ones {old_dtype}{old_shape}"
+                f"array {name}: this chunk is {array.dtype.str}{list(array.shape)}, earlier ones "
+                f"{written.dtype}{[written.rows, *written.width]}"
             )
+        content = array.tobytes()
         with open(self._folder / f"{name}.bin", "ab") as file:
-            file.write(np.ascontiguousarray(array).tobytes())
-        self._dtypes[name] = dtype
-        self._shapes[name] = [shape[0] + (old_shape[0] if old_shape else 0), *shape[1:]]
+            file.write(content)
+        written.rows += len(array)
+        written.digest.update(content)
 
     def finish(
         self,
-        spec: FeatureSpec,
+        encoders: Encoders,
         item_popularity: np.ndarray,
         item_vectors: np.ndarray,
         report: Mapping[str, Any],
     ) -> None:
-        """Write the catalogue arrays and, last of all, the manifest that makes the folder valid.
+        """Write the encoders, the catalogue arrays and, last of all, the manifest.
 
         Raises:
           ValueError: a split of `SPLITS` received no chunk.
         """
-        missing = [s for s in SPLITS if f"{s}.request_id" not in self._shapes]
+        missing = [s for s in SPLITS if f"{s}.request_id" not in self._arrays]
         if missing:
             raise ValueError(f"no requests for split(s) {missing}: all of {SPLITS} are needed")
         self._append_array("item_popularity", np.asarray(item_popularity, np.float32))
         self._append_array("item_vectors", np.asarray(item_vectors, np.float32))
-        manifest = {
-            "spec": spec._asdict() | {"sizes": dict(spec.sizes)},
-            "arrays": {n: [self._dtypes[n], s] for n, s in self._shapes.items()},
-            "report": dict(report),
-        }
-        (self._folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        encoders.save(self._folder / ENCODERS)
+        arrays = {name: written.described() for name, written in self._arrays.items()}
+        sealed.write(self._folder / MANIFEST, {"arrays": arrays, "report": dict(report)})
+
+
+class _Written:
+    """What a writer knows of an array that it appends to."""
+
+    def __init__(self, dtype: str, width: tuple[int, ...]):
+        self.dtype, self.width, self.rows = dtype, width, 0
+        self.digest = hashlib.sha256()
+
+    def described(self) -> list[Any]:
+        return [self.dtype, [self.rows, *self.width], self.digest.hexdigest()]
 
 
 def _check(split: str, chunk: Split) -> None:
@@ -156,69 +179,113 @@ def _unflatten(arrays: Mapping[str, Any]) -> Split:
     return Split(batch, arrays["request_id"], arrays["positives"], arrays["truth"])
 
 
-def _map(path: Path, dtype: str, shape: list[int]) -> np.ndarray:
-    expected = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    found = path.stat().st_size if path.exists() else -1
-    if found != expected:
-        raise ValueError(
-            f"prepared array {path} holds {found} bytes, its manifest says {expected}: "
-            f"delete {path.parent} and run again to rebuild it"
-        )
-    if expected == 0:  # an empty file cannot be mapped
-        return np.zeros(shape, dtype)
-    return np.memmap(path, dtype=dtype, mode="r", shape=tuple(shape))
-
-
 def load(folder: Path) -> Prepared:
     """Memory-map a finished folder.
 
     Raises:
-      ValueError: an array file is missing or torn; the text names the cure.
+      FileNotFoundError: there is no such folder.
+      DamagedError: a file is missing, torn or changed, or the manifest is not a writer's.
     """
-    manifest = json.loads((folder / MANIFEST).read_text())
-    arrays = {n: _map(folder / f"{n}.bin", *meta) for n, meta in manifest["arrays"].items()}
-    splits = {}
-    for split in SPLITS:
-        prefix = split + "."
-        own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-        splits[split] = _unflatten(own)
-    spec = manifest["spec"]
-    return Prepared(
-        FeatureSpec(
-            user=tuple(spec["user"]),
-            context=tuple(spec["context"]),
-            history=tuple(spec["history"]),
-            item=tuple(spec["item"]),
-            sizes=spec["sizes"],
-        ),
-        splits,
-        arrays["item_popularity"],
-        arrays["item_vectors"],
-        manifest["report"],
-        folder.name,
-    )
+    manifest = sealed.read(folder / MANIFEST, ("arrays", "report"))
+    try:
+        entries = [_entry(name, *entry) for name, entry in manifest["arrays"].items()]
+        for entry in entries:
+            _check_size(folder, entry)
+        if folder.resolve() not in _checked:
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(lambda entry: _check_hash(folder, entry), entries))
+        arrays = {entry.name: _map(folder, entry) for entry in entries}
+        encoders = encoders_.load(folder / ENCODERS)
+        prepared = Prepared(
+            encoders.spec,
+            {split: _unflatten(_of(split, arrays)) for split in SPLITS},
+            arrays["item_popularity"],
+            arrays["item_vectors"],
+            dict(manifest["report"]),
+            encoders,
+            folder.name,
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DamagedError(f"{folder / MANIFEST} is not as written ({error!r}): {CURE}") from None
+    except FileNotFoundError as error:
+        raise DamagedError(f"{error.filename} is missing: {CURE}") from None
+    _checked.add(folder.resolve())
+    return prepared
+
+
+class _Entry(NamedTuple):
+    """An array as the manifest describes it."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    digest: str
+
+
+def _entry(name: str, dtype: str, shape: list[int], digest: str) -> _Entry:
+    """Read an entry of a manifest, which may be anybody's: plain names and numbers only."""
+    plain = re.fullmatch(r"\w+(\.\w+)?", name)
+    numeric = re.fullmatch(rf"[<>|=]?[{KINDS}]\d{{1,2}}", str(dtype))
+    if not plain or not numeric or not all(type(n) is int and n >= 0 for n in shape):
+        raise TypeError(f"array {name!r} of {dtype!r}{shape!r}")
+    return _Entry(name, np.dtype(dtype), tuple(shape), digest)
+
+
+def _check_size(folder: Path, entry: _Entry) -> None:
+    path = folder / f"{entry.name}.bin"
+    expected = int(np.prod(entry.shape, dtype=object)) * entry.dtype.itemsize
+    if path.stat().st_size != expected:
+        raise DamagedError(
+            f"prepared array {path} holds {path.stat().st_size} bytes, its manifest says "
+            f"{expected}: {CURE}"
+        )
+
+
+def _check_hash(folder: Path, entry: _Entry) -> None:
+    sealed.check(folder / f"{entry.name}.bin", entry.digest)
+
+
+def _map(folder: Path, entry: _Entry) -> np.ndarray:
+    if 0 in entry.shape:  # an empty file cannot be mapped
+        return np.zeros(entry.shape, entry.dtype)
+    return np.memmap(folder / f"{entry.name}.bin", dtype=entry.dtype, mode="r", shape=entry.shape)
+
+
+def _of(split: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    prefix = f"{split}."
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
 
 def prepare(cache: Path, recipe: Mapping[str, Any], build: Callable[[Writer], None]) -> Prepared:
     """Return the data set of `recipe`, building it only if no finished folder exists.
 
+    Of several processes one builds and the others wait for it.
+
     Args:
       cache: folder of all prepared data sets.
-      recipe: JSON-able; everything the arrays depend on (see `signatures`). Its hash names
-        the folder.
-      build: fills a `Writer` and calls its `finish`.
-
-    Raises:
-      ValueError: what `load` raises; what `build` raises leaves nothing behind.
+      recipe: JSON-able; everything the arrays depend on (see `signatures`). Its hash names the
+        folder.
+      build: fills a `Writer` and calls its `finish`; what it raises leaves nothing behind.
     """
     folder = cache / fingerprint(recipe)
-    if not (folder / MANIFEST).exists():
-        temporary = cache / f".{folder.name}-{uuid.uuid4().hex[:8]}"
-        try:
+    found = _load_if_whole(folder)
+    if found is not None:
+        return found
+    with alone(folder):
+        found = _load_if_whole(folder)  # another process may have built it meanwhile
+        if found is not None:
+            return found
+        durable.remove(folder)
+        with new_folder(folder) as temporary:
             build(Writer(temporary))
-            if folder.exists():  # left by a build that was killed half-way through a rename
-                shutil.rmtree(folder)
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return load(folder)
+
+
+def _load_if_whole(folder: Path) -> Prepared | None:
+    if not folder.exists():
+        return None
+    try:
+        return load(folder)
+    except (DamagedError, FileNotFoundError) as error:
+        _LOG.warning("prepared data is damaged and made anew: %s", error)
+        return None

@@ -19,6 +19,7 @@ from dnr_jax.data import (
     store,
 )
 from dnr_jax.data.candidates import CandidateRule
+from dnr_jax.data.folders import alone
 from dnr_jax.data.settings import Shape
 from dnr_jax.data.store import Prepared, Writer
 from dnr_jax.experiment import first_stage
@@ -127,10 +128,12 @@ def _source(plan: DataPlan, dataset: Dataset) -> Path:
     code = signatures.code_signature(dataset.simulate.__module__)
     recipe = {"simulate": settings.plain(simulation), "code": code}
     folder = plan.cache / "simulated" / f"{plan.name}-{signatures.fingerprint(recipe)}"
-    if not folder.exists():
-        _LOG.info("no config.data.path: simulating %s files in %s", plan.name, folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        dataset.simulate(folder, simulation)
+    if folder.exists():
+        return folder
+    with alone(folder):
+        if not folder.exists():
+            _LOG.info("no config.data.path: simulating %s files in %s", plan.name, folder)
+            dataset.simulate(folder, simulation)
     return folder
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from dnr_jax.data.lists import FIRST_ID, Pairs
+from dnr_jax.data.encoders import KNOWN
+from dnr_jax.data.lists import Pairs
 from dnr_jax.retrievers.quality import measure
 from dnr_jax.retrievers.retriever import (
     FittedRetriever,
@@ -170,7 +171,7 @@ def unmet_items(key: Array, examples: Examples, users: Array) -> Array:
     an item that he met.
     """
     shape = (NEGATIVE_DRAWS, users.size)
-    drawn = jax.random.randint(key, shape, FIRST_ID, examples.item_count)
+    drawn = jax.random.randint(key, shape, KNOWN, examples.item_count)
     fresh = ((examples.met[users, drawn >> 3] >> (drawn & 7)) & 1) == 0
     return jnp.take_along_axis(drawn, jnp.argmax(fresh, axis=0)[None], axis=0)[0]
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dnr_jax.data.lists import FIRST_ID, Pairs
+from dnr_jax.data.encoders import KNOWN
+from dnr_jax.data.lists import Pairs
 from dnr_jax.retrievers.retriever import ScoreCatalogue
 
 RECALL_AT = 50
@@ -32,7 +33,7 @@ def measure(
     users, items = target.user[wanted], target.item[wanted]
     for chunk in _chunks(np.unique(users)):
         rivals = np.zeros((len(chunk), item_count), bool)
-        rivals[:, FIRST_ID:] = True
+        rivals[:, KNOWN:] = True
         for u, i in ((seen.user, seen.item), (users, items)):
             row, column = _within(chunk, u, i)
             rivals[row, column] = False

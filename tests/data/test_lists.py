@@ -87,7 +87,7 @@ def test_features_are_encoded_beside_the_ids():
     assert made.catalogue.user_columns == ("user_id", "gender")
     expected = [[0, 0], [1, 1], [2, 2], [3, 3], [4, 1]]  # user 30 has no gender: unknown
     np.testing.assert_array_equal(made.catalogue.users, expected)
-    assert made.catalogue.sizes["gender"] == 4
+    assert made.catalogue.vocabularies["gender"].size == 4
     assert made.catalogue.users.dtype == made.catalogue.items.dtype == np.int32
 
 

@@ -1,13 +1,21 @@
 """Prepared arrays: complete or absent, reused when nothing changed, refused when torn."""
 
+import json
+import multiprocessing
+import time
+
 import jax
 import numpy as np
 import pytest
 
-from dnr_jax.data import store
+from dnr_jax.data import folders, sealed, signatures, store
+from dnr_jax.data.encoders import Encoders, Vocabulary
+from dnr_jax.json_files import DamagedError
 from dnr_jax.types import Batch, FeatureSpec, Request
 
 SPEC = FeatureSpec(("user_id",), (), ("item_id",), ("item_id",), {"user_id": 9, "item_id": 20})
+
+ENCODERS = Encoders(SPEC, 3, 5, {"item_id": Vocabulary(np.arange(18))}, {}, {})
 
 
 def chunk(requests=4, candidates=3, seed=0):
@@ -34,7 +42,7 @@ def fill(writer, *, sizes=(4, 2)):
     for split in store.SPLITS:
         for seed, size in enumerate(sizes):
             writer.append(split, chunk(size, seed=seed))
-    writer.finish(SPEC, np.arange(20), np.ones((20, 2)), {"rows": 6})
+    writer.finish(ENCODERS, np.arange(20), np.ones((20, 2)), {"rows": 6})
 
 
 def test_chunks_come_back_as_one_split(tmp_path):
@@ -70,7 +78,7 @@ def test_a_failed_build_leaves_nothing(tmp_path):
 def test_a_missing_split_is_named(tmp_path):
     def partial(writer):
         writer.append("train", chunk())
-        writer.finish(SPEC, np.zeros(20), np.zeros((20, 2)), {})
+        writer.finish(ENCODERS, np.zeros(20), np.zeros((20, 2)), {})
 
     with pytest.raises(ValueError, match=r"no requests for split\(s\) \['valid', 'test'\]"):
         store.prepare(tmp_path, {}, partial)
@@ -105,3 +113,95 @@ def test_chunks_must_agree(tmp_path):
         writer.append("train", chunk(candidates=4))
     with pytest.raises(ValueError, match="split 'dev' is not one of"):
         writer.append("dev", chunk())
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def zero(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+@pytest.mark.parametrize(
+    "name", ["test.labels.bin", "train.scores.bin", "manifest.json", "encoders/keys.item_id.npy"]
+)
+@pytest.mark.parametrize("harm", [flip, zero, cut, lambda path: path.unlink()])
+def test_what_is_damaged_is_made_anew(tmp_path, monkeypatch, caplog, name, harm):
+    first = store.prepare(tmp_path, {"a": 1}, fill)
+    kept = {p.name: p.read_bytes() for p in (tmp_path / first.fingerprint).glob("*.bin")}
+    harm(tmp_path / first.fingerprint / name)
+    monkeypatch.setattr(store, "_checked", set())  # as in a new process
+    again = store.prepare(tmp_path, {"a": 1}, fill)
+    assert "prepared data is damaged and made anew" in caplog.text
+    assert {p.name: p.read_bytes() for p in (tmp_path / again.fingerprint).glob("*.bin")} == kept
+    assert [p.name for p in tmp_path.iterdir()] == [first.fingerprint]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"../x": ["<f4", [1], ""]},
+        {"/etc/x": ["<f4", [1], ""]},
+        {"x": ["O", [1], ""]},
+        {"x": ["|V8", [1], ""]},
+        {"x": [[["a", "O"]], [1], ""]},
+        {"x": ["<f4", [-1], ""]},
+        {"x": ["<f4", [2**70], ""]},
+        {"x": ["<f4", [1.5], ""]},
+        {"x": ["<f4"]},
+        {"x": None},
+        [],
+    ],
+)
+def test_a_manifest_is_trusted_with_plain_names_and_numbers_only(tmp_path, change):
+    folder = tmp_path / store.prepare(tmp_path, {}, fill).fingerprint
+    file = folder / store.MANIFEST
+    content = json.loads(file.read_text())
+    del content["seal"]
+    content["arrays"] = content["arrays"] | change if isinstance(change, dict) else change
+    sealed.write(file, content)
+    with pytest.raises(DamagedError, match="delete its folder and run again"):
+        store.load(folder)
+
+
+def test_hashes_are_checked_once_a_process(tmp_path, monkeypatch):
+    store.prepare(tmp_path, {}, fill)
+    monkeypatch.setattr(store, "_check_hash", None)  # another check would fail
+    store.prepare(tmp_path, {}, fill)
+
+
+def build_slowly(arguments):
+    cache, number = arguments
+
+    def slow(writer):
+        (cache / f"built-{number}").touch()
+        time.sleep(0.3)
+        fill(writer)
+
+    return store.prepare(cache, {}, slow).report
+
+
+def test_of_many_processes_one_builds(tmp_path):
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        found = pool.map(build_slowly, [(tmp_path, number) for number in range(4)])
+    assert found == [{"rows": 6}] * 4
+    assert len(list(tmp_path.glob("built-*"))) == 1
+
+
+def test_leftovers_of_killed_preparations_are_swept(tmp_path):
+    own = tmp_path / f".{signatures.fingerprint({})}-{'0' * 16}"
+    other, alive = tmp_path / f".{'a' * 16}-{'1' * 16}", tmp_path / f".{'b' * 16}-{'2' * 16}"
+    foreign = tmp_path / ".git-objects"
+    for folder in (own, other, alive, foreign):
+        (folder / "inner").mkdir(parents=True)
+    with folders._lock(tmp_path / ("b" * 16), wait=True):
+        store.prepare(tmp_path, {}, fill)
+    left = {path for path in tmp_path.iterdir() if path.name.startswith(".")}
+    assert left == {alive, foreign}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.store import Prepared, Split
 from dnr_jax.types import Batch, FeatureSpec, Request
 
@@ -54,7 +55,8 @@ def make_prepared(seed=0, quality=1.0, requests=600):
     spec = FeatureSpec(("user",), (), ("item",), ("item",), {"user": 9999, "item": ITEMS})
     popularity = rng.integers(0, 50, ITEMS).astype(np.float32)
     vectors = rng.normal(size=(ITEMS, 8)).astype(np.float32)
-    return Prepared(spec, splits, popularity, vectors, {})
+    encoders = Encoders(spec, N, T, {}, {}, {})
+    return Prepared(spec, splits, popularity, vectors, {}, encoders)
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,11 @@ liking).
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from pathlib import Path
 
 import numpy as np
 
+from dnr_jax.data.folders import new_folder
 from dnr_jax.data.movielens import truth
 from dnr_jax.data.movielens.settings import MovieLensSimulation
 from dnr_jax.data.movielens.truth import RATING_NOISE, World
@@ -36,20 +34,13 @@ def simulate(folder: Path, settings: MovieLensSimulation) -> None:
     Raises:
       FileExistsError: the folder is there already.
     """
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already: delete it to simulate anew")
     draw = np.random.default_rng(settings.seed)
     world = _world(draw, settings.users, settings.movies)
-    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
-    temporary.mkdir(parents=True)
-    try:
+    with new_folder(folder) as temporary:
         _write(temporary / "ratings.dat", _ratings(draw, world))
         _write(temporary / "users.dat", _people(draw, world))
         _write(temporary / "movies.dat", _movies(world))
         np.savez(temporary / truth.FILE, **world._asdict())
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _world(draw: np.random.Generator, users: int, items: int) -> World:

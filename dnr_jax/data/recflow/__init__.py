@@ -24,12 +24,16 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
+from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.recflow import arrays, features, files, fit, rows
+from dnr_jax.data.recflow.features import Transforms
 from dnr_jax.data.recflow.files import Day
 from dnr_jax.data.recflow.fit import Learned
 from dnr_jax.data.recflow.settings import RecFlowSettings
 from dnr_jax.data.settings import Shape
 from dnr_jax.data.store import SPLITS, Split, Writer
+
+TRANSFORMS = Transforms()
 
 
 def inputs(path: Path, settings: RecFlowSettings) -> list[Path]:
@@ -95,12 +99,15 @@ def build(
     report |= totals.report(learned)
     report["findings"] = _findings(learned)
     report["warnings"] = _warnings(report, learned, settings)
-    writer.finish(
-        features.feature_spec(learned.vocabularies),
-        learned.popularity,
-        learned.vectors,
-        report,
+    encoders = Encoders(
+        spec=features.feature_spec(learned.vocabularies, TRANSFORMS),
+        size=shape.size,
+        history=settings.history,
+        vocabularies=learned.vocabularies,
+        tables={},
+        transforms=TRANSFORMS._asdict(),
     )
+    writer.finish(encoders, learned.popularity, learned.vectors, report)
 
 
 def _watched(days: list[Day], bar: tqdm) -> Iterator[Day]:
@@ -133,6 +140,7 @@ def _day(
             histories,
             day.history or "",
             vocabularies=learned.vocabularies,
+            transforms=TRANSFORMS,
             shape=shape,
             history=settings.history,
             first_index=totals.requests[split],

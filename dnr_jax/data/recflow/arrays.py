@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from dnr_jax.data.encoders import Vocabulary
 from dnr_jax.data.recflow import features, files, rows
-from dnr_jax.data.recflow.features import Vocabulary
+from dnr_jax.data.recflow.features import Transforms
 from dnr_jax.data.recflow.settings import MAX_HISTORY
 from dnr_jax.data.settings import Shape
 from dnr_jax.data.store import Split
@@ -35,6 +36,7 @@ def split_arrays(
     source: Path | str,
     *,
     vocabularies: Mapping[str, Vocabulary],
+    transforms: Transforms,
     shape: Shape,
     history: int,
     first_index: int,
@@ -47,6 +49,7 @@ def split_arrays(
       histories: raw history by request id.
       source: where the histories come from, for error texts.
       vocabularies: as fitted on train days.
+      transforms: of times, lengths and shares.
       shape: candidates N and places K.
       history: events kept T.
       first_index: number of the chunk's first request in its split.
@@ -56,18 +59,18 @@ def split_arrays(
     """
     heads = frame.unique("q", keep="first", maintain_order=True)
     ids = heads["request_id"].to_numpy()
-    events = _events(ids, histories, source)
+    events = stack_events(ids, histories, source)
     times = heads["request_timestamp"].to_numpy()
-    past, real, leaks = features.history_columns(events, times, vocabularies, history)
+    past, real, leaks = features.history_columns(events, times, vocabularies, transforms, history)
     fill = _Scatter(frame, len(heads), shape.size)
     arrays: dict[str, Any] = {
         "index": (first_index + np.arange(len(heads))).astype(np.uint32),
         "history": past,
         "history_where": real,
-        "candidates": fill(_items(frame, vocabularies), 0),
+        "candidates": fill(_items(frame, vocabularies, transforms), 0),
         "where": fill(np.ones(len(frame), bool), False),
     }
-    request = Request(**arrays, **_heads(heads, vocabularies))
+    request = Request(**arrays, **_heads(heads, vocabularies, transforms))
     feedback: dict[str, Any] = {
         "scores": fill(frame["score"].to_numpy(), 0),
         "labels": fill(frame["label"].to_numpy(), 0),
@@ -84,11 +87,13 @@ def split_arrays(
     return Split(Batch(request=request, **feedback), ids, positives, truth), counts
 
 
-def _heads(heads: pl.DataFrame, vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+def _heads(
+    heads: pl.DataFrame, vocabularies: Mapping[str, Vocabulary], transforms: Transforms
+) -> dict[str, Any]:
     """Encode what a request's rows share: its user and its time."""
     user = [vocabularies[name].encode(heads[name].to_numpy()) for name in files.USER]
     time = heads.select(rows.seconds("request_timestamp")).to_series().to_numpy()
-    clock = features.clock(time)
+    clock = features.clock(time, transforms)
     return {
         "user": np.stack(user, axis=-1),
         "context": np.stack([clock[n] for n in features.CONTEXT], axis=-1).astype(np.int32),
@@ -108,14 +113,17 @@ class _Scatter:
         return array
 
 
-def _items(frame: pl.DataFrame, vocabularies: Mapping[str, Vocabulary]) -> np.ndarray:
+def _items(
+    frame: pl.DataFrame, vocabularies: Mapping[str, Vocabulary], transforms: Transforms
+) -> np.ndarray:
     columns = frame.select(
         *files.ITEM,
         "duration",
         upload_seconds=rows.seconds("upload_timestamp"),
         request_seconds=rows.seconds("request_timestamp"),
     )
-    return features.item_columns({c.name: c.to_numpy() for c in columns}, vocabularies)
+    rows_by_name = {c.name: c.to_numpy() for c in columns}
+    return features.item_columns(rows_by_name, vocabularies, transforms)
 
 
 def _slate(frame: pl.DataFrame, requests: int, size: int) -> np.ndarray:
@@ -130,7 +138,9 @@ def _slate(frame: pl.DataFrame, requests: int, size: int) -> np.ndarray:
     return slate
 
 
-def _events(ids: np.ndarray, histories: Mapping[int, np.ndarray], source: Path | str) -> np.ndarray:
+def stack_events(
+    ids: np.ndarray, histories: Mapping[int, np.ndarray], source: Path | str
+) -> np.ndarray:
     """Stack raw histories `int64 [R, 50, 10]`; requests without one get zeros."""
     events = np.zeros((len(ids), MAX_HISTORY, files.HISTORY_WIDTH), np.int64)
     for row, request_id in enumerate(ids.tolist()):

@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dnr_jax.data.encoders import KNOWN, UNKNOWN, Vocabulary
 from dnr_jax.data.recflow import files
-from dnr_jax.data.recflow.rows import SECONDS_LIMIT, mix
+from dnr_jax.data.recflow.rows import SECONDS_LIMIT
 from dnr_jax.types import FeatureSpec
 
-UNKNOWN = 1
-KNOWN = 2
 CONTEXT = ("weekday", "hour", "minute")
 ITEM = (*files.ITEM, "upload_weekday", "upload_hour", "age_days", "duration")
 HISTORY = (
@@ -29,57 +28,49 @@ HISTORY = (
 )
 # Columns of a history array, in the order of the files.
 HISTORY_UPLOAD, HISTORY_DURATION, HISTORY_TIME, HISTORY_PLAYED = 5, 6, 7, 8
-DURATION_EDGES_MS = np.geomspace(1e3, 6e5, 15)
-WATCH_EDGES = np.array([0.4, 0.5, 0.65, 0.8, 1.0, 1.25, 1.6])
-AGE_BUCKETS, GAP_BUCKETS = 12, 24
-BEIJING_SECONDS = 8 * 3600  # day files are cut at midnight there; China has no summer time
-BUCKETS: Mapping[str, int] = {
-    "weekday": 7,
-    "hour": 24,
-    "minute": 60,
-    "upload_weekday": 7,
-    "upload_hour": 24,
-    "age_days": AGE_BUCKETS,
-    "duration": len(DURATION_EDGES_MS) + 1,
-    "gap": GAP_BUCKETS,
-    "watch_ratio": len(WATCH_EDGES) + 1,
-}
 
 
-class Vocabulary(NamedTuple):
-    """Maps raw ids to feature ids: by a sorted dictionary, or by hashing where `buckets` > 0."""
+class Transforms(NamedTuple):
+    """The numbers that features are made with, as stored beside the vocabularies.
 
-    keys: np.ndarray
-    buckets: int = 0
+    Attributes:
+      duration_edges: of the buckets of a video's length, in milliseconds.
+      watch_edges: of the buckets of the share that was watched.
+      age_buckets, gap_buckets: numbers of buckets, each twice as wide as the one before.
+      utc_offset: seconds that the clock is ahead of UTC.
+    """
 
-    @property
-    def size(self) -> int:
-        """Number of feature ids, padding and unknown included."""
-        return KNOWN + (self.buckets or len(self.keys))
+    duration_edges: tuple[float, ...] = tuple(np.geomspace(1e3, 6e5, 15).tolist())
+    watch_edges: tuple[float, ...] = (0.4, 0.5, 0.65, 0.8, 1.0, 1.25, 1.6)
+    age_buckets: int = 12
+    gap_buckets: int = 24
+    utc_offset: int = 8 * 3600  # day files are cut at midnight in Beijing, without summer time
 
-    def encode(self, raw: np.ndarray) -> np.ndarray:
-        """Return int32 feature ids >= 1 of raw ids; negative (missing) ids are unknown."""
-        if self.buckets:
-            known = raw >= 0
-            ids = KNOWN + (mix(0, 9, raw) % np.uint64(self.buckets)).astype(np.int64)
-        elif len(self.keys) == 0:
-            return np.full(raw.shape, UNKNOWN, np.int32)
-        else:
-            place = np.minimum(np.searchsorted(self.keys, raw), len(self.keys) - 1)
-            known, ids = self.keys[place] == raw, KNOWN + place
-        return np.where(known, ids, UNKNOWN).astype(np.int32)
+    def buckets(self) -> dict[str, int]:
+        """Return the number of known ids of each column that has no vocabulary."""
+        return {
+            "weekday": 7,
+            "hour": 24,
+            "minute": 60,
+            "upload_weekday": 7,
+            "upload_hour": 24,
+            "age_days": self.age_buckets,
+            "duration": len(self.duration_edges) + 1,
+            "gap": self.gap_buckets,
+            "watch_ratio": len(self.watch_edges) + 1,
+        }
 
 
-def feature_spec(vocabularies: Mapping[str, Vocabulary]) -> FeatureSpec:
+def feature_spec(vocabularies: Mapping[str, Vocabulary], transforms: Transforms) -> FeatureSpec:
     """Describe all feature columns, request side and item side."""
     sizes = {name: v.size for name, v in vocabularies.items()}
-    sizes |= {name: KNOWN + count for name, count in BUCKETS.items()}
+    sizes |= {name: KNOWN + count for name, count in transforms.buckets().items()}
     return FeatureSpec(files.USER, CONTEXT, HISTORY, ITEM, sizes)
 
 
-def clock(epoch_seconds: np.ndarray) -> dict[str, np.ndarray]:
-    """Weekday (Monday first), hour and minute of UTC+8, as feature ids."""
-    local = epoch_seconds + BEIJING_SECONDS
+def clock(epoch_seconds: np.ndarray, transforms: Transforms) -> dict[str, np.ndarray]:
+    """Weekday (Monday first), hour and minute on the transforms' clock, as feature ids."""
+    local = epoch_seconds + transforms.utc_offset
     return {
         "weekday": KNOWN + (local // 86400 + 3) % 7,  # 1970-01-01 was a Thursday
         "hour": KNOWN + local // 3600 % 24,
@@ -88,21 +79,24 @@ def clock(epoch_seconds: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def item_columns(
-    rows: Mapping[str, np.ndarray], vocabularies: Mapping[str, Vocabulary]
+    rows: Mapping[str, np.ndarray],
+    vocabularies: Mapping[str, Vocabulary],
+    transforms: Transforms,
 ) -> np.ndarray:
     """Encode candidate rows to `int32 [rows, len(ITEM)]`.
 
     Args:
       rows: `files.ITEM` columns, `upload_seconds`, `request_seconds`, `duration` (milliseconds).
       vocabularies: one per `files.ITEM` column.
+      transforms: of times and lengths.
     """
     encoded = [vocabularies[name].encode(rows[name]) for name in files.ITEM]
     uploaded = rows["upload_seconds"]
-    upload = clock(uploaded)
+    upload = clock(uploaded, transforms)
     age_days = np.maximum(rows["request_seconds"] - uploaded, 0) / 86400
-    age = KNOWN + np.minimum(np.log2(1 + age_days).astype(np.int64), AGE_BUCKETS - 1)
+    age = KNOWN + np.minimum(np.log2(1 + age_days).astype(np.int64), transforms.age_buckets - 1)
     times = (np.where(uploaded > 0, t, UNKNOWN) for t in (upload["weekday"], upload["hour"], age))
-    length = KNOWN + np.searchsorted(DURATION_EDGES_MS, rows["duration"], side="right")
+    length = KNOWN + np.searchsorted(transforms.duration_edges, rows["duration"], side="right")
     length = np.where(rows["duration"] > 0, length, UNKNOWN)
     return np.stack([*encoded, *times, length], axis=-1).astype(np.int32)
 
@@ -111,6 +105,7 @@ def history_columns(
     events: np.ndarray,
     request_time: np.ndarray,
     vocabularies: Mapping[str, Vocabulary],
+    transforms: Transforms,
     length: int,
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Encode histories; events at or after their request are dropped (they would leak).
@@ -119,6 +114,7 @@ def history_columns(
       events: `int64 [R, L, 10]` as in the files; real where the event has a time.
       request_time: `int64 [R]`, epoch milliseconds.
       vocabularies: the item vocabularies.
+      transforms: of times and shares.
       length: events kept T.
 
     Returns:
@@ -132,16 +128,23 @@ def history_columns(
     events = np.take_along_axis(events, order[..., None], axis=1)
     time, where = (np.take_along_axis(a, order, axis=1) for a in (time, real))
     ids = [vocabularies[name].encode(events[..., n]) for n, name in enumerate(HISTORY[:5])]
-    gap_seconds = np.maximum(now - time, 0) / 1000
-    ids.append(KNOWN + np.minimum(np.log2(1 + gap_seconds).astype(np.int32), GAP_BUCKETS - 1))
-    ratio = events[..., HISTORY_PLAYED] / np.maximum(events[..., HISTORY_DURATION], 1)
-    ids.append(KNOWN + np.searchsorted(WATCH_EDGES, ratio, side="right"))
+    gap = np.log2(1 + np.maximum(now - time, 0) / 1000).astype(np.int32)
+    ids.append(KNOWN + np.minimum(gap, transforms.gap_buckets - 1))
+    played = events[..., HISTORY_PLAYED]
+    ratio = played / np.maximum(events[..., HISTORY_DURATION], 1)
+    watched = KNOWN + np.searchsorted(transforms.watch_edges, ratio, side="right")
+    ids.append(np.where(played >= 0, watched, UNKNOWN))
     stacked = np.where(where[..., None], np.stack(ids, axis=-1), 0).astype(np.int32)
     return *_pad_left(stacked, where, length), int((recorded & ~real).sum())
 
 
 def _milliseconds(time: np.ndarray) -> np.ndarray:
     return np.where(time > SECONDS_LIMIT, time, time * 1000)
+
+
+def seconds(time: np.ndarray) -> np.ndarray:
+    """Epoch seconds `int64` of times that may be in milliseconds, as `rows.seconds`."""
+    return np.where(time > SECONDS_LIMIT, time // 1000, time)
 
 
 def _pad_left(ids: np.ndarray, where: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from dnr_jax.data.encoders import Vocabulary
 from dnr_jax.data.recflow import files, rows, scores
-from dnr_jax.data.recflow.features import Vocabulary, item_vectors
+from dnr_jax.data.recflow.features import item_vectors
 from dnr_jax.data.recflow.rows import Ranks
 from dnr_jax.data.recflow.settings import RecFlowSettings
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from dnr_jax.data.hashing import mix
 from dnr_jax.data.recflow import files, scores
 from dnr_jax.data.recflow.settings import (
     GRADED,
@@ -111,20 +112,6 @@ def label(name: str) -> pl.Expr:
     weights = label_weights(name)
     parts = [pl.col(column).cast(pl.Float64) * weight for column, weight in weights.items()]
     return (pl.sum_horizontal(parts) / sum(weights.values())).cast(pl.Float32)
-
-
-def mix(seed: int, stream: int, *numbers: np.ndarray) -> np.ndarray:
-    """Hash integer columns to uint64 (splitmix64 of Steele, Lea and Flood 2014).
-
-    A draw made from it depends on the row's own ids, not on the order of rows in a file.
-    """
-    state = np.full(np.shape(numbers[0]), (seed * 1000 + stream) % 2**64, np.uint64)
-    for number in numbers:
-        state = state + number.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state = state ^ (state >> np.uint64(31))
-    return state
 
 
 def candidates(

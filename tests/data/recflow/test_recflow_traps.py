@@ -19,7 +19,7 @@ from recflow_cases import (
 )
 
 from dnr_jax.data import store
-from dnr_jax.data.recflow.features import HISTORY, Vocabulary, clock, item_vectors
+from dnr_jax.data.recflow.features import HISTORY, Transforms, clock, item_vectors
 
 
 def test_plain_files_give_closed_values(tmp_path):
@@ -54,7 +54,7 @@ def test_milliseconds_and_seconds_are_told_apart(tmp_path):
 def test_clock_is_beijing_time_whatever_the_machine(monkeypatch):
     monkeypatch.setenv("TZ", "America/New_York")
     late = int(datetime(2024, 2, 17, 16, 4, tzinfo=UTC).timestamp())  # 02-18 00:04 in Beijing
-    told = {name: int(v) - 2 for name, v in clock(np.array(late)).items()}
+    told = {name: int(v) - 2 for name, v in clock(np.array(late), Transforms()).items()}
     assert told == {"weekday": 6, "hour": 0, "minute": 4}
 
 
@@ -224,14 +224,6 @@ def test_unseen_ids_are_unknown(tmp_path):
     request = build(write(tmp_path / "d", days), tmp_path).splits["test"].batch.request
     assert (column(request, "video_id")[0] == 1).sum() == 1
     assert (column(request, "category_level_one")[0] == 1).sum() == 1
-
-
-def test_empty_vocabulary_and_missing_numbers():
-    assert Vocabulary(np.array([], np.int64)).encode(np.array([3, 4])).tolist() == [1, 1]
-    assert Vocabulary(np.array([3, 7])).encode(np.array([-1, 3, 7, 8])).tolist() == [1, 2, 3, 1]
-    hashed = Vocabulary(np.array([], np.int64), 5).encode(np.arange(-1, 100))
-    assert hashed[0] == 1
-    assert set(hashed[1:]) == {2, 3, 4, 5, 6}
 
 
 def test_item_vectors_fall_back_to_level_one():

@@ -7,9 +7,6 @@ Nobody is shown a video twice.
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -20,6 +17,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from tqdm import tqdm
 
+from dnr_jax.data.folders import new_folder
 from dnr_jax.data.recflow.files import FLAGS, ITEM, USER
 from dnr_jax.data.recflow.settings import MIN_VIDEOS, RecFlowSimulation
 from dnr_jax.data.recflow.simulator import world as world_
@@ -53,7 +51,7 @@ def simulate(
       ValueError: too few requests for the days, or too few videos for the requests.
       FileExistsError: the folder exists.
     """
-    if folder.exists():
+    if folder.exists():  # said before the long work, not after it
         raise FileExistsError(f"{folder} exists: delete it or simulate into another folder")
     rng, days = np.random.default_rng(settings.seed), settings.days
     names = [(LAST_DAY - timedelta(days=days - 1 - n)).isoformat() for n in range(days)]
@@ -64,12 +62,8 @@ def simulate(
     rows = _all_rows(rng, world, requests, settings.rank_losers, quirks, progress)
     rows = _feedback(rng, rows, settings.view_rate)
     rows = _join(rows, requests, world)
-    temporary = folder.parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
-    try:
+    with new_folder(folder) as temporary:
         writer.write(temporary, rows, _histories(rows, requests), names, world, quirks)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _requests(

@@ -1,0 +1,231 @@
+"""How raw values become feature ids: stored with the data, so that raw requests can follow later.
+
+0 is padding, 1 unknown, known values start at 2.
+"""
+
+from __future__ import annotations
+
+import numbers
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dnr_jax.data import sealed
+from dnr_jax.data.folders import new_folder
+from dnr_jax.data.hashing import mix
+from dnr_jax.data.sealed import CURE
+from dnr_jax.json_files import DamagedError
+from dnr_jax.settings import unknown
+from dnr_jax.types import FeatureSpec, Request
+
+UNKNOWN = 1
+KNOWN = 2
+FILE = "encoders.json"
+KEYS = ("spec", "size", "history", "vocabularies", "tables", "transforms")
+
+
+class Vocabulary(NamedTuple):
+    """Maps raw values to feature ids.
+
+    Attributes:
+      keys: the known values, sorted: `int64 [n]` or `str [n]`; value number i has id `KNOWN + i`.
+      buckets: > 0 = no known values, but integers >= 0 hashed to so many ids.
+    """
+
+    keys: np.ndarray
+    buckets: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of feature ids, padding and unknown included."""
+        return KNOWN + (self.buckets or len(self.keys))
+
+    def encode(self, raw: np.ndarray) -> np.ndarray:
+        """Return int32 feature ids >= 1 of an array of the keys' kind; unseen ones are unknown."""
+        if self.buckets:
+            known = raw >= 0
+            ids = KNOWN + (mix(0, 9, raw) % np.uint64(self.buckets)).astype(np.int64)
+        elif len(self.keys) == 0:
+            return np.full(raw.shape, UNKNOWN, np.int32)
+        else:
+            place = np.minimum(np.searchsorted(self.keys, raw), len(self.keys) - 1)
+            known, ids = self.keys[place] == raw, KNOWN + place
+        return np.where(known, ids, UNKNOWN).astype(np.int32)
+
+
+class Encoders(NamedTuple):
+    """All that turns the raw requests of a data set into arrays.
+
+    Attributes:
+      spec: names and vocabulary sizes of the feature columns.
+      size: candidates N of a prepared request.
+      history: events T of a prepared request.
+      vocabularies: by column name.
+      tables: encoded features `int32 [ids, columns]` by encoded id, where an id has them.
+      transforms: JSON-able numbers that the data set's own features are made with.
+    """
+
+    spec: FeatureSpec
+    size: int
+    history: int
+    vocabularies: Mapping[str, Vocabulary]
+    tables: Mapping[str, np.ndarray]
+    transforms: Mapping[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Write all of it into a new folder, whole or not at all; one that is there stays.
+
+        Raises:
+          ValueError: a name that could not be a file's.
+        """
+        if folder.exists():
+            return
+        arrays = {f"keys.{name}": v.keys for name, v in self.vocabularies.items()}
+        arrays |= {f"table.{name}": np.asarray(table) for name, table in self.tables.items()}
+        with new_folder(folder) as temporary:
+            digests = {name: _write(temporary, name, array) for name, array in arrays.items()}
+            content = {
+                "spec": self.spec._asdict() | {"sizes": dict(self.spec.sizes)},
+                "size": self.size,
+                "history": self.history,
+                "vocabularies": {
+                    name: {"buckets": v.buckets, "sha256": digests[f"keys.{name}"]}
+                    for name, v in self.vocabularies.items()
+                },
+                "tables": {name: digests[f"table.{name}"] for name in self.tables},
+                "transforms": dict(self.transforms),
+            }
+            sealed.write(temporary / FILE, content)
+
+
+class Encoded(NamedTuple):
+    """Raw requests as arrays.
+
+    Attributes:
+      request: NumPy arrays, in the order of the raw requests; `index` counts them.
+      unknown: how often a real value of each column has the id `UNKNOWN`, where it has:
+        `user.age`, `item.author_id`, `history.item_id`.
+      dropped: history events left out as they are not before their request.
+    """
+
+    request: Request
+    unknown: dict[str, int]
+    dropped: int = 0
+
+
+def load(folder: Path) -> Encoders:
+    """Read what `Encoders.save` wrote; arrays are memory-mapped after their hash was checked.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+      DamagedError: a file is missing, torn or changed, or is not what `save` writes.
+    """
+    content = sealed.read(folder / FILE, KEYS)
+    try:
+        return Encoders(
+            spec=read_spec(content["spec"]),
+            size=int(content["size"]),
+            history=int(content["history"]),
+            vocabularies={
+                name: Vocabulary(_read(folder, f"keys.{name}", v["sha256"]), int(v["buckets"]))
+                for name, v in content["vocabularies"].items()
+            },
+            tables={
+                name: _read(folder, f"table.{name}", digest)
+                for name, digest in content["tables"].items()
+            },
+            transforms=content["transforms"],
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DamagedError(f"{folder / FILE} is not as written ({error!r}): {CURE}") from None
+
+
+def read_spec(content: Mapping[str, Any]) -> FeatureSpec:
+    """Make a spec of its plain form."""
+    columns = {n: tuple(content[n]) for n in ("user", "context", "history", "item")}
+    return FeatureSpec(**columns, sizes=dict(content["sizes"]))
+
+
+def _write(folder: Path, name: str, array: np.ndarray) -> str:
+    path = _file(folder, name)
+    np.save(path, array, allow_pickle=False)
+    return sealed.digest(path)
+
+
+def _read(folder: Path, name: str, digest: str) -> np.ndarray:
+    path = _file(folder, name)
+    try:
+        sealed.check(path, digest)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        if isinstance(error, DamagedError):
+            raise
+        raise DamagedError(f"{path} cannot be read ({error}): {CURE}") from None
+    return np.asarray(array)
+
+
+def _file(folder: Path, name: str) -> Path:
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError(f"{name!r} cannot be the name of a file: use letters, digits, _ and -")
+    return folder / f"{name}.npy"
+
+
+def count_unknown(request: Request, spec: FeatureSpec) -> dict[str, int]:
+    """Count the values of real users, events and candidates that are unknown; see `Encoded`."""
+    present = np.ones(len(request.index), bool)
+    parts = [
+        ("user", spec.user, request.user, present),
+        ("context", spec.context, request.context, present),
+        ("history", spec.history, request.history, request.history_where),
+        ("item", spec.item, request.candidates, request.where),
+    ]
+    found = {}
+    for part, columns, ids, real in parts:
+        for number, column in enumerate(columns):
+            found[f"{part}.{column}"] = int((ids[..., number][real] == UNKNOWN).sum())
+    return {name: count for name, count in found.items() if count}
+
+
+def check_keys(place: str, raw: Any, known: Iterable[str], needed: Sequence[str] = ()) -> None:
+    """Refuse a raw record that is no mapping, lacks a field or has one that nobody reads.
+
+    Raises:
+      ValueError: naming the place and the field, and the nearest known one.
+    """
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"{place} is a {type(raw).__name__}: it must be a mapping")
+    for name in needed:
+        if name not in raw:
+            raise ValueError(f"{place} has no {name!r}")
+    known = set(known)
+    for name in raw:
+        if name not in known:
+            raise ValueError(f"{place}: {unknown('field', str(name), known)}")
+
+
+def integer(place: str, value: Any, missing: int = -1) -> int:
+    """Return a raw integer, `missing` for None and for what is beyond int64.
+
+    Raises:
+      ValueError: another kind of value, with its place.
+    """
+    if value is None:
+        return missing
+    whole = isinstance(value, float) and value.is_integer()
+    if isinstance(value, bool) or not (isinstance(value, numbers.Integral) or whole):
+        raise ValueError(f"{place} is {value!r}: it must be an integer")
+    return int(value) if -(2**63) <= value < 2**63 else missing
+
+
+def listed(place: str, value: Any) -> list[Any]:
+    """Return a raw list, tuple or array as a list.
+
+    Raises:
+      ValueError: it is something else.
+    """
+    if not isinstance(value, list | tuple | np.ndarray):
+        raise ValueError(f"{place} is {value!r}: it must be a list")
+    return list(value)

@@ -1,0 +1,104 @@
+"""Folders that are complete under their name, or not there, and are made by one process alone."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dnr_jax import durable
+
+_LOG = logging.getLogger(__name__)
+_LEFTOVER = re.compile(r"\.(?P<name>.+)-[0-9a-f]{16}")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder that takes the name `folder` once the block has ended without an error.
+
+    Raises:
+      FileExistsError: `folder` is there already.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already: delete it to make it anew")
+    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(8)}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        durable.publish(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time make `folder`; what killed ones have left beside it is removed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder, wait=True):
+        _sweep(folder.parent, own=folder.name)
+        yield
+
+
+@contextmanager
+def _lock(folder: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold the lock of `folder`, a file that lives as long; False if it is taken and not `wait`."""
+    path = folder.with_name(f".{folder.name}.lock")
+    descriptor = _acquire(path, folder, wait)
+    if descriptor is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: nobody else can hold it
+        os.close(descriptor)
+
+
+def _acquire(path: Path, folder: Path, wait: bool) -> int | None:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        taken = _flock(descriptor, fcntl.LOCK_NB)
+        if not taken and wait:
+            _LOG.info("another process is making %s: waiting for it", folder)
+            taken = _flock(descriptor, 0)
+        if taken and _same(descriptor, path):
+            return descriptor
+        os.close(descriptor)
+        if not taken:
+            return None
+
+
+def _flock(descriptor: int, mode: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | mode)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _same(descriptor: int, path: Path) -> bool:
+    """Tell whether a lock is still the one of that name, and not one that its holder removed."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _sweep(parent: Path, own: str) -> None:
+    """Remove unfinished folders: of `own`, whose lock is held, and of names that nobody holds."""
+    for path in parent.glob(".*-*"):
+        found = _LEFTOVER.fullmatch(path.name)
+        if found is None or not path.is_dir() or path.is_symlink():
+            continue
+        if found["name"] == own:
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        with _lock(parent / found["name"], wait=False) as held:
+            if held:
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,19 @@
+"""Hashes of integers: the same on every machine, and no state."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def mix(seed: int, stream: int, *numbers: np.ndarray) -> np.ndarray:
+    """Hash integer columns to uint64 (splitmix64 of Steele, Lea and Flood 2014).
+
+    A draw made from it depends on the row's own ids, not on the order of rows in a file.
+    """
+    state = np.full(np.shape(numbers[0]), (seed * 1000 + stream) % 2**64, np.uint64)
+    for number in numbers:
+        state = state + number.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return state
