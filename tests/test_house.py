@@ -74,7 +74,10 @@ def test_the_middle_of_data_knows_no_data_set():
     for path in (PACKAGE / "data").glob("*.py"):
         if path.stem != "__init__":  # the table of all data sets
             text = path.read_text().lower()
-            assert not [name for name in DATASETS if name in text], path
+            # "table" is a word of English too: as a data set it is imported, or stands in quotes.
+            forms = {"table": ('"table"', "data.table", "data import table")}
+            named = [n for n in DATASETS if any(form in text for form in forms.get(n, (n,)))]
+            assert not named, path
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dnr_jax.data import movielens, recflow
+from dnr_jax.data import movielens, recflow, table
 from dnr_jax.data.dataset import InteractionData, LoggedData
 from dnr_jax.data.movielens import simulator as movielens_simulator
 from dnr_jax.data.movielens.settings import MovieLensSettings
@@ -12,6 +12,9 @@ from dnr_jax.data.recflow import requests as recflow_requests
 from dnr_jax.data.recflow import simulator as recflow_simulator
 from dnr_jax.data.recflow.settings import RecFlowSettings
 from dnr_jax.data.settings import DataSettings
+from dnr_jax.data.table import requests as table_requests
+from dnr_jax.data.table import simulator as table_simulator
+from dnr_jax.data.table.settings import TableSettings
 
 __all__ = ["DATASETS", "CandidateSettings", "DataSettings", "InteractionData", "LoggedData"]
 
@@ -30,5 +33,13 @@ DATASETS: dict[str, InteractionData | LoggedData] = {
         recflow.build,
         recflow_simulator.simulate,
         recflow_requests.encode,
+    ),
+    "table": LoggedData(
+        TableSettings,
+        table.inputs,
+        table.check,
+        table.build,
+        table_simulator.simulate,
+        table_requests.encode,
     ),
 }

@@ -13,6 +13,7 @@ from dnr_jax.settings import read
 SIMULATIONS = {
     "movielens": {"users": 60, "movies": 90},
     "recflow": {"users": 60, "videos": 700, "days": 3},
+    "table": {"requests": 300, "users": 30},
 }
 K = 6
 

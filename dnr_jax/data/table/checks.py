@@ -1,0 +1,231 @@
+"""What is wrong with a table: one message that names place, value, expectation and cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from dnr_jax.data.table import columns
+from dnr_jax.data.table.columns import SPLIT_NAMES, Typed
+from dnr_jax.data.table.reader import ROW, Source, collect, locate
+from dnr_jax.data.table.schema import Schema
+
+IDS = ("request_id", "item_id", "user_id")
+NUMBERS = ("score", "rank", "position", "weight", "propensity")
+
+
+class Fault(NamedTuple):
+    """A kind of bad value.
+
+    Attributes:
+      column: own name of the column.
+      bad: true where a row has it; over the table's own columns.
+      expected: what should stand there.
+      cure: what to do.
+    """
+
+    column: str
+    bad: pl.Expr
+    expected: str
+    cure: str
+
+
+def check_types(source: Source, schema: Schema) -> None:
+    """Refuse columns whose type cannot be what they are meant to be; reads no row.
+
+    Raises:
+      ValueError: naming the column, its type and what is expected.
+    """
+    for role, name in schema.columns.items():
+        kind, expected = source.types[name], _expected_type(role)
+        if not _fits(role, kind, source, schema):
+            raise ValueError(
+                f"{source.place}: column {name} ({role}) is {kind}, expected {expected}: convert "
+                f"it, or name another column, as in columns={role}=YOURS"
+            )
+    for name in schema.labels:
+        if not _is_number(source.types[name]):
+            raise ValueError(
+                f"{source.place}: column {name} (a label) is {source.types[name]}, expected a "
+                "number: convert it, or name another column, as in columns=label=YOURS"
+            )
+
+
+def _expected_type(role: str) -> str:
+    if role in IDS:
+        return "ints or text"
+    if role == "history":
+        return "a list of ids"
+    if role == "history_time":
+        return "a list of dates and times, or of numbers if timestamp is a number"
+    if role == "timestamp":
+        return "dates, times, or seconds or milliseconds since 1970"
+    return {"exposed": "true and false", "split": "train, valid and test"}.get(role, "a number")
+
+
+def _fits(role: str, kind: pl.DataType, source: Source, schema: Schema) -> bool:
+    inner = getattr(kind, "inner", None)
+    if role == "history":
+        return kind == pl.String or (
+            inner is not None and (inner.is_integer() or inner == pl.String)
+        )
+    if role == "history_time":
+        clock = source.types.get(schema.columns.get("timestamp", ""), pl.String())
+        in_time = inner in (pl.Datetime, pl.Date)
+        return inner is not None and (in_time or (clock.is_numeric() and inner.is_numeric()))
+    if inner is not None or isinstance(kind, pl.Struct):
+        return False
+    if role in NUMBERS:
+        return _is_number(kind)
+    return columns.is_time(kind) if role == "timestamp" else kind not in (pl.Binary, pl.Object)
+
+
+def _is_number(kind: pl.DataType) -> bool:
+    return kind.is_numeric() or kind in (pl.Boolean, pl.String, pl.Null)
+
+
+def check_values(table: Typed, *, score_as_is: bool) -> int:
+    """Look at every value once and return the number of rows.
+
+    Args:
+      table: what to look at.
+      score_as_is: scores are used as they are, and so must lie in [0, 1].
+
+    Raises:
+      ValueError: the table is empty, or there is a `Fault`; its first row is named.
+    """
+    source, schema = table.source, table.schema
+    faults = [*_faults(source, schema, table.time_unit, score_as_is)]
+    counts = [fault.bad.fill_null(False).sum().alias(str(n)) for n, fault in enumerate(faults)]
+    found = collect(source.frame.select(pl.len().alias("rows"), *counts), source.files)
+    row = found.row(0, named=True)
+    if not row["rows"]:
+        raise ValueError(f"{source.place} has no rows: there is nothing to learn from")
+    for n, fault in enumerate(faults):
+        if row[str(n)]:
+            raise _error(source, fault, row[str(n)])
+    return int(row["rows"])
+
+
+def _error(source: Source, fault: Fault, count: int) -> ValueError:
+    bad = source.frame.filter(fault.bad.fill_null(False)).select(ROW, fault.column)
+    first = collect(bad.bottom_k(1, by=ROW), source.files).row(0)
+    return ValueError(
+        f"{locate(source, first[0])}: {fault.column} is {shown(first[1])}, expected "
+        f"{fault.expected} ({count} such row{'s' * (count > 1)}). {fault.cure}"
+    )
+
+
+def shown(value: Any) -> str:
+    """Write a value for a message: `missing`, or as Python writes it, at most 80 characters."""
+    if value is None:
+        return "missing"
+    whole = isinstance(value, float) and value.is_integer()
+    text = f"{value:g}" if whole else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _faults(source: Source, schema: Schema, unit: str, score_as_is: bool) -> Iterator[Fault]:
+    for role, name in schema.columns.items():
+        yield from _of_role(role, name, source.types[name], unit)
+    if score_as_is and "score" in schema.columns:
+        name = schema.columns["score"]
+        value = columns.number(name, source.types[name])
+        cure = "Choose score=minmax, rank or sigmoid for scores of another scale."
+        yield Fault(name, ~value.is_between(0, 1), "a score in [0, 1]", cure)
+    for name in schema.labels:
+        yield from _of_label(name, source.types[name])
+    for feature in schema.features:
+        yield from _of_feature(feature.name, feature.kind, source.types[feature.name])
+    yield from _unseen_labels(source, schema)
+
+
+def _of_role(role: str, name: str, kind: pl.DataType, unit: str) -> Iterator[Fault]:
+    column = pl.col(name)
+    given = column.is_not_null()
+    if role in IDS:
+        read = columns.identifier(name, kind)
+        yield Fault(
+            name, given & read.is_null(), "a whole number as id", "Write ids as ints or text."
+        )
+        if role != "user_id":
+            yield Fault(name, ~given, "an id", "Every row needs one: fill it in or drop the row.")
+    elif role == "score":
+        yield from _finite(name, kind, "a finite score", "Drop the row, or score it.")
+        yield Fault(name, ~given, "a score", "Every candidate needs one: score it or drop the row.")
+    elif role in ("rank", "position"):
+        value = columns.number(name, kind)
+        whole = value.is_finite() & (value == value.floor()) & (value >= 1)
+        rule = "1 for the first" if role == "rank" else "1 for the first, missing for not shown"
+        cure = "Add 1 where places count from 0."
+        yield Fault(name, given & ~whole.fill_null(False), f"a whole number, {rule}", cure)
+        if role == "rank":
+            yield Fault(name, ~given, "a rank", "Every candidate needs one.")
+    elif role == "weight":
+        yield from _finite(name, kind, "a finite weight", "A missing one counts 1.")
+        low = columns.number(name, kind) < 0
+        yield Fault(name, low, "a weight of 0 or more", "0 leaves the candidate unjudged.")
+    elif role == "propensity":
+        value = columns.number(name, kind)
+        bad = given & ~((value > 0) & (value <= 1)).fill_null(False)
+        yield Fault(name, bad, "a probability above 0 and at most 1", "A missing one counts 1.")
+    elif role == "exposed":
+        bad = given & columns.flag(name, kind).is_null()
+        yield Fault(name, bad, "true or false, 1 or 0", "A missing one counts as not shown.")
+    elif role == "split":
+        known = ", ".join(SPLIT_NAMES)
+        bad = columns.split_name(name, kind).is_null()
+        cure = "Rename it, or set ignore to leave the column alone."
+        yield Fault(name, bad, f"one of {known}", cure)
+    elif role == "timestamp":
+        yield Fault(name, ~given, "a time", "Every row needs its request's time.")
+        value = columns.time(name, kind, unit)
+        cure = "Write ISO times, or seconds or milliseconds since 1970."
+        if kind == pl.String:  # first of all what is neither a date nor a number
+            no_number = columns.number(name, kind).is_null()
+            yield Fault(name, given & value.is_null() & no_number, "a time", cure)
+        yield Fault(name, given & ~(value >= 0).fill_null(False), "a time since 1970", cure)
+
+
+def _finite(name: str, kind: pl.DataType, expected: str, cure: str) -> Iterator[Fault]:
+    value = columns.number(name, kind)
+    bad = pl.col(name).is_not_null() & ~value.is_finite().fill_null(False)
+    yield Fault(name, bad, expected, cure)
+
+
+def _of_label(name: str, kind: pl.DataType) -> Iterator[Fault]:
+    cure = "Leave it empty where the candidate was not judged."
+    yield from _finite(name, kind, "a finite label", cure)
+    yield Fault(name, columns.number(name, kind) < 0, "a label of 0 or more", cure)
+
+
+def _of_feature(name: str, kind: str, type_: pl.DataType) -> Iterator[Fault]:
+    given = pl.col(name).is_not_null()
+    if kind == "id":
+        bad = given & columns.identifier(name, type_).is_null()
+        yield Fault(name, bad, "a whole number as id", "Say that it is numeric, or write text.")
+    elif kind == "numeric":
+        value = columns.number(name, type_)
+        bad = given & (value.is_infinite() | value.is_null())
+        yield Fault(name, bad, "a finite number, or nothing", "Leave it empty where it is unknown.")
+
+
+def _unseen_labels(source: Source, schema: Schema) -> Iterator[Fault]:
+    """A positive label where the candidate is said not to have been shown."""
+    columns_ = schema.columns
+    for name in schema.labels:
+        positive = columns.number(name, source.types[name]) > 0
+        if "exposed" in columns_:
+            own = columns_["exposed"]
+            hidden = ~columns.flag(own, source.types[own]).fill_null(False)
+            expected = f"no feedback on a candidate that {own} says was not shown"
+        elif "position" in columns_:
+            own = columns_["position"]
+            hidden = pl.col(own).is_null()
+            expected = f"no feedback on a candidate without {own}, which was not shown"
+        else:
+            continue
+        cure = f"Correct {own}, or leave that column out if labels come from elsewhere."
+        yield Fault(name, positive & hidden, expected, cure)

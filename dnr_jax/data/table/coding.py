@@ -1,0 +1,119 @@
+"""From typed rows to coded ones: ids become numbers, which takes a few bytes a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from dnr_jax.data.encoders import KNOWN, UNKNOWN, Vocabulary
+from dnr_jax.data.table.columns import Typed
+from dnr_jax.data.table.fit import Learned
+from dnr_jax.data.table.reader import collect
+from dnr_jax.data.table.schema import Feature
+
+
+def rows(
+    table: Typed,
+    requests: pl.DataFrame,
+    learned: Learned,
+    z: pl.Expr,
+    *,
+    unexposed: float,
+    weight_cap: float,
+) -> pl.DataFrame:
+    """Read all candidates, coded; the columns are those of `arrays.Rows`.
+
+    Args:
+      table: with its values checked.
+      requests: `q` and `request_id` of all requests.
+      learned: vocabularies.
+      z: the feedback.
+      unexposed: weight of labelled candidates that were not shown.
+      weight_cap: most that 1 / propensity counts.
+    """
+    names = set(table.frame.collect_schema().names())
+    frame = table.frame.join(requests.lazy().select("request_id", "q"), on="request_id")
+    frame = frame.join(learned.items.lazy(), on="item_id")
+    features = table.schema.of("item", "id", "bag")
+    for feature in features:
+        frame = code(frame, feature, learned.vocabularies[feature.name])
+    exposed = _exposed(names, z)
+    position = pl.col("position").fill_null(0) if "position" in names else pl.lit(0)
+    coded = frame.select(
+        "q",
+        "v",
+        "code",
+        score(names).alias("score"),
+        z.fill_null(0.0).alias("z"),
+        _weight(names, z, exposed, unexposed, weight_cap).cast(pl.Float32).alias("weight"),
+        exposed.alias("exposed"),
+        pl.when(exposed).then(position).otherwise(0).cast(pl.UInt32).alias("position"),
+        *(feature.name for feature in features),
+    )
+    return collect(coded, table.source.files)
+
+
+def has_score(names: Iterable[str]) -> bool:
+    """Tell whether there is a first stage."""
+    return bool({"score", "rank"} & set(names))
+
+
+def score(names: set[str]) -> pl.Expr:
+    """The first stage's raw score: higher is better; 0 where there is none."""
+    if "score" in names:
+        return pl.col("score")
+    return -pl.col("rank") if "rank" in names else pl.lit(0.0)
+
+
+def _exposed(names: set[str], z: pl.Expr) -> pl.Expr:
+    """Shown is what is said to be, else what has a position, else what was judged."""
+    if "exposed" in names:
+        return pl.col("exposed").fill_null(False)
+    return (pl.col("position") if "position" in names else z).is_not_null()
+
+
+def _weight(
+    names: set[str], z: pl.Expr, exposed: pl.Expr, unexposed: float, weight_cap: float
+) -> pl.Expr:
+    weight = pl.when(exposed).then(1.0).otherwise(unexposed)
+    if "weight" in names:
+        weight = weight * pl.col("weight").fill_null(1.0)
+    if "propensity" in names:
+        weight = weight * pl.min_horizontal(1 / pl.col("propensity").fill_null(1.0), weight_cap)
+    return pl.when(z.is_not_null()).then(weight).otherwise(0.0)
+
+
+def code(frame: pl.LazyFrame, feature: Feature, words: Vocabulary) -> pl.LazyFrame:
+    """Put the feature ids of a column in its place: unknown where a value is not a known one."""
+    keys = pl.Series(feature.name, words.keys.tolist(), dtype=_dtype(words))
+    codes = pl.Series("code of it", range(KNOWN, words.size), dtype=pl.Int32)
+    if feature.kind == "bag":
+        known = pl.element().cast(keys.dtype, strict=False)
+        inside = known.replace_strict(keys, codes, default=UNKNOWN, return_dtype=pl.Int32)
+        return frame.with_columns(pl.col(feature.name).list.eval(inside))
+    table = pl.LazyFrame([keys, codes])
+    joined = frame.join(table, on=feature.name, how="left")
+    return joined.with_columns(pl.col("code of it").fill_null(UNKNOWN).alias(feature.name)).drop(
+        "code of it"
+    )
+
+
+def _dtype(words: Vocabulary) -> pl.DataType:
+    return pl.String() if words.keys.dtype.kind == "U" else pl.Int64()
+
+
+def request_side(requests: pl.DataFrame, table: Typed, learned: Learned) -> pl.DataFrame:
+    """Code the user and the features of user and context; without users all are unknown."""
+    user = Feature("user_id", "user", "id")
+    frame = requests.lazy()
+    if "user_id" not in requests.columns:
+        frame = frame.with_columns(user_id=pl.lit(None, pl.Int64))
+    features = (
+        user,
+        *table.schema.of("user", "id", "bag"),
+        *table.schema.of("context", "id", "bag"),
+    )
+    for feature in features:
+        frame = code(frame, feature, learned.vocabularies[feature.name])
+    return frame.collect().sort("q")

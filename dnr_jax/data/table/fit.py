@@ -1,0 +1,135 @@
+"""What the training requests teach: vocabularies, popularity and descriptions of the items."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from dnr_jax.data.encoders import KNOWN, UNKNOWN, Vocabulary
+from dnr_jax.data.hashing import mix
+from dnr_jax.data.store import SPLITS
+from dnr_jax.data.table.columns import Typed
+from dnr_jax.data.table.labels import POSITIVE
+from dnr_jax.data.table.reader import collect
+from dnr_jax.data.table.schema import Feature
+
+TRAIN = SPLITS.index("train")
+_SIGNS = 100  # first stream of the signs of item vectors
+
+
+class Learned(NamedTuple):
+    """What the training requests say.
+
+    Attributes:
+      items: every item of the table, sorted: `item_id`, `v` (uint32, its number), `code` (int32,
+        its feature id).
+      vocabularies: by column: `user_id`, `item_id`, and every feature of ids.
+      longest: by bag, the length of its longest list in training, at least 1.
+      popularity: `float32 [V]`, training positives of each encoded item.
+    """
+
+    items: pl.DataFrame
+    vocabularies: dict[str, Vocabulary]
+    longest: dict[str, int]
+    popularity: np.ndarray
+
+
+def fit(table: Typed, requests: pl.DataFrame, z: pl.Expr, *, min_count: int) -> Learned:
+    """Count the values of the training requests.
+
+    Args:
+      table: with its values checked.
+      requests: of `splits.assign`.
+      z: the feedback.
+      min_count: values in fewer rows are unknown; users and what describes a request are counted
+        by requests.
+    """
+    train = requests.filter(pl.col("split") == TRAIN)
+    marked = table.frame.join(
+        requests.lazy().select("request_id", train=pl.col("split") == TRAIN), on="request_id"
+    )
+    items = _items(table, marked, train, z).with_columns(
+        known=(pl.col("count") > 0) & (pl.col("count") >= min_count)
+    )
+    words = {"user_id": _user_words(train, min_count)}
+    words["item_id"] = Vocabulary(_keys(items.filter("known")["item_id"]))
+    longest = {}
+    for feature in table.schema.features:
+        frame = marked.filter("train") if feature.side == "item" else train.lazy()
+        if feature.kind in ("id", "bag"):
+            words[feature.name] = _words(table, frame, feature, min_count)
+        if feature.kind == "bag":
+            longest[feature.name] = _longest(table, frame, feature)
+    code = pl.when("known").then(pl.col("known").cum_sum() + (KNOWN - 1)).otherwise(UNKNOWN)
+    items = items.with_columns(code=code.cast(pl.Int32)).with_row_index("v")
+    popularity = np.zeros(words["item_id"].size, np.float32)
+    np.add.at(popularity, items["code"].to_numpy(), items["liked"].to_numpy())
+    return Learned(items.select("item_id", "v", "code"), words, longest, popularity)
+
+
+def _items(table: Typed, marked: pl.LazyFrame, train: pl.DataFrame, z: pl.Expr) -> pl.DataFrame:
+    """List all items, with their training rows (as candidates or in histories) and positives."""
+    own = marked.group_by("item_id").agg(
+        pl.col("train").sum().alias("count").cast(pl.Int64),
+        ((z > POSITIVE) & pl.col("train")).sum().alias("liked").cast(pl.Int64),
+    )
+    found = collect(own, table.source.files)
+    if "history" in train.columns:
+        past = train.select(pl.col("history").explode().drop_nulls().alias("item_id"))
+        past = past.select(pl.col("item_id").cast(found["item_id"].dtype, strict=False))
+        counts = past.drop_nulls().group_by("item_id").agg(count=pl.len().cast(pl.Int64))
+        counts = counts.with_columns(liked=pl.lit(0, pl.Int64))
+        found = pl.concat([found, counts]).group_by("item_id").agg(pl.all().sum())
+    return found.sort("item_id")
+
+
+def _user_words(train: pl.DataFrame, min_count: int) -> Vocabulary:
+    if "user_id" not in train.columns:
+        return Vocabulary(np.zeros(0, np.int64))
+    counts = train.drop_nulls("user_id").group_by("user_id").len()
+    return Vocabulary(_keys(counts.filter(pl.col("len") >= min_count)["user_id"]))
+
+
+def _words(table: Typed, frame: pl.LazyFrame, feature: Feature, min_count: int) -> Vocabulary:
+    column = pl.col(feature.name)
+    values = frame.select(column.explode() if feature.kind == "bag" else column)
+    counts = values.drop_nulls().group_by(feature.name).len()
+    found = collect(counts.filter(pl.col("len") >= min_count), table.source.files)
+    return Vocabulary(_keys(found[feature.name]))
+
+
+def _longest(table: Typed, frame: pl.LazyFrame, feature: Feature) -> int:
+    length = frame.select(pl.col(feature.name).list.len().max())
+    return max(1, collect(length, table.source.files).item() or 0)
+
+
+def _keys(values: pl.Series) -> np.ndarray:
+    """Return the sorted values as `int64 [n]` or `str [n]`."""
+    ordered = values.sort()
+    if values.dtype == pl.String:
+        return np.array(ordered.to_list(), dtype=np.str_)
+    return np.asarray(ordered.to_numpy(), np.int64)
+
+
+def item_vectors(
+    code: np.ndarray, owner: np.ndarray, *, size: int, width: int, seed: int
+) -> np.ndarray:
+    """Describe items by who liked them in training, for diversity: `float32 [V, width]`.
+
+    A random projection of the matrix of items and owners: inner products approximate the number
+    of shared owners. Items that nobody liked in training get the zero vector.
+
+    Args:
+      code: `int32 [P]`, encoded item of each training positive.
+      owner: `int64 [P]`, its user, or its request where there are no users.
+      size: V.
+      width: length of a vector.
+      seed: of the signs.
+    """
+    signs = [1.0 - 2.0 * (mix(seed, _SIGNS + d, owner) >> np.uint64(63)) for d in range(width)]
+    columns = [np.bincount(code, sign, size) for sign in signs]
+    vectors: np.ndarray = (np.stack(columns, 1) / np.sqrt(width)).astype(np.float32)
+    vectors[:KNOWN] = 0
+    return vectors

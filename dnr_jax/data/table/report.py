@@ -1,0 +1,188 @@
+"""What was found in a table, in numbers for programs and in sentences for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from dnr_jax.data.store import SPLITS
+from dnr_jax.data.table.columns import Typed
+from dnr_jax.data.table.history import Past
+from dnr_jax.data.table.labels import Grading
+from dnr_jax.data.table.schema import Schema
+
+
+def facts(
+    table: Typed, requests: pl.DataFrame, grading: Grading, splits: str, rows: int
+) -> dict[str, Any]:
+    """Describe a table that was examined but not yet built; JSON-able.
+
+    Args:
+      table: typed.
+      requests: of `splits.assign`.
+      grading: how its labels are read.
+      splits: how its requests were put into splits.
+      rows: number of its rows.
+    """
+    lengths = requests["rows"].to_numpy()
+    found: dict[str, Any] = {
+        "schema": described(table.schema, table),
+        "labels": str(grading),
+        "split_by": splits,
+        "rows": rows,
+        "requests": len(requests),
+        "list_length": _spread(lengths),
+        "lists_of_one": int((lengths == 1).sum()),
+        "splits": split_counts(requests),
+    }
+    if "timestamp" in requests.columns:
+        ends = requests["timestamp"].to_numpy()[[0, -1]].astype("datetime64[us]")
+        found["time"] = {"unit": table.time_unit, "first": str(ends[0]), "last": str(ends[1])}
+        found["requests_over_several_times"] = int(requests["later"].sum())
+    if "user_id" in requests.columns:
+        found["users"] = requests["user_id"].drop_nulls().n_unique()
+        found["requests_without_user"] = requests["user_id"].null_count()
+        found["users_new_in_test"] = _new(requests)
+    return found
+
+
+def described(schema: Schema, table: Typed) -> dict[str, Any]:
+    """Say what each column was understood to be."""
+    types = table.source.types
+    return {
+        "columns": {role: f"{name} ({types[name]})" for role, name in schema.columns.items()},
+        "labels": dict(schema.labels),
+        "features": {f.name: f"{f.side}, {f.kind} ({types[f.name]})" for f in schema.features},
+        "ignored": list(schema.ignored),
+    }
+
+
+def split_counts(requests: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """Count requests, rows and positives of every split."""
+    found = {}
+    for number, name in enumerate(SPLITS):
+        own = requests.filter(pl.col("split") == number)
+        found[name] = {
+            "requests": len(own),
+            **{column: int(own[column].sum()) for column in ("rows", "judged", "positives")},
+            "requests_without_positive": int((own["positives"] == 0).sum()),
+        }
+    return found
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    return {
+        "min": int(values.min()),
+        "median": float(np.median(values)),
+        "mean": float(values.mean()),
+        "max": int(values.max()),
+    }
+
+
+def _new(requests: pl.DataFrame) -> float:
+    """Share of the test requests whose user has no training request."""
+    test = requests.filter(pl.col("split") == SPLITS.index("test"))
+    train = requests.filter(pl.col("split") == SPLITS.index("train"))
+    known = test["user_id"].is_in(train["user_id"].drop_nulls().implode()).fill_null(False)
+    return float(1 - known.to_numpy().mean())
+
+
+def written(
+    found: Mapping[str, Any],
+    counts: Mapping[str, Counter[str]],
+    past: Past,
+    *,
+    size: int,
+    lengths: np.ndarray,
+    score: str,
+) -> dict[str, Any]:
+    """Add what the arrays hold to the `facts` of a table, in numbers and in sentences.
+
+    Args:
+      found: of `facts`.
+      counts: of `arrays.tally`, by split.
+      past: where histories come from.
+      size: candidates N that a request has room for.
+      lengths: `int [R]`, candidates of each request in the table.
+      score: transform of the first stage's scores; "" = there are none.
+    """
+    lengths = lengths.astype(np.int64)
+    splits = {name: {**found["splits"][name], **counts[name]} for name in SPLITS}
+    everything = {
+        **found,
+        "splits": splits,
+        "candidates": size,
+        "lists_cut": int((lengths > size).sum()),
+        "candidates_cut": int(np.maximum(lengths - size, 0).sum()),
+        "history": past.words,
+        "history_events_not_before_request": past.dropped,
+        "score": score or None,
+    }
+    return everything | {"findings": findings(everything), "warnings": warnings(everything)}
+
+
+def findings(found: Mapping[str, Any]) -> list[str]:
+    """Say how the table was understood."""
+    schema, length = found["schema"], found["list_length"]
+    columns = [
+        *schema["columns"].items(),
+        *((f"label, weight {w:g}", n) for n, w in schema["labels"].items()),
+    ]
+    said = [
+        "columns: " + ", ".join(f"{role} = {name}" for role, name in columns),
+        *(["features: " + ", ".join(schema["features"])] if schema["features"] else []),
+        *(["columns left alone: " + ", ".join(schema["ignored"])] if schema["ignored"] else []),
+        f"{found['rows']} rows, {found['requests']} requests of {length['min']} to "
+        f"{length['max']} candidates (median {length['median']:g})",
+        f"splits: {found['split_by']}",
+        f"labels: {found['labels']}",
+        f"histories: {found['history']}",
+    ]
+    if "time" in found:
+        time = found["time"]
+        said.append(f"times: {time['unit']}, from {time['first']} to {time['last']}")
+    return said
+
+
+def warnings(found: Mapping[str, Any]) -> list[str]:
+    """Say what a user should know before trusting the numbers."""
+    said = []
+    numbers = [
+        n
+        for n, words in found["schema"]["features"].items()
+        if ", numeric" in words or ", vector" in words
+    ]
+    if numbers:
+        said.append(f"columns of numbers are not read, only ids: {', '.join(numbers)}")
+    if not found["score"]:
+        said.append("no score and no rank: rows that read the first stage's scores mean nothing")
+    if found["candidates_cut"]:
+        said.append(
+            f"{found['lists_cut']} lists have more than {found['candidates']} candidates: "
+            f"{found['candidates_cut']} that the first stage puts last were cut"
+        )
+    if found.get("requests_over_several_times"):
+        said.append(
+            f"{found['requests_over_several_times']} requests have rows of several times: the "
+            "earliest counts"
+        )
+    if found.get("requests_without_user"):
+        said.append(f"{found['requests_without_user']} requests name no user")
+    if found["history_events_not_before_request"]:
+        said.append(
+            f"{found['history_events_not_before_request']} events of histories are not before "
+            "their request: left out"
+        )
+    for name, counts in found["splits"].items():
+        if counts["positives_cut"]:
+            said.append(f"{name}: {counts['positives_cut']} positives are cut or of weight 0")
+        if counts["requests_without_positive"]:
+            what = "left out" if name == SPLITS[0] else "excluded from metrics"
+            said.append(
+                f"{name}: {counts['requests_without_positive']} requests have no positive: {what}"
+            )
+    return said

@@ -1,0 +1,215 @@
+"""Which column of a user's table is what: by customary names, by a schema file, or by flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import polars as pl
+
+from dnr_jax.data.table.naming import KINDS, SIDES, Naming
+from dnr_jax.settings import unknown
+
+# The columns with a meaning of their own, and the other names under which people keep them.
+# Case, blanks, hyphens and underscores do not count: `itemID` is `item_id`.
+ROLES: Mapping[str, tuple[str, ...]] = {
+    "request_id": ("qid", "query_id", "impression_id", "list_id"),
+    "item_id": (
+        *("docno", "doc_id", "movie_id", "asin", "video_id", "article_id", "news_id"),
+        "product_id",
+    ),
+    "label": ("target", "rating", "relevance", "rel", "click", "clicked"),
+    "score": ("prediction", "retriever_score"),
+    "rank": (),
+    "user_id": ("uid", "reviewer_id"),
+    "timestamp": ("time", "impression_time", "request_timestamp", "unix_time"),
+    "position": ("shown_position",),
+    "exposed": ("shown",),
+    "weight": ("sample_weight",),
+    "propensity": (),
+    "split": (),
+    "history": ("user_history",),
+    "history_time": (),
+}
+REQUIRED = ("request_id", "item_id")
+TASK = "label_"  # label_click, label_buy, ...: one column a task
+PREFIXES = {"u_": "user", "c_": "context", "i_": "item"}
+
+
+class Feature(NamedTuple):
+    """A feature column.
+
+    Attributes:
+      name: of the column.
+      side: what it describes: "user", "context" (the request) or "item" (the candidate).
+      kind: "id" (categorical), "bag" (a list of ids), "numeric" or "vector" (a list of numbers).
+    """
+
+    name: str
+    side: str
+    kind: str
+
+
+class Schema(NamedTuple):
+    """What each column of a table is.
+
+    Attributes:
+      columns: column by role, of the roles that the table has.
+      labels: label columns and the weight of each, summing to 1; empty = there is none.
+      features: feature columns, in the order of the table.
+      ignored: columns that are nothing of this.
+    """
+
+    columns: Mapping[str, str]
+    labels: Mapping[str, float]
+    features: tuple[Feature, ...]
+    ignored: tuple[str, ...]
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Names of all columns that are read."""
+        own = (*self.columns.values(), *self.labels, *(feature.name for feature in self.features))
+        return tuple(dict.fromkeys(own))
+
+    def of(self, side: str, *kinds: str) -> tuple[Feature, ...]:
+        """List the features of a side and of some kinds."""
+        return tuple(f for f in self.features if f.side == side and f.kind in kinds)
+
+
+def understand(types: Mapping[str, pl.DataType], naming: Naming, place: str) -> Schema:
+    """Find out what each column is.
+
+    Args:
+      types: type of each column.
+      naming: what the user says about them; it wins over customary names.
+      place: of the table, for messages.
+
+    Raises:
+      ValueError: a required column is absent, two columns could both be one thing, a name is not
+        a column's, or a feature has a type that no kind takes.
+    """
+    _check_named(types, naming, place)
+    columns = {role: name for role, name in naming.columns.items() if role != "label"}
+    taken = {*naming.columns.values(), *naming.labels, *naming.features, *naming.ignored}
+    free = [name for name in types if name not in taken]
+    for role in ROLES:
+        found = _customary(role, free, place) if role not in naming.columns else None
+        if found and not (role == "label" and naming.labels):
+            columns[role] = found
+    labels = _labels(columns.pop("label", None), free, naming)
+    _check_required(columns, types, place)
+    known = {*columns.values(), *labels}
+    features = tuple(
+        _feature(name, types[name], naming, place)
+        for name in types
+        if name not in known and (name in naming.features or (name in free and _side(name)))
+    )
+    known |= {feature.name for feature in features}
+    return Schema(columns, labels, features, tuple(name for name in types if name not in known))
+
+
+def plain(name: str) -> str:
+    """Reduce a name to what is compared: lower case, without blanks, hyphens and underscores."""
+    return name.strip().lower().translate({ord(c): None for c in "_- "})
+
+
+def _check_named(types: Mapping[str, pl.DataType], naming: Naming, place: str) -> None:
+    for role in naming.columns:
+        if role not in ROLES:
+            raise ValueError(f"columns: {unknown('column', role, ROLES)}")
+    for name in (*naming.columns.values(), *naming.labels, *naming.features, *naming.ignored):
+        if name not in types:
+            raise ValueError(f"{place}: {unknown('column', name, types)}")
+
+
+def _customary(role: str, names: list[str], place: str) -> str | None:
+    if role in names:
+        return role
+    wanted = {plain(alias) for alias in (role, *ROLES[role])}
+    found = [name for name in names if plain(name) in wanted]
+    if len(found) > 1:
+        raise ValueError(
+            f"{place}: the columns {', '.join(found)} could each be {role}: say which it is, as in "
+            f"columns={role}={found[0]}"
+        )
+    return found[0] if found else None
+
+
+def _labels(single: str | None, free: list[str], naming: Naming) -> dict[str, float]:
+    """Weigh the label columns, those named or else `label` or else all `label_*`."""
+    given = dict(naming.labels)
+    if not given and "label" in naming.columns:
+        given = {naming.columns["label"]: 1.0}
+    if not given and single is not None:
+        given = {single: 1.0}
+    if not given:
+        given = {name: 1.0 for name in free if name.startswith(TASK)}
+    total = sum(given.values())
+    return {name: weight / total for name, weight in given.items()}
+
+
+def _check_required(
+    columns: Mapping[str, str], types: Mapping[str, pl.DataType], place: str
+) -> None:
+    missing = [role for role in REQUIRED if role not in columns]
+    if missing:
+        also = "; ".join(f"{role} may also be {', '.join(ROLES[role])}" for role in missing)
+        raise ValueError(
+            f"{place} has no column {' and no column '.join(missing)}; its columns are "
+            f"{', '.join(types)}. Name yours, as in columns={missing[0]}=YOURS ({also})"
+        )
+
+
+def _side(name: str) -> str:
+    return PREFIXES.get(name[:2], "")
+
+
+def _feature(name: str, kind: pl.DataType, naming: Naming, place: str) -> Feature:
+    if name in ROLES:
+        raise ValueError(f"{place}: {name} names a role and cannot be a feature: rename the column")
+    words = naming.features.get(name, ())
+    side = next((word for word in words if word in SIDES), _side(name))
+    if not side:
+        raise ValueError(
+            f"features: say what {name} describes, as in {name} = 'item' ({', '.join(SIDES)})"
+        )
+    chosen = next((word for word in words if word in KINDS), _kind(kind))
+    if chosen not in _possible(kind):
+        possible = ", ".join(_possible(kind)) or "none"
+        raise ValueError(
+            f"{place}: column {name} is {kind}, which cannot be read as "
+            f"{chosen or 'a feature'} (possible: {possible}); convert it, or ignore it"
+        )
+    return Feature(name, side, chosen)
+
+
+def _possible(kind: pl.DataType) -> tuple[str, ...]:
+    inner = _inner(kind)
+    if inner is not None:
+        return {"id": ("bag",), "numeric": ("vector",), "both": ("bag", "vector")}.get(
+            _plain_kind(inner), ()
+        )
+    return {"id": ("id",), "numeric": ("numeric",), "both": ("id", "numeric")}.get(
+        _plain_kind(kind), ()
+    )
+
+
+def _kind(kind: pl.DataType) -> str:
+    return (*_possible(kind), "")[0]
+
+
+def _plain_kind(kind: pl.DataType) -> str:
+    """Tell what a plain type can be read as; an int is an id unless it is said to be a number."""
+    if kind.is_integer():
+        return "both"
+    if kind.is_float() or kind.is_decimal():
+        return "numeric"
+    if kind in (pl.String, pl.Boolean, pl.Categorical, pl.Enum):
+        return "id"
+    return ""
+
+
+def _inner(kind: pl.DataType) -> pl.DataType | None:
+    if isinstance(kind, pl.List | pl.Array):
+        return kind.inner  # type: ignore[return-value]
+    return None
