@@ -1,8 +1,9 @@
 """Train and compare denoising rerankers: one config in, one result table out.
 
-  python -m dnr_jax.main --config configs/recflow.py                the whole table, simulated
-  python -m dnr_jax.main --config configs/recflow.py:smoke          a short one, under a minute
-  python -m dnr_jax.main --config configs/movielens.py --config.data.path=DIR   your download
+  python -m dnr_jax.main --config recflow                           the whole table, simulated
+  python -m dnr_jax.main --config recflow:smoke                     a short one, under a minute
+  python -m dnr_jax.main --config movielens --config.data.path=DIR  your download
+  python -m dnr_jax.main --config configs/recflow.py:smoke          a config file, with a preset
   ... --config.table=score,dnr_b                                    some rows only
   ... --config.objective.lambda_adv=0.0                             an ablation
   ... --config.candidates.name=retrieved_pool,exposed_plus_sampled  protocol after protocol
@@ -13,33 +14,36 @@ Started again with the same --workdir it goes on where it was and ends with the 
 Several processes, on one machine or many, train one run together: start the same command in each
 with --coordinator=HOST:PORT --processes=N --process=I, I from 0. The first writes to --workdir.
 
-Any knob of the config is set by --config.SECTION.KNOB=VALUE. The knobs, with their defaults and
-meanings, stand in configs/common.py and in the config file itself.
+A config says what differs from the defaults. Any knob is set by --config.SECTION.KNOB=VALUE; its
+default, range and meaning stand in the file of what it belongs to, as in dnr_jax/rerankers/prm.py.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "config file, with an optional preset: FILE.py or FILE.py:PRESET"
-)
+from dnr_jax import config_files
+
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "run folder; default: runs/CONFIG-PRESET-PROTOCOL in the current folder"
 )
-
-
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of the first process, in a run of several processes"
 )
 _PROCESSES = flags.DEFINE_integer("processes", 1, "how many processes run together")
 _PROCESS = flags.DEFINE_integer("process", 0, "which of them this is, from 0")
+_HELP = "See python -m dnr_jax.main --help"
+# What a shell says of a program that Ctrl-C ended.
+_INTERRUPTED = 130
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -47,49 +51,97 @@ def _parse(argv: list[str]) -> list[str]:
     if "--help" in argv:
         app.usage(shorthelp=True, writeto_stdout=True)
         sys.exit(0)  # absl's own --help exits with 1
+    name, rest = _take_config(argv)
+    if name is None:
+        sys.exit(f"error: no --config was given\n{_HELP}")
     try:
-        rest = flags.FLAGS(argv)
-        if _CONFIG.value is not None:
-            _CONFIG.value.to_dict()  # a config file that is not there is reported on first use
+        config = ConfigDict(_whole(name))
+        config_flags.DEFINE_config_dict("config", config, "every knob of the run", sys_argv=rest)
+        rest = flags.FLAGS(rest)
     except (KeyError, AttributeError) as error:
         text = str(error).replace("\\n", "\n").replace("\\'", "").strip("\"' ")
         sys.exit(f"unknown config key: {' '.join(text.split())}")
-    except (flags.Error, OSError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()  # what stands above is a traceback
-        sys.exit(f"error: {reason}\nSee python -m dnr_jax.main --help")
-    if _CONFIG.value is None or len(rest) > 1:
-        seen = f"what to do with {rest[1:]}?" if len(rest) > 1 else "no --config was given"
-        sys.exit(f"error: {seen}\nSee python -m dnr_jax.main --help")
-    return rest
+    except (flags.Error, ValueError, OSError) as error:
+        sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}\n{_HELP}")
+    if len(rest) > 1:
+        sys.exit(f"error: what to do with {rest[1:]}?\n{_HELP}")
+    return [rest[0], name]
 
 
-def _default_workdir() -> str:
-    name, _, preset = _config_argument().partition(":")
-    protocols = _CONFIG.value.candidates.name.replace(",", "+")
-    parts = [Path(name).stem, preset, protocols]
-    return str(Path("runs") / "-".join(part for part in parts if part))
+def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
+    """Split `--config X` or `--config=X` from the other arguments; the last one counts."""
+    name, rest = None, argv[:1]
+    arguments = iter(argv[1:])
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config", "-config"):
+            name = value if equals else next(arguments, None)
+        else:
+            rest.append(argument)
+    return name, rest
 
 
-def _config_argument() -> str:
-    return flags.FLAGS["config"].config_filename  # type: ignore[attr-defined]
+def _whole(name: str) -> dict[str, Any]:
+    """Return the defaults with what the config file sets on top."""
+    changes = config_files.load(name)
+    # Imported here: --help and a missing config file answer at once, without loading JAX.
+    from dnr_jax.experiment import sections
+
+    return sections.complete(changes)
 
 
-def _main(_: list[str]) -> None:
+def _default_workdir(name: str, protocols: str) -> Path:
+    file, _, preset = name.partition(":")
+    parts = [Path(file).stem, preset, protocols.replace(",", "+")]
+    return Path("runs") / "-".join(part for part in parts if part)
+
+
+def _main(argv: list[str]) -> None:
+    config: dict[str, Any] = flags.FLAGS.config.to_dict()
+    default = _default_workdir(argv[1], config["candidates"]["name"])
     _log_plainly()
-    # Imported here: --help and a misspelt key answer at once, without loading JAX.
+    _run_or_say_why(config, Path(_WORKDIR.value or default))
+
+
+def _run_or_say_why(config: dict[str, Any], workdir: Path) -> None:
+    """Run a config; what stops it ends in one line."""
+    try:
+        _run(config, workdir)
+    except KeyboardInterrupt:
+        _stop(f"{workdir} holds every finished epoch; start the same command again to go on")
+    except OSError as error:
+        from dnr_jax.io import os_errors
+
+        sys.exit(f"error: {os_errors.explain(error)}")
+    except (ValueError, ArithmeticError, MemoryError) as error:
+        sys.exit(f"error: {str(error) or 'not enough memory: choose smaller sizes'}")
+
+
+def _run(config: dict[str, Any], workdir: Path) -> None:
+    """Run every table of a config and print it."""
     from dnr_jax import experiment, reports
 
-    workdir = Path(_WORKDIR.value or _default_workdir())
-    try:
-        if _COORDINATOR.value:
-            experiment.join(_COORDINATOR.value, processes=_PROCESSES.value, process=_PROCESS.value)
-        folders = experiment.run_all(_CONFIG.value.to_dict(), workdir)
-    except (ValueError, FileNotFoundError, ArithmeticError) as error:
-        sys.exit(f"error: {error}")
+    if _COORDINATOR.value:
+        experiment.join(_COORDINATOR.value, processes=_PROCESSES.value, process=_PROCESS.value)
+    folders = experiment.run_all(config, workdir)
     for folder in folders:
         print(reports.write(folder))
     if len(folders) > 1:
         print(reports.write_overview(workdir, folders))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End the run on Ctrl-C, and ask again each second: code inside a callback may not end it."""
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    raise KeyboardInterrupt
+
+
+def _stop(words: str) -> NoReturn:
+    """Exit as an interrupted program does, and say what to do."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    print(f"stopped: {words}", file=sys.stderr)
+    sys.exit(_INTERRUPTED)
 
 
 def _log_plainly() -> None:
@@ -105,7 +157,11 @@ def _log_plainly() -> None:
 
 def main() -> None:
     """Run the command line."""
-    app.run(_main, flags_parser=_parse)
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        app.run(_main, flags_parser=_parse)
+    except KeyboardInterrupt:
+        _stop("nothing had begun")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import dnr_jax
+from dnr_jax import main
+from dnr_jax.training.epoch import NonFiniteError
 
 ROOT = Path(dnr_jax.__file__).parents[1]
 SMOKE = "configs/recflow.py:smoke"
@@ -44,7 +46,7 @@ def finish(process):
 def test_help_explains_and_exits_0():
     code, text = finish(start("--help"))
     assert code == 0
-    for word in ("--config configs/recflow.py:smoke", "--workdir", "goes on where it was"):
+    for word in ("--config recflow:smoke", "--workdir", "goes on where it was"):
         assert word in text
 
 
@@ -54,7 +56,9 @@ def test_help_explains_and_exits_0():
         ([], "error: no --config was given"),
         (["--config", SMOKE, "junk"], "error: what to do with ['junk']?"),
         (["--config", "configs/recflow.py:smoky"], "no preset 'smoky': choose one of none, smoke"),
-        (["--config", "configs/nothing.py"], "No such file or directory: 'configs/nothing.py'"),
+        (["--config", "configs/nothing.py"], "there is no config file 'configs/nothing.py'"),
+        (["--config", "recfow"], "there is no packaged config 'recfow'; did you mean 'recflow'?"),
+        (["--config"], "error: no --config was given"),
         (["--config", SMOKE, "--wrokdir=x"], "Did you mean: workdir"),
         (
             ["--config", SMOKE, "--config.trian.epochs=3"],
@@ -66,6 +70,8 @@ def test_help_explains_and_exits_0():
         ),
         (["--config", SMOKE, "--config.rows.dnr_b.set.noise.nme=beta"], 'Did you mean "name"'),
         (["--config", SMOKE, "--config.data.simulate.user=9"], 'Did you mean "users"'),
+        (["--config", SMOKE, "--config.rerankers.dcdr.bean=9"], 'Did you mean "beam"'),
+        (["--config", SMOKE, "--config.rerankers.prm.beam=8"], "unknown config key: beam"),
         (
             ["--config", SMOKE, "--config.train.epochs=many"],
             "error: flag --config.train.epochs=many",
@@ -79,6 +85,47 @@ def test_a_mistake_on_the_command_line_ends_in_one_line(arguments, expected):
     assert "Traceback" not in text
     assert text.startswith(("error:", "unknown config key:"))
     assert len(text.splitlines()) <= 2
+
+
+def test_a_config_of_another_program_ends_in_one_line(tmp_path):
+    (tmp_path / "other.py").write_text("def get_config():\n    return {'lr': 0.1, 'data': {}}\n")
+    code, text = finish(start("--config", tmp_path / "other.py"))
+    assert code == 1
+    assert text.startswith("error: config.data.name is missing: it must be one of movielens, ")
+    assert len(text.splitlines()) <= 2
+
+
+def test_a_wrong_value_ends_in_one_line_before_any_work(tmp_path):
+    workdir = tmp_path / "run"
+    code, text = finish(
+        start("--config", SMOKE, "--config.rerankers.dcdr.beam=0", "--workdir", workdir)
+    )
+    assert code == 1
+    assert text == "error: config.rerankers.dcdr.beam is 0: it must be 1 or more\n"
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("a knob"), "error: a knob"),
+        (NonFiniteError("the term 'direct' is not finite"), "error: the term 'direct' is not"),
+        (
+            PermissionError(13, "Permission denied", "/cache"),
+            "error: /cache: Permission denied",
+        ),
+        (OSError(28, "No space left on device"), "error: .*No space left on device"),
+        (MemoryError(), "error: not enough memory"),
+    ],
+)
+def test_what_stops_a_run_is_one_line(monkeypatch, tmp_path, error, said):
+    def fail(config, workdir):
+        raise error
+
+    monkeypatch.setattr(main, "_run", fail)
+    with pytest.raises(SystemExit, match=said) as stopped:
+        main._run_or_say_why({}, tmp_path)
+    assert "\n" not in str(stopped.value.code)
 
 
 def test_a_missing_path_ends_in_one_line(tmp_path):
@@ -155,3 +202,22 @@ def test_kill_9_at_random_moments_changes_no_byte(options, uninterrupted, tmp_pa
     assert code == 0, text
     for name in FINAL:
         assert (workdir / name).read_bytes() == (reference / name).read_bytes(), (name, story)
+
+
+def test_ctrl_c_says_what_is_saved_and_how_to_go_on(options, uninterrupted, tmp_path):
+    workdir = tmp_path / "stopped"
+    process = start(*options, "--workdir", workdir)
+    while process.poll() is None and not checkpoints(workdir):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    code, text = finish(process)
+    assert code == 130, text
+    last = text.splitlines()[-1]
+    assert last == (
+        f"stopped: {workdir} holds every finished epoch; start the same command again to go on"
+    )
+    assert "Traceback" not in text
+    code, text = finish(start(*options, "--workdir", workdir))
+    assert code == 0, text
+    for name in FINAL:
+        assert (workdir / name).read_bytes() == (uninterrupted[0] / name).read_bytes(), name

@@ -1,7 +1,9 @@
 """What a fresh clone relies on: README's two commands, the licence, the typed package."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -58,6 +60,42 @@ def test_the_package_is_typed_and_whole(project):
     assert project["tool"]["setuptools"]["package-data"]["dnr_jax"] == ["py.typed"]
     folders = {p.parent for p in (ROOT / "dnr_jax").rglob("*.py")}
     assert all((folder / "__init__.py").exists() for folder in folders)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder into which a wheel of this tree is installed, without what it depends on."""
+    work = tmp_path_factory.mktemp("wheel")
+    kept = shutil.ignore_patterns(".*", "build", "*.egg-info", "runs", "__pycache__")
+    tree = shutil.copytree(ROOT, work / "tree", ignore=kept)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "-w", work, tree]
+    for arguments in (build, ["install", "--no-deps", "--target", work / "site"]):
+        wheels = work.glob("*.whl") if arguments[0] == "install" else ()
+        made = subprocess.run([*pip, *arguments, *wheels], capture_output=True, text=True)
+        assert made.returncode == 0, made.stderr
+    return work / "site"
+
+
+def test_the_wheel_holds_the_package_and_its_configs_and_nothing_else(installed):
+    found = {p.name for p in installed.iterdir() if not p.name.endswith(".dist-info")}
+    assert found == {"dnr_jax"}
+    for folder, home in (("dnr_jax", installed), ("configs", installed / "dnr_jax")):
+        files = {p.relative_to(ROOT / folder) for p in (ROOT / folder).rglob("*.py")}
+        assert files <= {p.relative_to(home / folder) for p in (home / folder).rglob("*.py")}
+
+
+def test_the_installed_wheel_runs_a_packaged_config_from_an_empty_folder(installed, tmp_path):
+    table = ["--config.table=random,retriever", "--config.data.simulate.users=120"]
+    command = [sys.executable, "-m", "dnr_jax.main", "--config", "recflow:smoke", *table]
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    ran = subprocess.run(
+        [*command, f"--config.cache={tmp_path / 'cache'}"],
+        **{"cwd": tmp_path, "env": environment, "capture_output": True, "text": True},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "retriever order" in ran.stdout
+    assert (tmp_path / "runs" / "recflow-smoke-logged" / "results.json").exists()
 
 
 def imported():

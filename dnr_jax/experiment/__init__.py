@@ -12,13 +12,14 @@ import numpy as np
 from dnr_jax import json_files
 from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import audit, render
-from dnr_jax.experiment import checks, datasets, players, processes, scoring, training
+from dnr_jax.experiment import datasets, processes, saved, scoring, training
+from dnr_jax.experiment.assembly import Job, assemble
 from dnr_jax.experiment.meter import Meter
+from dnr_jax.experiment.plan import Plan, make_plan
 from dnr_jax.experiment.processes import join
-from dnr_jax.experiment.rows import Row, resolve
 from dnr_jax.io import compiled, run_folder
 
-__all__ = ["join", "run", "run_all"]
+__all__ = ["join", "make_plan", "run", "run_all"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,78 +33,72 @@ def run_all(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     In a run of several processes (`join`) all call this with the same config, and the first alone
     writes to `workdir`.
 
+    Args:
+      config: what differs from the defaults, as nested plain data; see `configs/`.
+      workdir: the run folder, or the folder of run folders; made if missing.
+
     Returns:
       The run folders, in the order given; none in a process that is not the first.
 
     Raises:
-      ValueError, FileNotFoundError, NonFiniteError: see `run`.
+      ValueError, FileNotFoundError, NonFiniteError: see `make_plan` and `run`.
     """
-    names = [name.strip() for name in config["candidates"]["name"].split(",")]
-    if len(set(names)) < len(names):
-        raise ValueError(f"config.candidates.name lists a protocol twice: {','.join(names)}")
-    parts = [{**config, "candidates": {**config["candidates"], "name": name}} for name in names]
-    for part in parts:
-        checks.check(part, resolve(part))
-    folders = [workdir / name if len(names) > 1 else workdir for name in names]
-    meter = Meter(sum(len(resolve(part)) for part in parts))
-    for number, (part, folder) in enumerate(zip(parts, folders, strict=True), 1):
-        if len(names) > 1:
-            _LOG.info("protocol %d of %d: %s", number, len(names), names[number - 1])
-        run(part, folder, meter)
+    plans = make_plan(config)
+    several = len(plans) > 1
+    folders = [workdir / plan.protocol if several else workdir for plan in plans]
+    meter = Meter(sum(len(plan.rows) for plan in plans))
+    for number, (plan, folder) in enumerate(zip(plans, folders, strict=True), 1):
+        if several:
+            _LOG.info("protocol %d of %d: %s", number, len(plans), plan.protocol)
+        run(plan, folder, meter)
     return folders if processes.is_first() else []
 
 
-def run(config: Mapping[str, Any], workdir: Path, meter: Meter | None = None) -> None:
-    """Train and evaluate every row of a config; go on where an interrupted run left off.
+def run(plan: Plan, workdir: Path, meter: Meter | None = None) -> None:
+    """Train and evaluate every row of a plan; go on where an interrupted run left off.
 
     Args:
-      config: the resolved config as nested plain dicts; see `configs/common.py`.
+      plan: one table.
       workdir: the run folder; made if missing.
       meter: counts the rows where this table is one of several.
 
     Raises:
-      ValueError: a knob, the data or the folder is not usable; said before any long work.
+      ValueError: the data or the folder is not usable; said before any long work.
       FileNotFoundError: the data path does not exist.
       NonFiniteError: training diverged; the last good checkpoint is kept.
     """
-    rows = resolve(config)
-    checks.check(config, rows)
-    compiled.keep(Path(config["cache"]).expanduser() / "compiled")
+    meter = meter or Meter(len(plan.rows))
+    compiled.keep(plan.cache / "compiled")
     with (
         processes.folder(workdir) as place,
-        run_folder.open_run(place, config) as folder,
+        run_folder.open_run(place, saved.describe(plan), saved.defaults(plan)) as folder,
     ):
-        data = datasets.plan_of(config)
-        prepared = processes.first_then_all(lambda: datasets.prepare(data))
-        checks.check_sizes(config, prepared)
-        teams = players.build_all(rows, prepared)
-        _audit(config, prepared, folder)
-        meter = meter or Meter(len(rows))
-        for row, team in zip(rows, teams, strict=True):
+        prepared = processes.first_then_all(lambda: datasets.prepare(plan.data))
+        _check_sizes(plan, prepared)
+        parts = assemble(plan, prepared)
+        _audit(plan, prepared, folder)
+        for row, assembly in zip(plan.rows, parts, strict=True):
             _LOG.info("%s", meter.begin(row.label))
             if not processes.of_first(np.asarray(scoring.is_done(row, folder))):
-                _finish_row(row, team, prepared, folder)
+                _finish(Job(plan, row, assembly, prepared, folder))
                 meter.worked()
         if processes.is_first():
-            _write_results(rows, prepared, folder)
+            _write_results(plan, prepared, folder)
 
 
-def _write_results(rows: list[Row], prepared: Prepared, folder: run_folder.RunFolder) -> None:
-    records, columns = scoring.collect(rows, folder)
+def _write_results(plan: Plan, prepared: Prepared, folder: run_folder.RunFolder) -> None:
+    records, columns = scoring.collect(plan.rows, folder)
     folder.write_per_request(columns)
     folder.write_json(run_folder.RESULTS, {"data": prepared.fingerprint, "rows": records})
 
 
-def _finish_row(
-    row: Row, team: players.Players, prepared: Prepared, folder: run_folder.RunFolder
-) -> None:
-    trivial = row.config["reranker"]["name"] in players.TRIVIAL
+def _finish(job: Job) -> None:
     with compiled.counted() as count:
-        progress = None if trivial else training.train(row, team, prepared, folder)
-        scoring.score_row(row, team, progress, prepared, folder)
-    folder.append_timings(
+        progress = training.train(job) if job.row.trains else None
+        scoring.score_row(job, progress)
+    job.run.append_timings(
         {
-            "row": row.key,
+            "row": job.row.key,
             "programs": count.programs,
             "programs_from_cache": count.from_cache,
             "compile_seconds": count.seconds,
@@ -111,9 +106,21 @@ def _finish_row(
     )
 
 
-def _audit(config: Mapping[str, Any], prepared: Prepared, folder: run_folder.RunFolder) -> None:
+def _check_sizes(plan: Plan, prepared: Prepared) -> None:
+    """Refuse a training batch that is larger than the training split."""
+    requests = len(prepared.splits["train"].request_id)
+    for row in plan.rows:
+        batch = row.train.batch_size
+        if row.trains and batch > requests:
+            raise ValueError(
+                f"config.train.batch_size is {batch}, but the training split has only {requests} "
+                f"requests: choose at most {requests}"
+            )
+
+
+def _audit(plan: Plan, prepared: Prepared, folder: run_folder.RunFolder) -> None:
     _refuse_changed_data(prepared, folder)
-    findings = audit(prepared, k=config["eval"]["k"], protocol=config["candidates"]["name"])
+    findings = audit(prepared, k=plan.eval.k, protocol=plan.protocol)
     content = {"fingerprint": prepared.fingerprint, "data": prepared.report, "audit": findings}
     folder.write_json(run_folder.AUDIT, content)
     _LOG.info("%s", render(findings))

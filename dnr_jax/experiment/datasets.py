@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,32 +144,3 @@ def _describe(prepared: Prepared) -> None:
         _LOG.info("%s", finding)
     for warning in prepared.report.get("warnings", []):
         _LOG.warning("data: %s", warning)
-
-
-def plan_of(config: Mapping[str, Any]) -> DataPlan:
-    """Read the plan out of a whole config.
-
-    Raises:
-      ValueError: a name or a value is wrong; the message begins with the knob's place.
-    """
-    name, knobs = _chosen(config, "data")
-    logged = isinstance(DATASETS[name], LoggedData)
-    retriever, retriever_knobs = ("random", {}) if logged else _chosen(config, "retriever")
-    entry = settings.find("retriever", retriever, retrievers.RETRIEVERS)
-    known = set(settings.plain(entry.settings()))
-    own = {knob: value for knob, value in retriever_knobs.items() if knob in known}
-    return DataPlan(
-        name=name,
-        settings=settings.read(DATASETS[name].settings, knobs, "config.data"),
-        candidates=settings.read(CandidateSettings, config["candidates"], "config.candidates"),
-        retriever=retriever,
-        retriever_settings=settings.read(entry.settings, own, "config.retriever"),
-        k=config["eval"]["k"],
-        seed=config["seed"],
-        cache=Path(config["cache"]).expanduser(),
-    )
-
-
-def _chosen(config: Mapping[str, Any], section: str) -> tuple[str, dict[str, Any]]:
-    knobs = dict(config[section])
-    return knobs.pop("name"), knobs

@@ -106,4 +106,4 @@ def _zeros(slot: Any) -> Any:
 
 
 def _is_key(array: Any) -> bool:
-    return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)

@@ -1,73 +1,165 @@
-"""The rows of a result table: a config's base knobs with each row's own set on top."""
+"""The rows of a result table: a config's own knobs with each row's on top, as typed objects."""
 
 from __future__ import annotations
 
-import copy
-import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dnr_jax import settings
+from dnr_jax.experiment import sections
+from dnr_jax.experiment.sections import Chosen, ComputeSettings, Config, OptimSettings
+from dnr_jax.objectives import ObjectiveSettings
+from dnr_jax.rerankers import RERANKERS
+from dnr_jax.training.settings import TrainSettings
+
+# What a row may set; the other sections belong to the whole table.
+SETTABLE = {
+    *("objective", "optim", "train", "compute"),
+    *(choice.section for choice in sections.CHOICES if choice is not sections.RETRIEVER),
+    *(choice.plural for choice in sections.CHOICES if choice is not sections.RETRIEVER),
+}
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Row:
     """One row of the table.
 
     Attributes:
       key: its name in `config.rows`, and of its folders.
       model: what `results.json` calls it.
       label: what a reader sees.
-      config: the whole config as nested plain dicts, the row's knobs applied.
       sweep: `{"knob": name, "value": number}` of a row that is one point of a figure, else None.
+      seeds: of its trainings; a model that learns nothing has one.
+      reranker: the model.
+      noise: the heuristic family of phase 1; None for a row without denoising.
+      generator: the learned one of phase 2; None for a row that never learns one.
+      divergence: the estimator of L_x, for a learned generator.
+      objective: the losses and their weights.
+      optim: the optimisers.
+      train: how long, on what, how often.
+      compute: the precision.
     """
 
     key: str
     model: str
     label: str
-    config: dict[str, Any]
-    sweep: dict[str, Any] | None = None
+    sweep: Mapping[str, Any] | None
+    seeds: tuple[int, ...]
+    reranker: Chosen
+    noise: Chosen | None
+    generator: Chosen | None
+    divergence: Chosen
+    objective: ObjectiveSettings
+    optim: OptimSettings
+    train: TrainSettings
+    compute: ComputeSettings
+
+    @property
+    def trains(self) -> bool:
+        """Whether the model has anything to learn."""
+        return RERANKERS[self.reranker.name].trains
 
 
-def resolve(config: Mapping[str, Any]) -> list[Row]:
-    """Return the rows to run, in table order.
+@dataclass(frozen=True, kw_only=True)
+class _Template(settings.Settings):
+    """A row as a config writes it, but for `set` and `sweep`, which are nested."""
+
+    model: str = settings.knob("", "its name in results.json; {reranker} stands for the model's")
+    label: str = settings.knob("", "what a reader sees; {reranker} stands for the model's name")
+
+
+def table(config: Config) -> tuple[Row, ...]:
+    """Read the rows that `config.table` lists, in its order.
 
     Args:
-      config: the resolved config as nested plain dicts.
+      config: a whole config that `sections.check` has passed.
 
     Raises:
-      ValueError: `config.table` is empty, repeats a row or names an unknown one, or a row sets a
-        knob that does not exist.
+      ValueError: the table is empty, repeats a row or names an unknown one, or a row is wrong.
     """
-    wanted = [name.strip() for name in config["table"].split(",") if name.strip()]
-    for name in wanted:
-        if name not in config["rows"]:
-            raise ValueError(f"config.table: {unknown('row', name, config['rows'])}")
-    if not wanted or len(set(wanted)) < len(wanted):
+    keys = [key.strip() for key in config["table"].split(",") if key.strip()]
+    for key in keys:
+        if key not in config["rows"]:
+            raise ValueError(f"config.table: {settings.unknown('row', key, config['rows'])}")
+    if not keys or len(set(keys)) < len(keys):
         raise ValueError(f"config.table is {config['table']!r}: name each row to run once")
-    return [_row(config, key) for key in wanted]
+    return tuple(_row(config, key) for key in keys)
 
 
-def _row(config: Mapping[str, Any], key: str) -> Row:
-    row = config["rows"][key]
-    base = {name: value for name, value in config.items() if name not in ("rows", "table")}
-    merged = _merge(base, row["set"], f"rows.{key}.set")
+def _row(config: Config, key: str) -> Row:
+    place, row = f"config.rows.{key}", config["rows"][key]
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{place} is {row!r}: it must be a section of knobs")
+    changes, sweep = row.get("set", {}), row.get("sweep")
+    words = {name: value for name, value in row.items() if name not in ("set", "sweep")}
+    template = settings.read(_Template, words, place)
     reranker = config["reranker"]["name"]
-    label = row["label"].format(reranker=reranker.upper())
-    return Row(key, row["model"].format(reranker=reranker), label, merged, row.get("sweep"))
+    merged = _with(config, changes, f"{place}.set")
+    try:
+        knobs = _knobs(merged)
+    except ValueError as error:
+        raise ValueError(_at_row(str(error), changes, place)) from None
+    return Row(
+        key=key,
+        model=_filled(template.model, reranker, f"{place}.model"),
+        label=_filled(template.label, reranker.upper(), f"{place}.label"),
+        sweep=sweep,
+        **knobs,
+    )
 
 
-def _merge(base: Mapping[str, Any], changes: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Copy `base` with `changes` applied, refusing names that `base` does not have."""
-    merged = copy.deepcopy(dict(base))
-    for name, value in changes.items():
-        if name not in base:
-            raise ValueError(f"config.{place}: {unknown('knob', name, base)}")
-        nested = isinstance(value, Mapping)
-        merged[name] = _merge(base[name], value, f"{place}.{name}") if nested else value
-    return merged
+def _with(config: Config, changes: Any, place: str) -> dict[str, Any]:
+    """Return the config with a row's knobs set."""
+    if not isinstance(changes, Mapping):
+        raise ValueError(f"{place} is {changes!r}: it must be a section of knobs")
+    for section in changes:
+        if section in config and section not in SETTABLE:
+            raise ValueError(f"{place}.{section}: a row cannot set it, it is of the whole table")
+    base = {name: config[name] for name in config if name not in ("table", "rows")}
+    return sections.merge(base, changes, place)
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Say that `name` is not a known `kind`, with the nearest known one and all of them."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"there is no {kind} {name!r}{hint} Known: {', '.join(known)}"
+def _knobs(config: Config) -> dict[str, Any]:
+    """Read what a row trains and scores by."""
+    train: TrainSettings = sections.read_section(config, "train")
+    reranker = sections.read_choice(config, sections.RERANKER)
+    noise = sections.read_choice(config, sections.NOISE)
+    generator = sections.read_choice(config, sections.GENERATOR)
+    assert reranker is not None
+    trains = RERANKERS[reranker.name].trains
+    noise = noise if trains else None
+    return {
+        "reranker": reranker,
+        "noise": noise,
+        "generator": None if noise is None else generator,
+        "divergence": sections.read_choice(config, sections.DIVERGENCE),
+        "seeds": tuple(range(config["seed"], config["seed"] + (train.seeds if trains else 1))),
+        "train": train,
+        **{name: sections.read_section(config, name) for name in ("objective", "optim", "compute")},
+    }
+
+
+def _at_row(text: str, changes: Config, place: str) -> str:
+    """Name the row's own knob where that is what is wrong, else the row beside the config's."""
+    path = text.removeprefix("config.").split(":")[0].split(" ")[0]
+    value: Any = changes
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    if value is not None:
+        return f"{place}.set.{text.removeprefix('config.')}"
+    return f"{text} (row {place.rpartition('.')[2]!r})"
+
+
+def _filled(template: str, reranker: str, place: str) -> str:
+    """Put the model's name where `{reranker}` stands."""
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError:
+        fields = {""}
+    if not template or not fields <= {"reranker"}:
+        raise ValueError(
+            f"{place} is {template!r}: it must be a text whose only braces are {{reranker}}"
+        )
+    return template.format(reranker=reranker)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,11 +11,11 @@ import jax
 import numpy as np
 from scipy.special import expit
 
-from dnr_jax.data.store import Prepared, Split
+from dnr_jax.data.store import Split
 from dnr_jax.evaluation import Evaluation, evaluate, score_split, score_stream
-from dnr_jax.experiment.players import TRIVIAL, Players
+from dnr_jax.experiment.assembly import Job
 from dnr_jax.experiment.rows import Row
-from dnr_jax.experiment.training import best_trial, seed_numbers
+from dnr_jax.experiment.trials import best_trials
 from dnr_jax.io.row_files import RowResults
 from dnr_jax.io.run_folder import RunFolder
 from dnr_jax.training import sharding
@@ -32,42 +33,38 @@ def is_done(row: Row, run: RunFolder) -> bool:
     return run.read_row(row.key) is not None
 
 
-def score_row(
-    row: Row, players: Players, progress: Progress | None, prepared: Prepared, run: RunFolder
-) -> None:
+def score_row(job: Job, progress: Progress | None) -> None:
     """Evaluate every seed of a row at its best epoch and write `rows/<key>.json`, last of all.
 
     Args:
-      row: of the table.
-      players: its model.
-      progress: of its training; None for a trivial row, which has no parameters.
-      prepared: the data.
-      run: the folder.
+      job: the row.
+      progress: of its training; None for a model that learns nothing, which has no parameters.
     """
+    row, run = job.row, job.run
     began, rate = time.monotonic(), 1.0
     if progress is not None:
-        progress, rate = best_trial(progress, row.config)
-    requests = max(len(prepared.splits[name].request_id) for name in EVALUATED)
+        progress, rate = best_trials(progress, row)
     records: list[dict[str, Any]] = []
     columns: list[dict[str, np.ndarray]] = []
-    for number, seed in enumerate(_seeds(row)):
+    for number, seed in enumerate(row.seeds):
         best = {} if progress is None else _seed(progress.best_params, number)
         for name in EVALUATED:
-            split = prepared.splits[name]
-            logits = _score(players, best, split, row.config, requests)
-            found = _evaluate(logits, split, prepared, row.config)
-            extra = _extra(players, found, progress, number, best, rate)
-            records.append(_record(row, name, seed, found) | extra)
+            split = job.prepared.splits[name]
+            logits = _score(job, best, split)
+            found = _evaluate(job, logits, split)
+            extra = _extra(job, found, progress, number, best, rate)
+            records.append(_record(job, name, seed, found) | extra)
             if name == "test":
                 columns.append(_columns(row, seed, split, found))
-            if name == "test" and number == 0 and progress is not None and not players.arranges:
-                samples = _analysis(players, progress, logits, split, row.config)
-                run.write_analysis(row.key, **samples)
+            if name == "test" and number == 0 and progress is not None and not job.parts.arranges:
+                run.write_analysis(row.key, **_analysis(job, progress, logits, split))
     _write(row, run, records, columns)
     run.append_timings({"row": row.key, "scoring_seconds": time.monotonic() - began})
 
 
-def collect(rows: list[Row], run: RunFolder) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+def collect(
+    rows: Sequence[Row], run: RunFolder
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Read the results of all rows: the records of `results.json` and the per-request columns."""
     found = [_finished(row, run) for row in rows]
     records = [record for results in found for record in results.records]
@@ -82,30 +79,23 @@ def _finished(row: Row, run: RunFolder) -> RowResults:
     return results
 
 
-def _seeds(row: Row) -> list[int]:
-    """A trivial scorer but the random one has no randomness: one seed says all."""
-    name, seeds = row.config["reranker"]["name"], seed_numbers(row.config)
-    return seeds[:1] if name in TRIVIAL else seeds
-
-
 @jax.jit
 def _seed(stacked: Params, number: int) -> Params:
     return jax.tree.map(lambda leaf: leaf[number], stacked)
 
 
-def _score(
-    players: Players, params: Params, split: Split, config: dict[str, Any], requests: int
-) -> np.ndarray:
-    """Score a split, filled up to `requests`: then one compiled program serves all splits."""
-    count, size = len(split.request_id), config["eval"]["batch_size"]
-    batches = config["train"]["stream"]
-    if batches:
-        put = partial(sharding.put_batches, players.layout)
+def _score(job: Job, params: Params, split: Split) -> np.ndarray:
+    """Score a split, filled up to the largest: then one compiled program serves all splits."""
+    score, size = job.parts.score, job.plan.eval.batch_size
+    if job.row.train.stream:
+        put = partial(sharding.put_batches, job.parts.layout)
         return score_stream(
-            players.score, params, split.batch, batch_size=size, batches=batches, put=put
+            score, params, split.batch, batch_size=size, batches=job.row.train.stream, put=put
         )
+    requests = max(len(job.prepared.splits[name].request_id) for name in EVALUATED)
     filled = jax.tree.map(lambda array: _fill(array, requests), split.batch)
-    return np.asarray(score_split(players.score, params, filled, batch_size=size))[:count]
+    logits = np.asarray(score_split(score, params, filled, batch_size=size))
+    return logits[: len(split.request_id)]
 
 
 def _fill(array: np.ndarray, rows: int) -> np.ndarray:
@@ -113,24 +103,23 @@ def _fill(array: np.ndarray, rows: int) -> np.ndarray:
     return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
-def _evaluate(
-    logits: np.ndarray, split: Split, prepared: Prepared, config: dict[str, Any]
-) -> Evaluation:
+def _evaluate(job: Job, logits: np.ndarray, split: Split) -> Evaluation:
     return evaluate(
         logits,
         split,
-        k=config["eval"]["k"],
-        item_vectors=prepared.item_vectors,
-        item_popularity=prepared.item_popularity,
+        k=job.plan.eval.k,
+        item_vectors=job.prepared.item_vectors,
+        item_popularity=job.prepared.item_popularity,
     )
 
 
-def _record(row: Row, split: str, seed: int, found: Evaluation) -> dict[str, Any]:
+def _record(job: Job, split: str, seed: int, found: Evaluation) -> dict[str, Any]:
+    row = job.row
     return {
         "row": row.key,
         "model": row.model,
         "label": row.label,
-        "protocol": row.config["candidates"]["name"],
+        "protocol": job.plan.protocol,
         "split": split,
         "seed": seed,
         "requests": found.requests,
@@ -139,7 +128,7 @@ def _record(row: Row, split: str, seed: int, found: Evaluation) -> dict[str, Any
 
 
 def _extra(
-    players: Players,
+    job: Job,
     found: Evaluation,
     progress: Progress | None,
     number: int,
@@ -147,7 +136,7 @@ def _extra(
     rate: float,
 ) -> dict[str, Any]:
     """Tell how a row was trained; an order is no probability and has no calibration."""
-    ordered = progress is None or players.arranges
+    ordered = progress is None or job.parts.arranges
     metrics = found.metrics | (dict.fromkeys(UNCALIBRATED, np.nan) if ordered else {})
     record: dict[str, Any] = {"trivial": progress is None, "metrics": metrics}
     if progress is None:
@@ -167,15 +156,12 @@ def _columns(row: Row, seed: int, split: Split, found: Evaluation) -> dict[str, 
 
 
 def _analysis(
-    players: Players,
-    progress: Progress,
-    logits: np.ndarray,
-    split: Split,
-    config: dict[str, Any],
+    job: Job, progress: Progress, logits: np.ndarray, split: Split
 ) -> dict[str, np.ndarray]:
     """Draw the candidates that the plots show: observed, reranked and generated scores."""
+    seed, parts = job.plan.seed, job.parts
     judged = np.argwhere(np.asarray(split.batch.weights) > 0)
-    random = np.random.default_rng(config["seed"])
+    random = np.random.default_rng(seed)
     count = min(ANALYSIS_SAMPLES, len(judged))
     chosen = tuple(judged[np.sort(random.choice(len(judged), count, replace=False))].T)
     arrays = {
@@ -183,12 +169,12 @@ def _analysis(
         "labels": np.asarray(split.batch.labels),
         "probabilities": expit(logits),
     }
-    batch, key = jax.tree.map(np.asarray, split.batch), jax.random.key(config["seed"])
-    if players.heuristic is not None:
-        arrays["generated_phase1"] = _generate(players.heuristic.sample, {}, key, batch)
-    if players.generator is not None:
+    batch, key = jax.tree.map(np.asarray, split.batch), jax.random.key(seed)
+    if parts.heuristic is not None:
+        arrays["generated_phase1"] = _generate(parts.heuristic.sample, {}, key, batch)
+    if parts.generator is not None:
         phi = _seed(progress.states.params["generator"], 0)
-        arrays["generated_phase2"] = _generate(players.generator.sample, phi, key, batch)
+        arrays["generated_phase2"] = _generate(parts.generator.sample, phi, key, batch)
     return {name: array[chosen].astype(np.float32) for name, array in arrays.items()}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +11,8 @@ import numpy as np
 
 from dnr_jax import ops
 from dnr_jax.data import loader
-from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import mean_ndcg, ndcg_sums, score_split
-from dnr_jax.experiment.players import Players
+from dnr_jax.experiment.assembly import Job
 from dnr_jax.training import sharding
 from dnr_jax.training.phases import Validate
 from dnr_jax.training.sharding import Layout, Scorer
@@ -24,30 +22,29 @@ from dnr_jax.types import Array, Batch, Loss, Params, Stage
 Judge = Callable[[Params, Batch], tuple[Array, Array]]
 
 
-def ndcg(players: Players, prepared: Prepared, config: dict[str, Any]) -> Validate:
+def ndcg(job: Job) -> Validate:
     """Make the map from stacked reranker parameters to N@K on the validation split, `[S]`."""
-    batch, k = prepared.splits["valid"].batch, config["eval"]["k"]
-    if config["train"]["stream"]:
-        return _streamed(partial(_ndcg_of_batch, players.score, k), players, batch, config)
-    valid = sharding.replicate(players.layout, plain(batch))
-    return partial(_ndcg, players.score, config["eval"]["batch_size"], k, batch=valid)
+    batch, score, k = job.prepared.splits["valid"].batch, job.parts.score, job.plan.eval.k
+    if job.row.train.stream:
+        return _streamed(partial(_ndcg_of_batch, score, k), job)
+    valid = sharding.replicate(job.parts.layout, plain(batch))
+    return partial(_ndcg, score, job.plan.eval.batch_size, k, batch=valid)
 
 
-def minus_loss(
-    players: Players, stage: Stage, prepared: Prepared, config: dict[str, Any]
-) -> Validate:
+def minus_loss(job: Job, stage: Stage) -> Validate:
     """Make the map from stacked parameters to minus the stage's loss on the validation split."""
-    batch, loss = prepared.splits["valid"].batch, stage.loss
+    batch, loss, layout = job.prepared.splits["valid"].batch, stage.loss, job.parts.layout
     assert loss is not None
-    if config["train"]["stream"]:
-        return _streamed(partial(_minus_loss_of_batch, loss), players, batch, config)
-    valid = sharding.replicate(players.layout, plain(batch))
-    return partial(_minus_loss, loss, players.layout, rows=_rows(batch, config), batch=valid)
+    if job.row.train.stream:
+        return _streamed(partial(_minus_loss_of_batch, loss), job)
+    valid = sharding.replicate(layout, plain(batch))
+    return partial(_minus_loss, loss, layout, rows=_rows(job), batch=valid)
 
 
 def plain(batch: Batch) -> Batch:
     """Read memory-mapped arrays whole: this data set fits the device."""
-    return jax.tree.map(np.ascontiguousarray, batch)
+    read: Batch = jax.tree.map(np.ascontiguousarray, batch)
+    return read
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -58,7 +55,8 @@ def _ndcg(score: Scorer, batch_size: int, k: int, params: Params, batch: Batch) 
         logits = score_split(score, seed, batch, batch_size=batch_size)
         return mean_ndcg(logits, batch.labels, judged, k)
 
-    return jax.lax.map(one, params)
+    values: Array = jax.lax.map(one, params)
+    return values
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -71,13 +69,15 @@ def _minus_loss(loss: Loss, layout: Layout, params: Params, rows: Array, batch: 
 
         return -ops.weighted_mean(jax.lax.map(judge, rows), sizes)
 
-    return jax.lax.map(one, params)
+    values: Array = jax.lax.map(one, params)
+    return values
 
 
-def _streamed(judge: Judge, players: Players, batch: Batch, config: dict[str, Any]) -> Validate:
+def _streamed(judge: Judge, job: Job) -> Validate:
     """Make the mean of `judge` over a split that is read from the host, part by part."""
-    parts = loader.parts(_rows(batch, config), config["train"]["stream"])
-    read = partial(sharding.put_batches, players.layout, batch)
+    parts = loader.parts(_rows(job), job.row.train.stream)
+    batch = job.prepared.splits["valid"].batch
+    read = partial(sharding.put_batches, job.parts.layout, batch)
 
     def validate(params: Params) -> Array:
         sums = loader.stream(partial(_sums, judge, params), read, parts)
@@ -90,10 +90,11 @@ def _streamed(judge: Judge, players: Players, batch: Batch, config: dict[str, An
 @partial(jax.jit, static_argnums=0)
 def _sums(judge: Judge, params: Params, part: Batch) -> tuple[Array, Array]:
     def one(seed: Params) -> tuple[Array, Array]:
-        sums = jax.lax.map(partial(judge, seed), part)
-        return jax.tree.map(lambda column: column.sum(axis=0), sums)
+        values, counts = jax.lax.map(partial(judge, seed), part)
+        return values.sum(axis=0), counts.sum(axis=0)
 
-    return jax.lax.map(one, params)
+    values, counts = jax.lax.map(one, params)
+    return values, counts
 
 
 def _ndcg_of_batch(score: Scorer, k: int, params: Params, batch: Batch) -> tuple[Array, Array]:
@@ -106,6 +107,6 @@ def _minus_loss_of_batch(loss: Loss, params: Params, batch: Batch) -> tuple[Arra
     return -size * loss(params, batch), size
 
 
-def _rows(batch: Batch, config: dict[str, Any]) -> np.ndarray:
-    count = len(batch.scores)
-    return loader.order(count, min(config["eval"]["batch_size"], count))
+def _rows(job: Job) -> np.ndarray:
+    count = len(job.prepared.splits["valid"].request_id)
+    return loader.order(count, min(job.plan.eval.batch_size, count))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dnr_jax import durable, json_files
-from dnr_jax.io import environment, lock, per_request, row_files
+from dnr_jax.io import config_file, environment, lock, per_request, row_files
 from dnr_jax.io.row_files import RowResults
 
 ANALYSIS, METRICS, ROWS = row_files.ANALYSIS, row_files.METRICS, row_files.ROWS
@@ -114,24 +115,29 @@ class RunFolder:
         row_files.write_analysis(self.path, row, arrays)
 
 
-def open_run(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> RunFolder:
+def open_run(
+    workdir: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+) -> RunFolder:
     """Make a run folder, or open it again to go on where it was left.
 
     Args:
       workdir: the folder; made if missing.
-      config: the resolved config as plain nested data (`ConfigDict.to_dict()`).
+      config: what the run reads, as plain nested data, with the knobs of its rows in `rows`.
+      defaults: the same with every knob at its default, to read a config saved before a knob was.
 
     Raises:
-      ValueError: another process has the folder open, its saved config differs (each differing
-        key is named), it holds results but no config, it is no folder, or one that this program
-        did not make.
+      ValueError: another process has the folder open, what its saved config says of work that was
+        done differs (each such knob is named), it holds results but no config, it is no folder, or
+        one that this program did not make.
     """
     path = Path(workdir).absolute()
     run = RunFolder(path, lock.take(path))
     try:
         for folder in (path, path / ROWS, path / ANALYSIS, path / PLOTS):
             durable.sweep(folder)
-        _settle_config(path, config)
+        _settle_config(path, config, defaults or {})
         _settle_environment(path)
         json_files.mend_lines(path / METRICS, keys=METRICS_KEYS)
         json_files.mend_lines(path / TIMINGS, keys=TIMINGS_KEYS)
@@ -141,9 +147,8 @@ def open_run(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> RunF
     return run
 
 
-def _settle_config(path: Path, config: Mapping[str, Any]) -> None:
+def _settle_config(path: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Save the config of a new folder, or refuse one that differs from the saved."""
-    new = json_files.plain(config)
     work = (AUDIT, METRICS, RESULTS, CHECKPOINTS, ROWS)
     made = [name for name in work if (path / name).exists()]
     if made and not (path / CONFIG).exists():
@@ -151,21 +156,15 @@ def _settle_config(path: Path, config: Mapping[str, Any]) -> None:
             f"{path} holds {', '.join(made)} but no {CONFIG}: "
             "choose another --workdir or delete this folder"
         )
-    if not made:  # a new folder, or one whose first config was refused before any work
-        json_files.write(path / CONFIG, new)
-        return
-    old, new = dict(_flatten(json_files.read(path / CONFIG))), dict(_flatten(new))
-    absent = "(absent)"
-    differing = [
-        f"config.{key}: saved {old.get(key, absent)!r}, now {new.get(key, absent)!r}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, absent) != new.get(key, absent)
-    ]
-    if differing:
-        raise ValueError(
-            f"run folder {path} was made with another config:\n  " + "\n  ".join(differing) + "\n"
-            "choose another --workdir, delete this folder, or set these keys back"
-        )
+    if made:
+        config_file.settle(path / CONFIG, config, defaults, partial(_worked, path))
+    else:  # a new folder, or one whose first config was refused before any work
+        json_files.write(path / CONFIG, json_files.plain(config))
+
+
+def _worked(path: Path, row: str) -> bool:
+    """Tell whether a row has left results or checkpoints."""
+    return (path / ROWS / f"{row}.json").exists() or (path / CHECKPOINTS / row).exists()
 
 
 def _settle_environment(path: Path) -> None:
@@ -190,11 +189,3 @@ def _settle_environment(path: Path) -> None:
             ", ".join(changed),
         )
         json_files.write(path / ENVIRONMENT, first | {"resumed": [*resumed, changed]})
-
-
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict) or not value:
-        yield prefix, value
-        return
-    for key, inner in value.items():
-        yield from _flatten(inner, f"{prefix}.{key}" if prefix else key)

@@ -225,10 +225,14 @@ def _meaning(run: Run) -> list[str]:
 
 
 def _trials(run: Run) -> list[str]:
-    """Say how many validation trials every learned row had; they are the same for all."""
-    factors = run.config["train"]["learning_rate_factors"]
-    if len(factors) < 2:
+    """Say how many validation trials the learned rows had."""
+    rows = [run.config["rows"][line.row] for line in run.lines]
+    found = {tuple(r["train"]["learning_rate_factors"]) for r in rows if "train" in r}
+    if all(len(factors) < 2 for factors in found):
         return ["No row was tuned: all learned rows use the learning rate of the config."]
+    if len(found) > 1:
+        return ["Learned rows had different numbers of trials of their learning rates."]
+    (factors,) = found
     listed = ", ".join(f"{factor:g}" for factor in factors)
     return [
         f"Every learned row had the same {len(factors)} trials, its learning rates times {listed}, "

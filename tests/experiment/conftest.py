@@ -13,7 +13,7 @@ from dnr_jax.rerankers import RERANKERS
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from linear_reranker import ENTRY
+from linear_reranker import LINEAR
 
 USERS, ITEMS, RATINGS, SEEDS = 40, 60, 32, 2
 
@@ -40,7 +40,7 @@ def merged(base, changes):
     """Copy nested dicts with `changes` applied."""
     both = dict(base)
     for name, value in changes.items():
-        both[name] = merged(base[name], value) if isinstance(value, dict) else value
+        both[name] = merged(base.get(name, {}), value) if isinstance(value, dict) else value
     return both
 
 
@@ -63,7 +63,7 @@ def tiny(shared, quick):
             "table": ",".join(common.DEFAULT_TABLE),
             "data": {"path": str(shared / "ratings"), "history": 4, "core": 5},
             "candidates": {"name": "exposed_plus_sampled", "size": 12},
-            "retriever": {"width": 8, "epochs": 1},
+            "retrievers": {"matrix_factorization": {"width": 8, "epochs": 1}},
             "reranker": {"width": 8, "heads": 1, "feed_forward": 8},
             "generator": {"width": 8, "embedding_width": 4},
             "train": {"batch_size": 32, "seeds": SEEDS},
@@ -84,14 +84,14 @@ def quick():
 
 @pytest.fixture(autouse=True)
 def known_to_the_table(monkeypatch):
-    monkeypatch.setitem(RERANKERS, "linear", ENTRY)
+    monkeypatch.setitem(RERANKERS, "linear", LINEAR)
 
 
 def run_linear(config, folder):
     """Run a table of the linear reranker; for fixtures that outlive one test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RERANKERS, "linear", ENTRY)
-        experiment.run(config, folder)
+        patch.setitem(RERANKERS, "linear", LINEAR)
+        experiment.run_all(config, folder)
     return folder
 
 

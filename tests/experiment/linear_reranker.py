@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dnr_jax import ops
+from dnr_jax.nn.score_entry import ENTRIES
 from dnr_jax.rerankers import Entry
 from dnr_jax.settings import Settings, knob
 from dnr_jax.types import Reranker
@@ -13,13 +14,13 @@ from dnr_jax.types import Reranker
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSettings(Settings):
-    """Whether the score counts."""
+    """Of all that rerankers share it has one knob."""
 
-    score_entry: str = knob("concatenate", "none leaves the score out")
+    score_entry: str = knob("concatenate", "none leaves the score out", one_of=ENTRIES)
 
 
 def linear(task, settings):
-    """Make `logit = v_item + w x`; `score_entry` "none" leaves the score out."""
+    """Make `logit = v_item + w x`."""
     (items,) = (task.spec.sizes[name] for name in task.spec.item[:1])
     use = 0.0 if settings.score_entry == "none" else 1.0
 
@@ -36,4 +37,4 @@ def linear(task, settings):
     return Reranker(init, encode, decode)
 
 
-ENTRY = Entry(LinearSettings, linear)
+LINEAR = Entry(LinearSettings, linear)

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
-from ml_collections import ConfigDict
 
-from dnr_jax import experiment, main
+from dnr_jax import experiment
 from dnr_jax.experiment import training
+from dnr_jax.training.epoch import NonFiniteError
 
 FINAL = ("results.json", "metrics.jsonl", "per_request.parquet", "audit.json")
 ROW = "dnr_b"
@@ -42,7 +41,7 @@ def flip_bit(version):
 
 
 def test_the_same_config_gives_the_same_bytes(resumable, uninterrupted, tmp_path):
-    experiment.run(resumable, tmp_path / "again")
+    experiment.run_all(resumable, tmp_path / "again")
     assert_same_results(tmp_path / "again", uninterrupted)
 
 
@@ -50,7 +49,7 @@ def test_a_finished_run_started_again_only_rewrites_its_results(resumable, unint
     folder = shutil.copytree(uninterrupted, tmp_path / "run")
     (folder / "results.json").unlink()
     before = [p.name for p in versions(folder)]
-    experiment.run(resumable, folder)
+    experiment.run_all(resumable, folder)
     assert_same_results(folder, uninterrupted)
     assert [p.name for p in versions(folder)] == before
 
@@ -59,7 +58,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(
     resumable, uninterrupted, unfinished, caplog
 ):
     flip_bit(versions(unfinished)[-1])
-    experiment.run(resumable, unfinished)
+    experiment.run_all(resumable, unfinished)
     assert "torn" in caplog.text
     assert_same_results(unfinished, uninterrupted)
 
@@ -68,7 +67,7 @@ def test_two_torn_checkpoints_are_an_error_that_names_the_folder(resumable, unfi
     for version in versions(unfinished):
         flip_bit(version)
     with pytest.raises(ValueError, match=r"is torn.*delete .*checkpoints/dnr_b to train") as error:
-        experiment.run(resumable, unfinished)
+        experiment.run_all(resumable, unfinished)
     assert str(unfinished) in str(error.value)
 
 
@@ -76,8 +75,8 @@ def test_another_config_is_refused_before_any_work(tiny, resumable, unfinished, 
     monkeypatch.setattr(experiment.datasets, "prepare", None)  # work would fail
     changed = tiny(table=resumable["table"], reranker={"name": "linear"}, train={"epochs": 3})
     before = sorted((p, p.stat().st_mtime_ns) for p in unfinished.rglob("*") if p.name != ".lock")
-    with pytest.raises(ValueError, match=r"config\.train\.epochs: saved 2, now 3"):
-        experiment.run(changed, unfinished)
+    with pytest.raises(ValueError, match=r"config\.rows\.dnr_b\.train\.epochs: saved 2, now 3"):
+        experiment.run_all(changed, unfinished)
     after = sorted((p, p.stat().st_mtime_ns) for p in unfinished.rglob("*") if p.name != ".lock")
     assert after == before
 
@@ -87,7 +86,7 @@ def test_other_data_is_refused_before_any_work(resumable, unfinished):
     audit = json.loads(file.read_text())
     file.write_text(json.dumps(audit | {"fingerprint": "0123456789abcdef"}))
     with pytest.raises(ValueError, match="made with data 0123456789abcdef, now it is"):
-        experiment.run(resumable, unfinished)
+        experiment.run_all(resumable, unfinished)
     assert json.loads(file.read_text())["fingerprint"] == "0123456789abcdef"
 
 
@@ -104,15 +103,70 @@ def test_a_loss_that_is_not_finite_stops_the_run_which_can_go_on_later(
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "fit", fit_with_fault)
-        patch.setattr(main, "_CONFIG", SimpleNamespace(value=ConfigDict(resumable)))
-        patch.setattr(main, "_WORKDIR", SimpleNamespace(value=str(folder)))
-        patch.setattr(main, "_COORDINATOR", SimpleNamespace(value=None))
-        patch.setattr(main, "_log_plainly", lambda: None)
-        with pytest.raises(SystemExit, match=r"^error: the term '\w+' is not finite at step 4 \("):
-            main._main([])
+        with pytest.raises(NonFiniteError, match=r"^the term '\w+' is not finite at step 4 \("):
+            experiment.run_all(resumable, folder)
     assert not (folder / "results.json").exists()
     assert len(versions(folder)) == 1
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert {json.loads(line)["epoch"] for line in lines} == {1}
-    experiment.run(resumable, folder)
+    experiment.run_all(resumable, folder)
     assert_same_results(folder, uninterrupted)
+
+
+def edit(folder, change):
+    """Rewrite the saved config as an older version or another table would have left it."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    change(config)
+    file.write_text(json.dumps(config))
+
+
+def test_a_folder_from_before_a_knob_or_a_row_was_goes_on(resumable, uninterrupted, unfinished):
+    def older(config):
+        del config["rows"]["retriever"]
+        del config["devices"]
+        del config["rows"][ROW]["train"]["stream"]
+        del config["rows"][ROW]["reranker"]["score_entry"]
+        config["rows"]["gone"] = {"model": "gone"}
+
+    edit(unfinished, older)
+    experiment.run_all(resumable, unfinished)
+    assert_same_results(unfinished, uninterrupted)
+    assert (unfinished / "config.json").read_bytes() == (uninterrupted / "config.json").read_bytes()
+
+
+def test_a_knob_that_the_folder_does_not_have_must_have_its_default(tiny, resumable, unfinished):
+    edit(unfinished, lambda config: config["rows"][ROW]["train"].pop("patience"))
+    stricter = tiny(reranker={"name": "linear"}, table=resumable["table"], train={"patience": 7})
+    with pytest.raises(ValueError, match=r"dnr_b\.train\.patience: saved '\(absent\)', now 7"):
+        experiment.run_all(stricter, unfinished)
+
+
+def test_rows_come_and_go_and_a_row_that_comes_back_is_compared(tiny, uninterrupted, tmp_path):
+    folder = shutil.copytree(uninterrupted, tmp_path / "run")
+
+    def run(table, **changes):
+        experiment.run_all(tiny(reranker={"name": "linear"}, table=table, **changes), folder)
+        return {row["row"] for row in json.loads((folder / "results.json").read_text())["rows"]}
+
+    assert run("random") == {"random"}
+    assert run("random,dnr_b") == {"random", "dnr_b"}
+    with pytest.raises(ValueError, match=r"config\.rows\.dnr_b\.train\.epochs: saved 2, now 3"):
+        run("dnr_b", train={"epochs": 3})
+    assert run("retriever", train={"epochs": 3}) == {"retriever"}
+
+
+def test_what_no_row_reads_and_how_paths_are_spelt_does_not_matter(
+    tiny, resumable, uninterrupted, unfinished, shared, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(shared)
+    changed = tiny(
+        reranker={"name": "linear"},
+        table=resumable["table"],
+        cache=str(tmp_path / "cache"),
+        data={"path": "./ratings/../ratings"},
+        rerankers={"dcdr": {"beam": 2}},
+        divergences={"histogram": {"bins": 8}},
+    )
+    experiment.run_all(changed, unfinished)
+    assert_same_results(unfinished, uninterrupted)

@@ -6,56 +6,69 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from linear_reranker import ENTRY, linear
+from linear_reranker import LinearSettings, linear
 
 from dnr_jax import experiment
-from dnr_jax.experiment import datasets, training
-from dnr_jax.experiment.players import build_all
-from dnr_jax.experiment.rows import resolve
+from dnr_jax.experiment import datasets, saved, training
+from dnr_jax.experiment.assembly import Job, assemble
+from dnr_jax.experiment.plan import make_plan
+from dnr_jax.experiment.trials import trials_of
 from dnr_jax.io import checkpoints, run_folder
 from dnr_jax.nn.adapter import logit_loss
 from dnr_jax.nn.losses import bce
-from dnr_jax.rerankers import RERANKERS
+from dnr_jax.rerankers import RERANKERS, Entry
 from dnr_jax.types import Stage
 
-GOALRANK = {"name": "goalrank", "width": 8, "layers": 1, "history_layers": 1, "group_size": 2}
+GOALRANK = {
+    "reranker": {"name": "goalrank", "width": 8, "layers": 1, "history_layers": 1},
+    "rerankers": {"goalrank": {"group_size": 2}},
+}
 
 
 def leaves(tree):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
+def job_of(config):
+    """Assemble the one row of a config, without a run folder."""
+    (plan,) = make_plan(config)
+    prepared = datasets.prepare(plan.data)
+    return Job(plan, plan.rows[0], assemble(plan, prepared)[0], prepared, None)
+
+
+def open_run(folder, job):
+    return run_folder.open_run(folder, saved.describe(job.plan))
+
+
 @pytest.fixture(scope="module")
 def staged(tiny, shared):
-    """Train one model of two stages; return its config, folder, players and progress."""
-    config = tiny(reranker=GOALRANK, table="score")
-    row, prepared = resolve(config)[0], datasets.prepare(datasets.plan_of(config))
-    players = build_all([row], prepared)[0]
-    with run_folder.open_run(shared / "staged", config) as run:
-        progress = training.train(row, players, prepared, run)
-        again = training.train(row, players, prepared, run)
-    return row, shared / "staged", players, (progress, again), prepared
+    """Train one model of two stages; return its job, folder and progress, twice."""
+    job = job_of(tiny(**GOALRANK, table="score"))
+    with open_run(shared / "staged", job) as run:
+        job = job._replace(run=run)
+        progress, again = training.train(job), training.train(job)
+    return job, shared / "staged", progress, again
 
 
 def test_each_stage_starts_where_the_one_before_was_best_and_moves_its_groups_alone(staged):
-    _, folder, players, (progress, _), _ = staged
+    job, folder, progress, _ = staged
     first, _ = checkpoints.restore(
         folder / "checkpoints" / "score" / "evaluator", "best", progress.best_params
     )
     last = progress.states.params["reranker"]
     for name in last:
         same = all(map(np.array_equal, leaves(first[name]), leaves(last[name])))
-        assert same == (name not in players.stages[1].groups), name
+        assert same == (name not in job.parts.stages[1].groups), name
 
 
 def test_a_finished_row_comes_back_without_training(staged):
-    _, _, _, (progress, again), _ = staged
+    _, _, progress, again = staged
     for one, other in zip(leaves(progress.best_params), leaves(again.best_params), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_metrics_count_epochs_through_the_stages(staged):
-    _, folder, _, _, _ = staged
+    _, folder, _, _ = staged
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(r.get("stage"), r["epoch"]) for r in records if r["seed"] == 0] == [
         ("evaluator", 1),
@@ -66,8 +79,9 @@ def test_metrics_count_epochs_through_the_stages(staged):
 
 
 def test_a_stage_that_was_cut_goes_on_to_the_same_parameters(staged, shared):
-    row, folder, players, (progress, _), prepared = staged
-    with run_folder.open_run(shared / "cut", row.config) as run:
+    job, folder, progress, _ = staged
+    with open_run(shared / "cut", job) as run:
+        cut = job._replace(run=run)
         save = checkpoints.save
 
         def dies(where, name, state, metadata):
@@ -78,8 +92,8 @@ def test_a_stage_that_was_cut_goes_on_to_the_same_parameters(staged, shared):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(checkpoints, "save", dies)
             with pytest.raises(KeyboardInterrupt):
-                training.train(row, players, prepared, run)
-        found = training.train(row, players, prepared, run)
+                training.train(cut)
+        found = training.train(cut)
     for one, other in zip(leaves(progress.best_params), leaves(found.best_params), strict=True):
         np.testing.assert_array_equal(one, other)
     assert (shared / "cut" / "metrics.jsonl").read_bytes() == (
@@ -110,10 +124,8 @@ def counting(task, settings):
 def test_what_a_stage_begins_with_is_done_once_however_often_it_is_killed(
     tiny, shared, monkeypatch, killed
 ):
-    monkeypatch.setitem(RERANKERS, "counting", ENTRY._replace(build=counting))
-    config = tiny(reranker={"name": "counting"}, table="score")
-    row, prepared = resolve(config)[0], datasets.prepare(datasets.plan_of(config))
-    players = build_all([row], prepared)[0]
+    monkeypatch.setitem(RERANKERS, "counting", Entry(LinearSettings, counting))
+    job = job_of(tiny(reranker={"name": "counting"}, table="score"))
     save = checkpoints.save
 
     def dies(where, name, state, metadata):
@@ -121,26 +133,16 @@ def test_what_a_stage_begins_with_is_done_once_however_often_it_is_killed(
         if (where.name, metadata["epoch"]) == killed and name == "last":
             raise KeyboardInterrupt
 
-    with run_folder.open_run(shared / f"counting-{killed}", config) as run:
+    with open_run(shared / f"counting-{killed}", job) as run:
+        job = job._replace(run=run)
         if killed is not None:
             monkeypatch.setattr(checkpoints, "save", dies)
             with pytest.raises(KeyboardInterrupt):
-                training.train(row, players, prepared, run)
+                training.train(job)
             monkeypatch.setattr(checkpoints, "save", save)
-        progress = training.train(row, players, prepared, run)
+        progress = training.train(job)
     for params in (progress.best_params, progress.states.params["reranker"]):
         np.testing.assert_array_equal(params["count"], (2.0 + 1.0) ** 2)
-
-
-def test_a_model_that_needs_the_shown_order_refuses_data_without_one(staged):
-    row, _, _, _, prepared = staged
-    train = prepared.splits["train"]
-    bare = train._replace(batch=train.batch.replace(slate=np.full_like(train.batch.slate, -1)))
-    blind = prepared._replace(splits=dict(prepared.splits) | {"train": bare})
-    with pytest.raises(ValueError, match=r"'goalrank' learns from the order.*no training request"):
-        build_all([row], blind)
-    scorer = row._replace(config=row.config | {"train": row.config["train"] | {"loss": "bce"}})
-    assert not build_all([scorer], blind)[0].arranges
 
 
 def test_trials_equal_runs_of_their_own_and_validation_chooses(tiny, shared, run_table):
@@ -158,8 +160,8 @@ def test_trials_equal_runs_of_their_own_and_validation_chooses(tiny, shared, run
     found = json.loads((both / "results.json").read_text())["rows"]
     assert found == values[best][1]
     assert {row["learning_rate_factor"] for row in found} == {best}
-    config = tiny(**base, train={"learning_rate_factors": (0.01, 1.0)})
-    assert [e.rate for e in training.entries_of(config)] == [0.01, 0.01, 1.0, 1.0]
+    row = make_plan(tiny(**base, train={"learning_rate_factors": (0.01, 1.0)}))[0].rows[0]
+    assert [trial.rate for trial in trials_of(row)] == [0.01, 0.01, 1.0, 1.0]
 
 
 def test_several_protocols_make_a_run_folder_each(tiny, shared):
@@ -178,7 +180,7 @@ def test_several_protocols_make_a_run_folder_each(tiny, shared):
     ("name", "message"),
     [
         ("retrieved_pool,retrieved_pool", "lists a protocol twice"),
-        ("retrieved_pool,logged", "candidates.name .*no choice 'logged'"),
+        ("retrieved_pool,logged", "candidates.name .*no protocol 'logged'"),
     ],
 )
 def test_protocols_are_all_checked_before_the_first_runs(tiny, shared, name, message):

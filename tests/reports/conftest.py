@@ -19,7 +19,15 @@ LABELS = {
     "prm": "PRM without scores",
     "prm+dnr-b": "DNR-B, conditional L_x & 50% more",
 }
-CONFIG = {"seed": 0, "eval": {"k": 6}, "train": {"learning_rate_factors": [1.0]}}
+
+
+def config_of(**factors):
+    """Make a config whose learned rows have these `learning_rate_factors`."""
+    rows = {key: {"train": {"learning_rate_factors": tried}} for key, tried in factors.items()}
+    return {"seed": 0, "eval": {"k": 6}, "rows": {"random": {}, "reversed": {}, **rows}}
+
+
+CONFIG = config_of(prm=[1.0], dnr_b=[1.0])
 ENVIRONMENT = {
     "command": "python -m dnr_jax.main --config configs/recflow.py",
     "commit": {"name": "0123456789abcdef", "dirty": True},
@@ -124,3 +132,9 @@ def make_run(tmp_path):
         return folder
 
     return make
+
+
+@pytest.fixture
+def make_config():
+    """Hand out `config_of`."""
+    return config_of

@@ -225,13 +225,17 @@ def test_dnr_is_set_against_direct_training_of_its_own_reranker(make_run):
     assert "| +28.00 [+28.00, +28.00] |" in tables.to_markdown(run)
 
 
-def test_trials_are_told(make_run):
+def test_trials_are_told(make_run, make_config):
     folder = make_run()
     assert "No row was tuned" in tables.to_text(results.read(folder))
-    config = {"seed": 0, "eval": {"k": 6}, "train": {"learning_rate_factors": [0.3, 1.0]}}
-    (folder / "config.json").write_text(json.dumps(config))
-    text = " ".join(tables.to_text(results.read(folder)).split())
-    assert "the same 2 trials, its learning rates times 0.3, 1," in text
+
+    def told(**factors):
+        (folder / "config.json").write_text(json.dumps(make_config(**factors)))
+        return " ".join(tables.to_text(results.read(folder)).split())
+
+    both = told(prm=[0.3, 1.0], dnr_b=[0.3, 1.0])
+    assert "the same 2 trials, its learning rates times 0.3, 1," in both
+    assert "different numbers of trials" in told(prm=[0.3, 1.0], dnr_b=[1.0])
 
 
 def test_overview_sets_protocols_side_by_side(make_run):

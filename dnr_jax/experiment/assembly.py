@@ -1,0 +1,155 @@
+"""From a row of the plan to what it trains and scores with: where tables, plan and data meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import optax
+
+from dnr_jax.data.store import Prepared
+from dnr_jax.divergences import DIVERGENCES
+from dnr_jax.experiment.plan import Plan
+from dnr_jax.experiment.rows import Row
+from dnr_jax.io.run_folder import RunFolder
+from dnr_jax.nn.precision import compute_in
+from dnr_jax.noise import GENERATORS, NOISES, Observed
+from dnr_jax.rerankers import RERANKERS
+from dnr_jax.training import sharding
+from dnr_jax.training.optimizers import two_player_optimizer
+from dnr_jax.training.sharding import Layout, Scorer
+from dnr_jax.types import Divergence, Noise, Reranker, Stage, Task, apply, rank
+
+# How a model is trained as a scorer: by the losses of DNR, or by L_direct alone without noise.
+PLAIN = (Stage("train", None),)
+
+
+class Model(NamedTuple):
+    """A reranker and its two scorers: by logits, and in the order as deployed."""
+
+    reranker: Reranker
+    apply: Scorer
+    rank: Scorer
+
+
+class Assembly(NamedTuple):
+    """What one row trains and scores with.
+
+    Attributes:
+      reranker: the model.
+      score: its `(params, request, scores) -> logits` without dropout, or the order of the lists
+        that it builds; rows of the same reranker share one object, and so one compiled program.
+      arranges: whether `score` is such an order, which is no probability.
+      stages: what it is trained by, one after the other.
+      heuristic: noise of phase 1; None for rows without denoising.
+      generator: noise of phase 2; None for rows that never learn one.
+      divergence: the estimator of L_x.
+      optimizer: makes both players' optimisers of the keyword `groups`.
+      layout: the devices that they train and score on.
+    """
+
+    reranker: Reranker
+    score: Scorer
+    arranges: bool
+    stages: tuple[Stage, ...]
+    heuristic: Noise | None
+    generator: Noise | None
+    divergence: Divergence
+    optimizer: Callable[..., optax.GradientTransformationExtraArgs]
+    layout: Layout
+
+
+def assemble(plan: Plan, prepared: Prepared) -> list[Assembly]:
+    """Build what every row needs, one reranker for all rows that want the same one.
+
+    Raises:
+      ValueError: a model learns from the displayed order, and the data has none.
+    """
+    layout = sharding.make_layout(count=plan.devices.count, shard_tables=plan.devices.shard_tables)
+    task = make_task(plan, prepared, layout)
+    wanted = {(row.reranker, row.compute): row for row in plan.rows}
+    models = {key: _model(row, task, layout) for key, row in wanted.items()}
+    return [
+        _assembly(row, models[row.reranker, row.compute], task, prepared, layout)
+        for row in plan.rows
+    ]
+
+
+def make_task(plan: Plan, prepared: Prepared, layout: Layout) -> Task:
+    """Say what models may know of the data before they see a request."""
+    return Task(
+        spec=sharding.rounded(prepared.spec, layout),
+        slate_size=plan.eval.k,
+        item_popularity=np.asarray(prepared.item_popularity),
+        item_vectors=np.asarray(prepared.item_vectors),
+        seed=plan.seed,
+    )
+
+
+def _model(row: Row, task: Task, layout: Layout) -> Model:
+    reranker = RERANKERS[row.reranker.name].build(task, row.reranker.settings)
+    reranker = compute_in(reranker, row.compute.dtype)
+    scorers = (sharding.split_score(layout, partial(f, reranker)) for f in (apply, rank))
+    return Model(reranker, *scorers)
+
+
+def _assembly(row: Row, model: Model, task: Task, prepared: Prepared, layout: Layout) -> Assembly:
+    batches = -(-len(prepared.splits["train"].request_id) // row.train.batch_size)
+    heuristic, generator = _noises(row, task, prepared)
+    # DNR and the equal-loss comparison train and rank by the logits: there a model is a scorer.
+    own = (row.train.loss == "own" and heuristic is None) or not row.trains
+    if own:
+        _check_slates(row, prepared)
+    arranges = own and model.reranker.arrange is not None
+    return Assembly(
+        reranker=model.reranker,
+        score=model.rank if arranges else model.apply,
+        arranges=arranges,
+        stages=(model.reranker.stages or PLAIN) if own else PLAIN,
+        heuristic=heuristic,
+        generator=generator,
+        divergence=DIVERGENCES[row.divergence.name].build(row.divergence.settings),
+        optimizer=partial(
+            two_player_optimizer, row.optim.reranker, row.optim.generator, steps_per_epoch=batches
+        ),
+        layout=layout,
+    )
+
+
+def _check_slates(row: Row, prepared: Prepared) -> None:
+    """Refuse a model that learns from the displayed order where the data has none."""
+    name, slates = row.reranker.name, prepared.splits["train"].batch.slate
+    if RERANKERS[name].needs_slate and not np.any(np.asarray(slates) >= 0):
+        raise ValueError(
+            f"reranker {name!r} learns from the order in which items were shown, but no training "
+            "request has one (every slate is -1): leave it out of config.table, give data with "
+            "displayed positions, or train it as a scorer with --config.train.loss=bce"
+        )
+
+
+def _noises(row: Row, task: Task, prepared: Prepared) -> tuple[Noise | None, Noise | None]:
+    """Build the heuristic family and the learned one that is fed with the same fresh noise."""
+    if row.noise is None:
+        return None, None
+    entry, settings = NOISES[row.noise.name], row.noise.settings
+    batch = prepared.splits["train"].batch
+    observed = Observed(*(np.asarray(a) for a in (batch.scores, batch.labels, batch.weights)))
+    fitted = entry.fit and entry.fit(settings, observed, task.seed)
+    heuristic = entry.build(settings, fitted)
+    if row.generator is None:
+        return heuristic, None
+    base = entry.draw(settings, fitted)
+    made = GENERATORS[row.generator.name].build(task, base, row.generator.settings)
+    return heuristic, made
+
+
+class Job(NamedTuple):
+    """One row to be trained and scored: the plan, what was built for it, its data and folder."""
+
+    plan: Plan
+    row: Row
+    parts: Assembly
+    prepared: Prepared
+    run: RunFolder

@@ -1,0 +1,108 @@
+"""The plan of an experiment: a config as typed, frozen objects, read and checked once.
+
+All that follows takes these objects and looks into no config.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnr_jax.data import DATASETS, CandidateSettings
+from dnr_jax.experiment import rows, sections
+from dnr_jax.experiment.datasets import DataPlan
+from dnr_jax.experiment.rows import Row
+from dnr_jax.experiment.sections import Config, DeviceSettings, EvalSettings, RunSettings
+from dnr_jax.settings import MOST_INT, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One table: the data under one candidate protocol, and the rows to train and compare.
+
+    Attributes:
+      seed: of everything random; train seeds count from it.
+      data: what is prepared, and how.
+      eval: cut-off and batch of evaluation.
+      devices: that all rows train and score on.
+      rows: in table order.
+    """
+
+    seed: int
+    data: DataPlan
+    eval: EvalSettings
+    devices: DeviceSettings
+    rows: tuple[Row, ...]
+
+    @property
+    def cache(self) -> Path:
+        """Folder of what can be made again: data and compiled programs."""
+        return self.data.cache
+
+    @property
+    def protocol(self) -> str:
+        """Name of the candidate protocol."""
+        return self.data.candidates.name
+
+
+def make_plan(config: Config) -> tuple[Plan, ...]:
+    """Turn a config into plans, one for each protocol that `config.candidates.name` lists.
+
+    Args:
+      config: what differs from the defaults, as nested plain data; see `configs/`.
+
+    Raises:
+      ValueError: a name or a value is wrong, whether or not a row reads it; the message names the
+        knob, its value and what it must be.
+    """
+    config = sections.complete(config)
+    names = [name.strip() for name in str(config["candidates"]["name"]).split(",")]
+    if len(set(names)) < len(names):
+        raise ValueError(f"config.candidates.name lists a protocol twice: {','.join(names)}")
+    parts = [config | {"candidates": config["candidates"] | {"name": name}} for name in names]
+    return tuple(_plan(part) for part in parts)
+
+
+def _plan(config: Config) -> Plan:
+    sections.check(config)
+    run, scored = sections.read_run(config), sections.read_section(config, "eval")
+    table = rows.table(config)
+    last = max(row.seeds[-1] for row in table)
+    if last > MOST_INT:
+        raise ValueError(
+            f"config.seed is {run.seed}: the last train seed, {last}, must be at most {MOST_INT}"
+        )
+    return Plan(
+        seed=run.seed,
+        data=_data(config, run, scored),
+        eval=scored,
+        devices=sections.read_section(config, "devices"),
+        rows=table,
+    )
+
+
+def _data(config: Config, run: RunSettings, scored: EvalSettings) -> DataPlan:
+    data, retriever = sections.read_data(config), sections.read_choice(config, sections.RETRIEVER)
+    candidates: CandidateSettings = sections.read_section(config, "candidates")
+    assert retriever is not None
+    known = DATASETS[data.name].protocols
+    if candidates.name not in known:
+        raise ValueError(
+            f"config.candidates.name (for {data.name}): "
+            f"{unknown('protocol', candidates.name, known)}"
+        )
+    if candidates.size <= scored.k:
+        raise ValueError(
+            f"config.candidates.size is {candidates.size}, config.eval.k is {scored.k}: there must "
+            "be more candidates than places in the shown list, or there is nothing to rerank"
+        )
+    return DataPlan(
+        name=data.name,
+        settings=data.settings,
+        candidates=candidates,
+        retriever=retriever.name,
+        retriever_settings=retriever.settings,
+        k=scored.k,
+        seed=run.seed,
+        cache=Path(run.cache).expanduser(),
+    )

@@ -1,0 +1,88 @@
+"""What a run folder keeps of a plan: all that its rows read, and nothing else, as plain JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dnr_jax import settings
+from dnr_jax.data import DATASETS, LoggedData
+from dnr_jax.experiment.plan import Plan
+from dnr_jax.experiment.rows import Row
+from dnr_jax.experiment.sections import Chosen, RunSettings
+from dnr_jax.settings import Settings
+
+Knobs = Callable[[Settings], dict[str, Any]]
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """Return the plan as nested plain data, for `config.json`.
+
+    The cache is left out, as no result depends on it, and so is what a row does not read: the
+    training of a model that learns nothing, the noise of a row without denoising.
+    """
+    return _describe(plan, settings.plain)
+
+
+def defaults(plan: Plan) -> dict[str, Any]:
+    """Return the same knobs at their defaults, which they had before there were such knobs."""
+    usual = _describe(plan, lambda knobs: settings.plain(type(knobs)()))
+    rows = {key: _knobs_only(row) for key, row in usual.pop("rows").items()}
+    return _knobs_only(usual) | {"seed": RunSettings().seed, "rows": rows}
+
+
+def _knobs_only(section: dict[str, Any]) -> dict[str, Any]:
+    """Leave out names and texts, which have no default."""
+    inner = {name: part for name, part in section.items() if isinstance(part, dict)}
+    return {n: {k: v for k, v in part.items() if k != "name"} for n, part in inner.items()}
+
+
+def _describe(plan: Plan, plain: Knobs) -> dict[str, Any]:
+    data = plan.data
+    retriever = {"name": data.retriever, **plain(data.retriever_settings)}
+    logged = isinstance(DATASETS[data.name], LoggedData)
+    return {
+        "seed": plan.seed,
+        "data": _located({"name": data.name, **plain(data.settings)}),
+        "candidates": plain(data.candidates),
+        **({} if logged else {"retriever": retriever}),
+        "eval": plain(plan.eval),
+        "devices": plain(plan.devices),
+        "rows": {row.key: _row(row, plain) for row in plan.rows},
+    }
+
+
+def _located(knobs: dict[str, Any]) -> dict[str, Any]:
+    """Spell the path of the data in one way."""
+    path = knobs.get("path")
+    return knobs | ({"path": str(Path(path).expanduser().resolve())} if path else {})
+
+
+def _row(row: Row, plain: Knobs) -> dict[str, Any]:
+    about = {
+        "model": row.model,
+        "label": row.label,
+        "sweep": row.sweep,
+        "reranker": _chosen(row.reranker, plain),
+        "compute": plain(row.compute),
+    }
+    return about | (_training(row, plain) if row.trains else {})
+
+
+def _training(row: Row, plain: Knobs) -> dict[str, Any]:
+    objective, optim = plain(row.objective), plain(row.optim)
+    unread = [] if row.noise else ["lambda_m"]
+    unread += [] if row.generator else ["lambda_adv", "lambda_x"]
+    about = {
+        "train": plain(row.train),
+        "objective": {name: value for name, value in objective.items() if name not in unread},
+        "optim": optim if row.generator else {"reranker": optim["reranker"]},
+        "noise": _chosen(row.noise, plain),
+        "generator": _chosen(row.generator, plain),
+    }
+    return about | ({"divergence": _chosen(row.divergence, plain)} if row.generator else {})
+
+
+def _chosen(chosen: Chosen | None, plain: Knobs) -> dict[str, Any] | None:
+    return None if chosen is None else {"name": chosen.name, **plain(chosen.settings)}

@@ -1,0 +1,154 @@
+"""One stage of a row's training: its place in the row, its epochs, its programs and first state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dnr_jax.data import loader
+from dnr_jax.experiment.assembly import Job
+from dnr_jax.experiment.trials import Trial, trials_of
+from dnr_jax.training import phases, sharding
+from dnr_jax.training.epoch import alternate, make_epoch, seed_axis, stack_states
+from dnr_jax.training.parts import part_size
+from dnr_jax.training.step import Game, TrainState, init_state, make_step
+from dnr_jax.training.stream import streamed
+from dnr_jax.types import Noise, Params, Stage
+
+
+class StageRun(NamedTuple):
+    """A stage of a row: which one it is, and the epochs planned for those before it."""
+
+    job: Job
+    stage: Stage
+    number: int
+    last: bool
+    offset: int
+
+    @property
+    def label(self) -> str:
+        """What a reader sees."""
+        label = self.job.row.label
+        return label if self.last else f"{label}: {self.stage.name}"
+
+    @property
+    def folder(self) -> Path:
+        """The stage's checkpoints; those of the last are the row's."""
+        folder = self.job.run.checkpoints(self.job.row.key)
+        return folder if self.last else folder / self.stage.name
+
+    @property
+    def epochs(self) -> int:
+        """The planned epochs: its share of `config.train.epochs`, at least one."""
+        return max(1, round(self.stage.share * self.job.row.train.epochs))
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The trainings side by side."""
+        return trials_of(self.job.row)
+
+
+def stages_of(job: Job) -> list[StageRun]:
+    """List the stages of a row in order."""
+    runs: list[StageRun] = []
+    stages = job.parts.stages
+    for number, stage in enumerate(stages):
+        offset = sum(run.epochs for run in runs)
+        runs.append(StageRun(job, stage, number, number == len(stages) - 1, offset))
+    return runs
+
+
+def make_phases(run: StageRun) -> phases.StagePlan:
+    """Lay out both phases of a stage.
+
+    Only a stage without a loss of its own has a learned phase.
+    """
+    train, parts = run.job.row.train, run.job.parts
+    learned = None
+    if parts.generator is not None and train.lambda_e < train.epochs:
+        learned = _phase(
+            run,
+            parts.generator,
+            generator_updates=train.generator_updates,
+            reranker_updates=train.reranker_updates,
+        )
+    heuristic = _phase(run, parts.heuristic, generator_updates=0, reranker_updates=1)
+    return phases.StagePlan(
+        phases=(heuristic, learned),
+        lambda_e=train.lambda_e,
+        epochs=run.epochs,
+        patience=train.patience,
+        batch_size=train.batch_size,
+        seeds=[trial.seed for trial in run.trials],
+    )
+
+
+def _phase(
+    run: StageRun, noise: Noise | None, *, generator_updates: int, reranker_updates: int
+) -> phases.Phase:
+    row, parts = run.job.row, run.job.parts
+    plays = generator_updates > 0
+    divergence = parts.divergence if plays else None
+    game = Game(parts.reranker, noise, divergence, run.stage.loss, row.objective)
+    optimizer = parts.optimizer(groups=run.stage.groups)
+    step = make_step(game, optimizer, plays=plays, part=_micro_batch(run.job))
+    step = sharding.split_step(parts.layout, step)
+    batches = -(-len(run.job.prepared.splits["train"].request_id) // row.train.batch_size)
+    turns = alternate(
+        batches, generator_updates=generator_updates, reranker_updates=reranker_updates
+    )
+    if not row.train.stream:
+        return phases.Phase(make_epoch(step, seeds=seed_axis()), turns)
+    epoch = make_epoch(step, seeds=seed_axis(), take=loader.pick)
+    put = partial(sharding.put_batches, parts.layout)
+    return phases.Phase(streamed(epoch, turns, batches=row.train.stream, put=put), turns)
+
+
+def _micro_batch(job: Job) -> int | None:
+    """Choose the requests whose activations are held at once; many devices divide a batch alone."""
+    if not job.parts.layout.alone:
+        return None
+    return job.row.train.micro_batch or part_size(job.row.train.batch_size)
+
+
+def first_states(run: StageRun, before: phases.Progress | None) -> TrainState:
+    """Stack the first states of all trials; a trial's state does not depend on the others.
+
+    Args:
+      run: the stage.
+      before: what the stage before it has reached; None for the first.
+    """
+    parts, split = run.job.parts, run.job.prepared.splits["train"]
+    example = jax.tree.map(lambda array: np.asarray(array[:1]), split.batch)
+    optimizer = parts.optimizer(groups=run.stage.groups)
+
+    def init(key: jax.Array) -> TrainState:
+        return init_state(key, parts.reranker, parts.generator, optimizer, example)
+
+    make = partial(sharding.build, parts.layout, init)
+    fresh = {seed: make(jax.random.key(seed)) for seed in run.job.row.seeds}
+    rated = [replace(fresh[trial.seed], rate=np.float32(trial.rate)) for trial in run.trials]
+    states: TrainState = stack_states(rated)
+    if before is not None or run.stage.begin is not None:
+        learned = states.params["reranker"] if before is None else before.best_params
+        states = _go_on(states, learned, run.number, run.stage.begin)
+    return states
+
+
+@partial(jax.jit, static_argnums=3)
+def _go_on(
+    states: TrainState, learned: Params, stage: int, begin: Callable[[Params], Params] | None
+) -> TrainState:
+    """Start a stage from parameters learned before it, with keys of its own."""
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, stage))(states.key)
+    learned = learned if begin is None else jax.vmap(begin)(learned)
+    # Copies, as the states are donated: two leaves may not share what one of them is made of.
+    learned = jax.tree.map(jnp.copy, learned)
+    return replace(states, params=states.params | {"reranker": learned}, key=keys)

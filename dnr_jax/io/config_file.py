@@ -1,0 +1,95 @@
+"""The config of a run folder, and whether a run may go on in it.
+
+A config holds the knobs that the run's rows read: `rows`, by the row's key, and beside it what all
+rows share. A run may go on where nothing that was worked on would have been different.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dnr_jax import json_files
+
+ROWS = "rows"
+_ABSENT = "(absent)"
+_CURE = "choose another --workdir or delete this folder"
+
+
+def settle(
+    path: Path,
+    config: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    worked: Callable[[str], bool],
+) -> None:
+    """Save the config of a run that goes on, or refuse one that differs from the saved.
+
+    A knob that the saved config lacks had its default. Rows of which one of both knows nothing do
+    not matter, nor do rows without any work; what was worked on stays in the file, so that it is
+    compared when its row comes back.
+
+    Args:
+      path: the file; it exists.
+      config: what the run reads now, as plain nested data.
+      defaults: the same with every knob at its default.
+      worked: whether a row, by its key, has left anything in the folder.
+
+    Raises:
+      ValueError: naming each knob that differs.
+      DamagedError: the file is no config of a run.
+    """
+    saved = read(path)
+    done = {key: row for key, row in saved.get(ROWS, {}).items() if worked(key)}
+    now = json_files.plain(config)
+    rows = now.get(ROWS, {})
+    both = {key: rows[key] for key in rows if key in done}
+    old = {**saved, ROWS: {key: done[key] for key in both}}
+    lines = _differences(old, {**now, ROWS: both}, json_files.plain(defaults))
+    if lines:
+        raise ValueError(
+            f"run folder {path.parent} was made with another config:\n  "
+            + "\n  ".join(lines)
+            + "\nchoose another --workdir, delete this folder, or set these knobs back"
+        )
+    kept = {key: row for key, row in done.items() if key not in rows}
+    merged = {**now, ROWS: {**rows, **kept}}
+    if merged != saved or list(merged[ROWS]) != list(saved.get(ROWS, {})):
+        json_files.write(path, merged)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read the config of a run.
+
+    Raises:
+      FileNotFoundError: there is none.
+      DamagedError: the file holds something else.
+    """
+    found = json_files.read(path, cure=_CURE)
+    rows = found.get(ROWS, {}) if isinstance(found, dict) else None
+    if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
+        raise json_files.DamagedError(f"{path} is no config of a run: {_CURE}")
+    return dict(found)
+
+
+def _differences(
+    saved: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> list[str]:
+    """Name each knob that differs; `defaults` stand for what `saved` lacks."""
+    old, new, usual = (dict(_flatten(part)) for part in (saved, now, defaults))
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key, usual.get(key, _ABSENT)), new.get(key, _ABSENT)
+        if before != after:
+            said = old.get(key, _ABSENT)
+            lines.append(f"config.{key}: saved {said!r}, now {after!r}")
+    return lines
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each leaf under its path; an empty section has none."""
+    if not isinstance(value, Mapping):
+        yield prefix, value
+        return
+    for key, inner in value.items():
+        yield from _flatten(inner, f"{prefix}.{key}" if prefix else key)

@@ -1,0 +1,95 @@
+"""A row of the plan decides what is built: ablations leave parts out, and nothing else."""
+
+import numpy as np
+import pytest
+
+from dnr_jax.experiment import datasets
+from dnr_jax.experiment.assembly import Job, assemble
+from dnr_jax.experiment.plan import make_plan
+from dnr_jax.experiment.stages import make_phases, stages_of
+from dnr_jax.training.optimizers import GENERATOR, RERANKER
+
+LEARNED = ("plain", "score", "dnr_b", "dnr_g", "dnr_r", "dnr_b_conditional")
+
+
+@pytest.fixture(scope="module")
+def jobs(tiny):
+    """Assemble the rows of the table under an override."""
+
+    def make(**changes):
+        (plan,) = make_plan(tiny(**changes))
+        prepared = datasets.prepare(plan.data)
+        parts = assemble(plan, prepared)
+        return {
+            row.key: Job(plan, row, assembly, prepared, None)
+            for row, assembly in zip(plan.rows, parts, strict=True)
+        }
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def built(jobs):
+    """Hand out the assemblies alone."""
+    return lambda **changes: {key: job.parts for key, job in jobs(**changes).items()}
+
+
+def test_only_denoising_rows_have_noise(built):
+    built = built()
+    for key in LEARNED:
+        assert (built[key].heuristic is not None) == key.startswith("dnr")
+        assert (built[key].generator is not None) == key.startswith("dnr")
+
+
+def test_heuristic_only_has_no_generator(built):
+    built = built(generator={"name": "none"})
+    for key in LEARNED:
+        assert (built[key].heuristic is not None) == key.startswith("dnr")
+        assert built[key].generator is None
+
+
+def test_rows_of_one_reranker_share_one_program(built):
+    built = built()
+    assert len({id(built[key].score) for key in ("score", "dnr_b", "dnr_g", "dnr_r")}) == 1
+    assert built["plain"].score is not built["score"].score
+
+
+def test_no_learned_phase_without_a_generator_or_epochs_for_it(jobs):
+    def phases(key, **changes):
+        (stage,) = stages_of(jobs(**changes)[key])
+        return make_phases(stage).phases
+
+    assert phases("dnr_b")[1] is not None
+    assert phases("dnr_b")[1].updates.turns.tolist() == [GENERATOR, RERANKER] * 4
+    assert phases("score")[1] is None
+    assert phases("dnr_b", generator={"name": "none"})[1] is None
+    assert phases("dnr_b", train={"lambda_e": 2})[1] is None
+
+
+def test_a_rival_trains_by_its_own_loss_unless_told_otherwise(built):
+    dlcm = built(reranker={"name": "dlcm"})
+    assert dlcm["score"].stages[0].loss is not None
+    assert dlcm["dnr_b"].stages[0].loss is None
+    assert built(reranker={"name": "dlcm"}, train={"loss": "bce"})["score"].stages[0].loss is None
+    assert built()["score"].stages[0].loss is None
+
+
+@pytest.fixture
+def blind(jobs):
+    """A GoalRank row on data without any displayed order."""
+
+    def make(**changes):
+        job = jobs(table="score", reranker={"name": "goalrank"}, **changes)["score"]
+        train = job.prepared.splits["train"]
+        slate = np.full_like(train.batch.slate, -1)
+        bare = train._replace(batch=train.batch.replace(slate=slate))
+        splits = dict(job.prepared.splits) | {"train": bare}
+        return job.plan, job.prepared._replace(splits=splits)
+
+    return make
+
+
+def test_a_model_that_needs_the_shown_order_refuses_data_without_one(blind):
+    with pytest.raises(ValueError, match=r"'goalrank' learns from the order.*no training request"):
+        assemble(*blind())
+    assert not assemble(*blind(train={"loss": "bce"}))[0].arranges
