@@ -41,6 +41,7 @@ PRM: dict[str, Any] = {
 
 # Sizes of the smoke modes.
 TINY = {"width": 8, "layers": 1, "history_layers": 1, "heads": 2, "feed_forward": 8}
+ADAM = OptimizerSettings()
 
 
 class Work(NamedTuple):
@@ -76,8 +77,7 @@ def make_game(work: Work, dtype: str, **sizes: Any) -> Game:
 
 
 def optimizer() -> optax.GradientTransformationExtraArgs:
-    adam = OptimizerSettings()
-    return two_player_optimizer(adam, adam, steps_per_epoch=10_000)
+    return two_player_optimizer(ADAM, ADAM, steps_per_epoch=10_000)
 
 
 def fresh(game: Game, batch: Batch, seed: int = 0) -> TrainState:
