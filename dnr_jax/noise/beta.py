@@ -33,14 +33,14 @@ class BetaSettings(Mixing):
     fit: bool = knob(False, "fit both shapes to the noise of the training scores instead")
 
 
-class Shape(NamedTuple):
+class BetaShape(NamedTuple):
     """Both shape parameters of a Beta law, > 0."""
 
     alpha: float
     beta: float
 
 
-def beta_draw(settings: BetaSettings, fitted: Shape | None = None) -> Draw:
+def beta_draw(settings: BetaSettings, fitted: BetaShape | None = None) -> Draw:
     """Make the draw eps ~ Beta(alpha, beta) in (0, 1), independent of the label.
 
     Beta(1/2, 1/2) by a formula, other shapes by a table of quantiles, whose distribution function
@@ -55,7 +55,7 @@ def beta_draw(settings: BetaSettings, fitted: Shape | None = None) -> Draw:
     """
     if fitted is None and settings.fit:
         raise ValueError("fit is True: give observed training scores to fit the shape to")
-    alpha, beta = fitted or Shape(settings.alpha, settings.beta)
+    alpha, beta = fitted or BetaShape(settings.alpha, settings.beta)
     if alpha == 0.5 and beta == 0.5:
         return lambda key, labels: beta_sampler.draw_arcsine(key, labels.shape)
     angles = beta_sampler.angle_table(alpha, beta)
@@ -66,7 +66,7 @@ def beta_draw(settings: BetaSettings, fitted: Shape | None = None) -> Draw:
     return draw
 
 
-def beta_noise(settings: BetaSettings, fitted: Shape | None = None) -> Noise:
+def beta_noise(settings: BetaSettings, fitted: BetaShape | None = None) -> Noise:
     """Make the Beta family (arXiv 2509.18736, Eq. 4 with eps ~ Beta(alpha, beta)); see `beta_draw`.
 
     Raises:
@@ -89,13 +89,13 @@ def observed_noise(scores: np.ndarray, labels: np.ndarray, *, lambda_c: float) -
     return (x - (1.0 - lambda_c) * z) / lambda_c
 
 
-def fit_if_asked(settings: BetaSettings, observed: Observed, seed: int) -> Shape | None:
+def fit_if_asked(settings: BetaSettings, observed: Observed, seed: int) -> BetaShape | None:
     """Return `fit_beta` where the settings ask for it, else None; the fit draws nothing."""
     del seed
     return fit_beta(observed, lambda_c=settings.lambda_c) if settings.fit else None
 
 
-def fit_beta(observed: Observed, *, lambda_c: float) -> Shape:
+def fit_beta(observed: Observed, *, lambda_c: float) -> BetaShape:
     """Fit (alpha, beta) by moments to the observed noise, clipped to [0, 1].
 
     With mean m and variance v the fit is alpha = m c, beta = (1 - m) c, c = m (1 - m) / v - 1;
@@ -117,4 +117,4 @@ def fit_beta(observed: Observed, *, lambda_c: float) -> Shape:
     # The guard only keeps 0 / 0 out; the bounds decide.
     ratio = mean * (1 - mean) / max(float(noise.var()), 1e-12) - 1.0
     concentration = float(np.clip(ratio, *CONCENTRATION_BOUNDS))
-    return Shape(mean * concentration, (1 - mean) * concentration)
+    return BetaShape(mean * concentration, (1 - mean) * concentration)

@@ -102,7 +102,7 @@ def test_gradient_of_the_mean_is_known(a, b):
 
 @pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (0.02, 0.02)])
 def test_draws_stay_inside_the_open_interval(a, b):
-    draw = quick_jit(beta.beta_draw(beta.BetaSettings(), beta.Shape(a, b)))
+    draw = quick_jit(beta.beta_draw(beta.BetaSettings(), beta.BetaShape(a, b)))
     x = draw(jax.random.key(0), jnp.zeros(COUNT))
     assert ((x > 0) & (x < 1)).all()
     assert np.isfinite(jax.scipy.special.logit(x)).all()
@@ -114,11 +114,11 @@ SHARDED = """
 import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from dnr_jax import ops
-from dnr_jax.noise.beta import BetaSettings, Shape, beta_draw
+from dnr_jax.noise.beta import BetaSettings, BetaShape, beta_draw
 mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
 index = np.arange(7, 15, dtype=np.uint32)
 for a in (0.5, 2.3):
-    draw = beta_draw(BetaSettings(), Shape(a, 0.5))
+    draw = beta_draw(BetaSettings(), BetaShape(a, 0.5))
     sample = jax.jit(lambda i, z: ops.per_request(draw, jax.random.key(3), i, z))
     whole = np.asarray(sample(index, np.zeros((8, 5), np.float32)))
     place = NamedSharding(mesh, PartitionSpec("data"))

@@ -87,6 +87,32 @@ def test_generator_turn_follows_its_equation():
     np.testing.assert_allclose(terms["generator_gradient"], optax.tree.norm(gradient), rtol=1e-4)
 
 
+def test_both_turns_follow_the_loss_that_the_settings_name():
+    """List-wise: -sum_i t_i log softmax(s)_i with t uniform over the positives of a request."""
+    state, data = toy_players.state(), toy_players.batch()
+    objective = dataclasses.replace(toy_players.OBJECTIVE, loss="attention_rank")
+    game = toy_players.GAME._replace(objective=objective)
+    step = jax.jit(make_step(game, toy_players.OPTIMIZER, plays=True, part=4))
+    theta, where = state.params["reranker"], data.request.where
+
+    def list_wise(scores):
+        s = jnp.where(where, theta["slope"] * scores + theta["bias"], -jnp.inf)
+        p = jnp.exp(s) / jnp.exp(s).sum(axis=1, keepdims=True)
+        count = data.labels.sum(axis=1)
+        each = -(data.labels * jnp.log(jnp.where(where, p, 1))).sum(axis=1) / jnp.maximum(count, 1)
+        return each[count > 0].mean()
+
+    keys = jax.random.split(jax.random.fold_in(state.key, 0), 4)
+    draw = toy_players.NOISE.sample
+    _, terms = step(state, data, RERANKER)
+    noisy = draw(state.params["generator"], keys[2], data)
+    np.testing.assert_allclose(terms["direct"], list_wise(data.scores), rtol=1e-5)
+    np.testing.assert_allclose(terms["denoise"], list_wise(noisy), rtol=1e-5)
+    _, terms = step(state, data, GENERATOR)
+    noisy = draw(state.params["generator"], jax.random.fold_in(state.key, 0), data)
+    np.testing.assert_allclose(terms["adversarial"], -list_wise(noisy), rtol=1e-5)
+
+
 def test_plain_training_draws_no_noise():
     game = toy_players.GAME._replace(noise=None)
     step = jax.jit(make_step(game, toy_players.OPTIMIZER, plays=False))
