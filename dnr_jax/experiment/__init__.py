@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from dnr_jax import json_files
 from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import audit, render
-from dnr_jax.experiment import datasets, processes, saved, scoring, training
+from dnr_jax.experiment import datasets, models, processes, saved, scoring, training
 from dnr_jax.experiment.assembly import Job, assemble
 from dnr_jax.experiment.meter import Meter
 from dnr_jax.experiment.plan import Plan, make_plan
@@ -24,7 +25,7 @@ __all__ = ["join", "make_plan", "run", "run_all"]
 _LOG = logging.getLogger(__name__)
 
 
-def run_all(config: Mapping[str, Any], workdir: Path) -> list[Path]:
+def run_all(config: Mapping[str, Any], workdir: str | os.PathLike[str]) -> list[Path]:
     """Run the table of a config under each protocol that `config.candidates.name` lists.
 
     One protocol fills `workdir` itself, several a folder each in it, named like the protocol. All
@@ -43,7 +44,7 @@ def run_all(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     Raises:
       ValueError, FileNotFoundError, NonFiniteError: see `make_plan` and `run`.
     """
-    plans = make_plan(config)
+    plans, workdir = make_plan(config), Path(workdir)
     several = len(plans) > 1
     folders = [workdir / plan.protocol if several else workdir for plan in plans]
     meter = Meter(sum(len(plan.rows) for plan in plans))
@@ -77,6 +78,7 @@ def run(plan: Plan, workdir: Path, meter: Meter | None = None) -> None:
         _check_sizes(plan, prepared)
         parts = assemble(plan, prepared)
         _audit(plan, prepared, folder)
+        models.save_catalogue(prepared, folder)
         for row, assembly in zip(plan.rows, parts, strict=True):
             _LOG.info("%s", meter.begin(row.label))
             if not processes.of_first(np.asarray(scoring.is_done(row, folder))):

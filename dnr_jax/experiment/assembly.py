@@ -48,6 +48,7 @@ class Assembly(NamedTuple):
       divergence: the estimator of L_x.
       optimizer: makes both players' optimisers of the keyword `groups`.
       layout: the devices that they train and score on.
+      task: what the models know of the data.
     """
 
     reranker: Reranker
@@ -59,6 +60,7 @@ class Assembly(NamedTuple):
     divergence: Divergence
     optimizer: Callable[..., optax.GradientTransformationExtraArgs]
     layout: Layout
+    task: Task
 
 
 def assemble(plan: Plan, prepared: Prepared) -> list[Assembly]:
@@ -115,6 +117,7 @@ def _assembly(row: Row, model: Model, task: Task, prepared: Prepared, layout: La
             two_player_optimizer, row.optim.reranker, row.optim.generator, steps_per_epoch=batches
         ),
         layout=layout,
+        task=task,
     )
 
 

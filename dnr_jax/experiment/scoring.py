@@ -13,6 +13,7 @@ from scipy.special import expit
 
 from dnr_jax.data.store import Split
 from dnr_jax.evaluation import Evaluation, evaluate, score_split, score_stream
+from dnr_jax.experiment import models
 from dnr_jax.experiment.assembly import Job
 from dnr_jax.experiment.rows import Row
 from dnr_jax.experiment.trials import best_trials
@@ -46,8 +47,11 @@ def score_row(job: Job, progress: Progress | None) -> None:
         progress, rate = best_trials(progress, row)
     records: list[dict[str, Any]] = []
     columns: list[dict[str, np.ndarray]] = []
-    for number, seed in enumerate(row.seeds):
-        best = {} if progress is None else _seed(progress.best_params, number)
+    learned = [
+        {} if progress is None else _seed(progress.best_params, number)
+        for number in range(len(row.seeds))
+    ]
+    for number, (seed, best) in enumerate(zip(row.seeds, learned, strict=True)):
         for name in EVALUATED:
             split = job.prepared.splits[name]
             logits = _score(job, best, split)
@@ -58,6 +62,7 @@ def score_row(job: Job, progress: Progress | None) -> None:
                 columns.append(_columns(row, seed, split, found))
             if name == "test" and number == 0 and progress is not None and not job.parts.arranges:
                 run.write_analysis(row.key, **_analysis(job, progress, logits, split))
+    models.save(job, records, learned)
     _write(row, run, records, columns)
     run.append_timings({"row": row.key, "scoring_seconds": time.monotonic() - began})
 

@@ -6,6 +6,7 @@ the data: an interrupted and resumed run leaves the same bytes as an uninterrupt
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from collections.abc import Mapping
@@ -29,6 +30,9 @@ PER_REQUEST = "per_request.parquet"
 AUDIT = "audit.json"
 CHECKPOINTS = "checkpoints"
 PLOTS = "plots"
+MODELS = "models"
+ENCODERS = "encoders"
+CATALOGUE = "catalogue.npz"
 METRICS_KEYS = ("row", "epoch")
 TIMINGS_KEYS = ("row",)
 _LOG = logging.getLogger(__name__)
@@ -65,6 +69,12 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         """Replace file `name` by `value`; see `json_files.write`."""
         json_files.write(self.path / name, value)
+
+    def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Replace file `name`, an archive of plain arrays."""
+        archive = io.BytesIO()
+        np.savez(archive, **arrays)  # type: ignore[arg-type]
+        durable.write_bytes(self.path / name, archive.getvalue())
 
     def append_metrics(self, *records: Mapping[str, Any]) -> None:
         """Append training records, durable when it returns.

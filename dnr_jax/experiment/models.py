@@ -1,0 +1,83 @@
+"""What leaves a run: each row's best model, with all that it takes to score raw requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from dnr_jax import settings
+from dnr_jax.data import DATASETS, InteractionData
+from dnr_jax.data.store import Prepared
+from dnr_jax.experiment import processes
+from dnr_jax.experiment.assembly import Job
+from dnr_jax.experiment.plan import Plan
+from dnr_jax.io import model_files
+from dnr_jax.io.run_folder import CATALOGUE, ENCODERS, MODELS, RunFolder
+from dnr_jax.types import Params
+
+VERSIONS = ("dnr_jax", "jax", "flax", "numpy")
+
+
+def save_catalogue(prepared: Prepared, run: RunFolder) -> None:
+    """Keep what all models of a run share: the encoders, popularity and vectors of items."""
+    prepared.encoders.save(run.path / ENCODERS)
+    run.write_arrays(
+        CATALOGUE,
+        item_popularity=np.asarray(prepared.item_popularity),
+        item_vectors=np.asarray(prepared.item_vectors),
+    )
+
+
+def save(job: Job, records: Sequence[Mapping[str, Any]], params: Sequence[Params]) -> None:
+    """Keep the model of the seed that is best on validation.
+
+    Args:
+      job: the row.
+      records: of the row's results, each seed's for each split.
+      params: of each seed.
+    """
+    best, judged = _best(job, records)
+    whole = processes.on_host(params[best])
+    model_files.save(
+        job.run.path / MODELS / job.row.key, _card(job, records, judged["seed"]), whole
+    )
+
+
+def _card(job: Job, records: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
+    """Describe a model: how to build it, how to feed it, and what it scored."""
+    row, plan, task = job.row, job.plan, job.parts.task
+    return {
+        "row": row.key,
+        "label": row.label,
+        "reranker": {"name": row.reranker.name, **settings.plain(row.reranker.settings)},
+        "dtype": row.compute.dtype,
+        "deployed_order": "arrange" if job.parts.arranges else "logits",
+        "seed": seed,
+        "task": {
+            "slate_size": task.slate_size,
+            "seed": task.seed,
+            "sizes": dict(task.spec.sizes),
+        },
+        "data": {"name": plan.data.name, "fingerprint": job.prepared.fingerprint},
+        "score": _score_transform(plan),
+        "metrics": {r["split"]: r["metrics"] for r in records if r["seed"] == seed},
+        "versions": {name: metadata.version(name) for name in VERSIONS},
+    }
+
+
+def _score_transform(plan: Plan) -> str | None:
+    """Name the transform from raw first-stage scores to x, of `protocols.SCORES`; None = none."""
+    interactions = isinstance(DATASETS[plan.data.name], InteractionData)
+    return plan.data.retriever_settings.score if interactions else None
+
+
+def _best(job: Job, records: Sequence[Mapping[str, Any]]) -> tuple[int, Mapping[str, Any]]:
+    """Return number and record of the seed with the best N@K on validation; the first of equals."""
+    metric = f"n@{job.plan.eval.k}"
+    valid = [record for record in records if record["split"] == "valid"]
+    values = np.nan_to_num([record["metrics"][metric] for record in valid], nan=-1.0)
+    best = int(np.argmax(values))
+    return best, valid[best]

@@ -1,0 +1,80 @@
+"""A trained model as files: a card that says what it is, and its parameters, sealed by their hash.
+
+Layout: `<folder>/model.json` and `<folder>/parameters.npz`, an archive of plain arrays named by
+their path in the tree. The card is written last: without it there is no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dnr_jax import durable, json_files
+from dnr_jax.json_files import DamagedError
+from dnr_jax.types import Params
+
+CARD = "model.json"
+PARAMETERS = "parameters.npz"
+FORMAT = 1
+KEYS = ("format", "parameters_sha256")
+_CURE = "restore the folder from a copy, or train again"
+
+
+def save(folder: Path, card: Mapping[str, Any], params: Params) -> None:
+    """Write a model; durable when it returns.
+
+    Args:
+      folder: made if missing; a model that is there is replaced.
+      card: JSON-able, all that is needed to build the model anew, and what users want to know.
+      params: nested dicts of arrays, their keys without "/"; `{}` for a model that learns nothing.
+    """
+    archive = io.BytesIO()
+    np.savez(archive, **_flatten(params))
+    content = archive.getvalue()
+    durable.write_bytes(folder / PARAMETERS, content)
+    seal = {"format": FORMAT, "parameters_sha256": hashlib.sha256(content).hexdigest()}
+    json_files.write(folder / CARD, {**card, **seal})
+
+
+def load(folder: Path) -> tuple[dict[str, Any], Params]:
+    """Return the card and the parameters of a model that `save` has written.
+
+    Raises:
+      FileNotFoundError: there is no model.
+      DamagedError: a file is missing, torn or changed.
+      ValueError: it was written in a later format than this version knows.
+    """
+    card = json_files.read(folder / CARD, keys=KEYS, cure=_CURE)
+    if card["format"] != FORMAT:
+        raise ValueError(
+            f"model {folder} has format {card['format']}, this version reads format {FORMAT}: "
+            "install a newer dnr_jax"
+        )
+    path = folder / PARAMETERS
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != card["parameters_sha256"]:
+        raise DamagedError(f"{path} is missing or changed: {_CURE}")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return card, _unflatten({name: arrays[name] for name in arrays.files})
+
+
+def _flatten(params: Params) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _unflatten(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *path, last = name.split("/")
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+        node[last] = array
+    return tree

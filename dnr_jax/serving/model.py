@@ -1,0 +1,147 @@
+"""A trained model of a run folder, ready to rank raw requests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dnr_jax import settings
+from dnr_jax.data import DATASETS, encoders
+from dnr_jax.data.encoders import Encoders
+from dnr_jax.data.protocols import SCORES
+from dnr_jax.io import model_files
+from dnr_jax.io.run_folder import CATALOGUE, ENCODERS, MODELS
+from dnr_jax.nn.precision import compute_in
+from dnr_jax.rerankers import RERANKERS
+from dnr_jax.types import Array, Params, Request, Reranker, Task, apply, rank
+
+RawRequest = Mapping[str, Any]
+# (params, request, scores [B, N]) -> float32 [B, N], higher = shown earlier
+Order = Callable[[Params, Request, Array], Array]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained reranker that takes raw requests.
+
+    A raw request is what the data set's `encode` takes, plus `"scores"`: the first stage's score of
+    each item, raw for data with a retriever of this package, else in [0, 1]. A model that reads no
+    scores does without. Unknown users, items and values are read as unknown.
+
+    Attributes:
+      card: what it is, how it was trained and what it scored.
+      params: its parameters.
+      encoders: what makes arrays of raw requests.
+      order: the compiled scorer.
+    """
+
+    card: Mapping[str, Any]
+    params: Params
+    encoders: Encoders
+    order: Order
+
+    def rank(self, requests: Sequence[RawRequest]) -> list[list[Any]]:
+        """Return each request's items, the best first; equally good ones in the given order."""
+        return [
+            [raw["items"][place] for place in np.argsort(-scores, kind="stable")]
+            for raw, scores in zip(requests, self.scores(requests), strict=True)
+        ]
+
+    def scores(self, requests: Sequence[RawRequest]) -> list[np.ndarray]:
+        """Score each request's items, `float32 [n]` in the given order, higher = better.
+
+        These are logits, or the places of the lists that the model builds.
+
+        Raises:
+          ValueError: a request is not of the data set's form, or its scores do not fit its items.
+        """
+        if not requests:
+            return []
+        plain = [{key: raw[key] for key in raw if key != "scores"} for raw in requests]
+        size = max(self.encoders.size, *(len(raw.get("items", ())) for raw in requests))
+        encode = DATASETS[self.card["data"]["name"]].encode
+        request = encode(self.encoders, plain, size=size).request
+        scores = _scores(requests, np.asarray(request.where), self.card)
+        padded = jax.tree.map(_to_power_of_two, (request, scores))
+        found = np.asarray(self.order(self.params, *padded))
+        return [found[row, : len(raw["items"])] for row, raw in enumerate(requests)]
+
+
+def load(run_folder: str | os.PathLike[str], row: str) -> Model:
+    """Load the trained model of one row of a run, the seed that was best on validation.
+
+    Args:
+      run_folder: of a finished run.
+      row: its name in the table, as "dnr_b".
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+      ValueError: the run has no model of that row (the known ones are named), a file is damaged,
+        or the model was written by a later version.
+    """
+    path = Path(run_folder).absolute()
+    known = sorted(card.parent.name for card in (path / MODELS).glob(f"*/{model_files.CARD}"))
+    if not path.exists():
+        raise FileNotFoundError(f"there is no run folder {path}")
+    if row not in known:
+        raise ValueError(f"{path}: {settings.unknown('trained model of a row', row, known)}")
+    card, params = model_files.load(path / MODELS / row)
+    encoded = encoders.load(path / ENCODERS)
+    reranker = _build(card, _task(card, encoded, path))
+    deployed = rank if card["deployed_order"] == "arrange" else apply
+    return Model(card, params, encoded, jax.jit(lambda *inputs: deployed(reranker, *inputs)))
+
+
+def _task(card: Mapping[str, Any], encoded: Encoders, path: Path) -> Task:
+    with np.load(path / CATALOGUE, allow_pickle=False) as arrays:
+        catalogue = {name: arrays[name] for name in arrays.files}
+    known = card["task"]
+    spec = encoded.spec._replace(sizes=known["sizes"])
+    return Task(spec, slate_size=known["slate_size"], seed=known["seed"], **catalogue)
+
+
+def _build(card: Mapping[str, Any], task: Task) -> Reranker:
+    knobs = dict(card["reranker"])
+    entry = settings.find("reranker", knobs.pop("name"), RERANKERS)
+    built = entry.build(task, settings.read(entry.settings, knobs, "model.json: reranker"))
+    return compute_in(built, card["dtype"])
+
+
+def _scores(requests: Sequence[RawRequest], where: np.ndarray, card: Mapping[str, Any]) -> Array:
+    """Collect the scores x `float32 [B, N]` of all requests."""
+    raw = np.zeros(where.shape, np.float32)
+    reads = card["reranker"].get("score_entry") != "none"
+    for row, request in enumerate(requests):
+        given = request.get("scores")
+        if given is None and not reads:
+            continue
+        raw[row, : len(request["items"])] = _given(f"request {row}", request, card["score"])
+    transform = card["score"] and SCORES[card["score"]]
+    return transform(jnp.asarray(raw), jnp.asarray(where)) if transform else jnp.asarray(raw)
+
+
+def _given(place: str, request: RawRequest, transform: str | None) -> np.ndarray:
+    """Return the raw scores of one request, checked."""
+    given, count = request.get("scores"), len(request["items"])
+    if given is None:
+        raise ValueError(f"{place} has no 'scores', which this model reads: give one for each item")
+    scores = np.asarray(given, np.float32)
+    if scores.shape != (count,) or not np.isfinite(scores).all():
+        raise ValueError(f"{place}: scores are {given!r}: give {count} finite numbers, one an item")
+    if transform is None and not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError(f"{place}: scores are {given!r}: this model reads scores in [0, 1]")
+    return scores
+
+
+def _to_power_of_two(array: Any) -> np.ndarray:
+    """Add empty requests, so that few batch sizes are ever compiled."""
+    array = np.asarray(array)
+    rows = 1 << (len(array) - 1).bit_length()
+    return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))
