@@ -64,12 +64,12 @@ def read(path: Path, *, keys: Collection[str] = (), cure: str = PUT_BACK) -> Any
 
 def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Append records to a file of one JSON record a line; durable when it returns."""
-    durable.append(path, b"".join(map(_line, records)))
+    durable.append(path, b"".join(map(line, records)))
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Replace a file of one JSON record a line in one step."""
-    durable.write_bytes(path, b"".join(map(_line, records)))
+    durable.write_bytes(path, b"".join(map(line, records)))
 
 
 def read_lines(path: Path, *, keys: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -97,7 +97,7 @@ def mend_lines(path: Path, *, keys: Collection[str] = ()) -> None:
     content = path.read_bytes()
     end = content.rfind(b"\n") + 1
     torn = content[end:].startswith(b'{"')
-    kept = b"".join(map(_line, _parse(path, content[:end] if torn else content, keys)))
+    kept = b"".join(map(line, _parse(path, content[:end] if torn else content, keys)))
     if kept != content:
         durable.write_bytes(path, kept)
 
@@ -105,6 +105,11 @@ def mend_lines(path: Path, *, keys: Collection[str] = ()) -> None:
 def encode(value: Any, indent: int | None = None) -> str:
     """Return JSON text of what `write` accepts."""
     return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def line(record: Mapping[str, Any]) -> bytes:
+    """Return the line that a record is in a file of one a line."""
+    return (encode(record) + "\n").encode()
 
 
 def plain(value: Any) -> Any:
@@ -122,10 +127,6 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy and jax arrays and scalars
         return plain(np.asarray(value).tolist())
     raise ValueError(f"{value!r} is a {type(value).__name__}, which JSON cannot hold")
-
-
-def _line(record: Mapping[str, Any]) -> bytes:
-    return (encode(record) + "\n").encode()
 
 
 def _parse(path: Path, content: bytes, keys: Collection[str]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import numpy as np
 
 from dnr_jax import json_files
 from dnr_jax.data.store import Prepared
-from dnr_jax.evaluation import audit, render
+from dnr_jax.evaluation import audit, refuse_unmeasurable, render
 from dnr_jax.experiment import datasets, models, processes, saved, scoring, training
 from dnr_jax.experiment.assembly import Job, assemble
 from dnr_jax.experiment.meter import Meter
 from dnr_jax.experiment.plan import Plan, make_plan
 from dnr_jax.experiment.processes import join
-from dnr_jax.io import compiled, run_folder
+from dnr_jax.io import compiled, lock, run_folder
 
 __all__ = ["join", "make_plan", "run", "run_all"]
 
@@ -48,10 +49,11 @@ def run_all(config: Mapping[str, Any], workdir: str | os.PathLike[str]) -> list[
     several = len(plans) > 1
     folders = [workdir / plan.protocol if several else workdir for plan in plans]
     meter = Meter(sum(len(plan.rows) for plan in plans))
-    for number, (plan, folder) in enumerate(zip(plans, folders, strict=True), 1):
-        if several:
-            _LOG.info("protocol %d of %d: %s", number, len(plans), plan.protocol)
-        run(plan, folder, meter)
+    with lock.held(workdir) if several and processes.is_first() else nullcontext():
+        for number, (plan, folder) in enumerate(zip(plans, folders, strict=True), 1):
+            if several:
+                _LOG.info("protocol %d of %d: %s", number, len(plans), plan.protocol)
+            run(plan, folder, meter)
     return folders if processes.is_first() else []
 
 
@@ -126,12 +128,16 @@ def _audit(plan: Plan, prepared: Prepared, folder: run_folder.RunFolder) -> None
     content = {"fingerprint": prepared.fingerprint, "data": prepared.report, "audit": findings}
     folder.write_json(run_folder.AUDIT, content)
     _LOG.info("%s", render(findings))
+    refuse_unmeasurable(prepared)
 
 
 def _refuse_changed_data(prepared: Prepared, folder: run_folder.RunFolder) -> None:
     """Keep rows that were trained on different data out of one table."""
     path = folder.path / run_folder.AUDIT
-    saved = json_files.read(path)["fingerprint"] if path.exists() else prepared.fingerprint
+    if not path.exists():
+        return
+    cure = "delete it if the data are still what they were, else the whole run folder"
+    saved = json_files.read(path, keys=("fingerprint",), cure=cure)["fingerprint"]
     if saved != prepared.fingerprint:
         raise ValueError(
             f"run folder {folder.path} was made with data {saved}, now it is "

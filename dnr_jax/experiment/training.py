@@ -54,30 +54,36 @@ def _train_stage(
     stage: StageRun, before: Progress | None, data: Batch, bar: tqdm[Any], first: FirstStep
 ) -> Progress:
     job, plan = stage.job, make_phases(stage)
-    progress = _restore(stage, start(first_states(stage, before), len(stage.trials)))
+    progress, digest = _restore(stage, start(first_states(stage, before), len(stage.trials)))
     bar.set_description(stage.label)
     bar.update(stage.offset + int(progress.epoch) - bar.n)
-    if finished(progress, plan):
+    done = finished(progress, plan)
+    if stage.last or not done:  # records of a stage that is done may be followed by the next one's
+        job.run.rewind_metrics(job.row.key, stage.offset + int(progress.epoch), digest)
+    if done:
         return progress
-    job.run.rewind_metrics(job.row.key, stage.offset + int(progress.epoch))
     validate = validation.ndcg(job) if stage.last else validation.minus_loss(job, stage.stage)
     return fit(progress, data, first.noted(plan), validate, _saver(stage, bar))
 
 
-def _restore(stage: StageRun, fresh: Progress) -> Progress:
-    """Go on from the last checkpoint, if there is one; it may come from any number of devices."""
+def _restore(stage: StageRun, fresh: Progress) -> tuple[Progress, str | None]:
+    """Go on from the last checkpoint, if there is one; it may come from any number of devices.
+
+    Returns:
+      The progress, and what the checkpoint says of the row's records, None without one.
+    """
     layout, folder = stage.job.parts.layout, stage.folder
     if layout.alone:
         found = checkpoints.restore(folder, "last", fresh)
-        return fresh if found is None else found[0]
+        return (fresh, None) if found is None else (found[0], found[1].get("metrics"))
     slot: Callable[..., Any] = jax.ShapeDtypeStruct  # it has no types of its own
     whole = jax.tree.map(lambda leaf: slot(leaf.shape, leaf.dtype), fresh)
     found = checkpoints.restore(folder, "last", whole)
     if not processes.of_first(np.asarray(found is not None)):
-        return fresh
+        return fresh, None
     mine = processes.blank(whole) if found is None else found[0]
     placed: Progress = sharding.place(layout, processes.of_first(mine))
-    return placed
+    return placed, None if found is None else found[1].get("metrics")
 
 
 def _saver(stage: StageRun, bar: tqdm[Any]) -> Callable[[Progress, Record], None]:
@@ -91,6 +97,7 @@ def _saver(stage: StageRun, bar: tqdm[Any]) -> Callable[[Progress, Record], None
         improved = bool(np.any(np.asarray(progress.best_epoch) == epoch))
         progress = processes.on_host(progress)
         metadata = {"row": key, "epoch": epoch, "valid": record["valid"].tolist()}
+        metadata["metrics"] = run.metrics_digest(key)
         if improved:
             checkpoints.save(stage.folder, "best", progress.best_params, metadata)
         checkpoints.save(stage.folder, "last", progress, metadata)

@@ -6,6 +6,8 @@ import fcntl
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dnr_jax import json_files
@@ -43,6 +45,16 @@ def take(folder: Path) -> int:
     text = _MARK + f", used by process {os.getpid()}\n".encode()
     os.ftruncate(descriptor, os.pwrite(descriptor, text, 0))
     return descriptor
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder until the block ends; see `take`."""
+    descriptor = take(folder)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _open(path: Path) -> int:

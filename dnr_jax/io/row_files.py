@@ -19,10 +19,10 @@ import numpy as np
 
 from dnr_jax import durable, json_files
 from dnr_jax.io import per_request
+from dnr_jax.io.metrics_file import METRICS, MetricsFile
 
 ROWS = "rows"
 ANALYSIS = "analysis"
-METRICS = "metrics.jsonl"
 DRAWN = ("scores", "labels", "probabilities")  # what every analysis holds
 _KEYS = ("rows", "files", "metrics", "seal")
 # What a damaged .npz raises; a flipped bit may also ask for a password or an unknown compression.
@@ -78,7 +78,7 @@ def write(run: Path, row: str, results: RowResults) -> None:
     content = {
         "rows": results.records,
         "files": {name: _hash(run / name) for name in files if (run / name).exists()},
-        "metrics": _hash_of_metrics(run, row),
+        "metrics": MetricsFile(run).digest(row),
     }
     json_files.write(run / ROWS / f"{row}.json", content | {"seal": _seal(content)})
 
@@ -106,7 +106,7 @@ def read(run: Path, row: str) -> RowResults | None:
     except json_files.DamagedError as error:
         _LOG.warning("%s", error)
         return None
-    if content["metrics"] != _hash_of_metrics(run, row):
+    if content["metrics"] != MetricsFile(run).digest(row):
         _LOG.warning(
             "%s no longer holds what was recorded while row %s was trained, and so its curves are "
             "wrong: delete %s and checkpoints/%s to train it again",
@@ -130,10 +130,3 @@ def _seal(content: Mapping[str, Any]) -> str:
 
 def _hash(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-
-
-def _hash_of_metrics(run: Path, row: str) -> str:
-    """Hash the row's training records, which stand among those of other rows."""
-    records = json_files.read_lines(run / METRICS)
-    own = [record for record in records if record.get("row") == row]
-    return hashlib.sha256(json_files.encode(own).encode()).hexdigest()

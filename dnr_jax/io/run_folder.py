@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from dnr_jax import durable, json_files
-from dnr_jax.io import config_file, environment, lock, per_request, row_files
+from dnr_jax.io import config_file, environment, lock, metrics_file, per_request, row_files
+from dnr_jax.io.metrics_file import MetricsFile
 from dnr_jax.io.row_files import RowResults
 
-ANALYSIS, METRICS, ROWS = row_files.ANALYSIS, row_files.METRICS, row_files.ROWS
+ANALYSIS, ROWS = row_files.ANALYSIS, row_files.ROWS
+METRICS, METRICS_KEYS = metrics_file.METRICS, metrics_file.KEYS
 CONFIG = "config.json"
 ENVIRONMENT = environment.FILE
 TIMINGS = "timings.jsonl"
@@ -33,7 +35,6 @@ PLOTS = "plots"
 MODELS = "models"
 ENCODERS = "encoders"
 CATALOGUE = "catalogue.npz"
-METRICS_KEYS = ("row", "epoch")
 TIMINGS_KEYS = ("row",)
 _LOG = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class RunFolder:
     def __init__(self, path: Path, lock: int):
         self.path = path
         self._lock = lock
+        self._metrics = MetricsFile(path)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -83,30 +85,26 @@ class RunFolder:
         of one config (times go to `append_timings`). Append an epoch's records BEFORE its
         checkpoint is saved: `rewind_metrics` can drop records, not invent them.
         """
-        json_files.append_lines(self.path / METRICS, records)
+        self._metrics.append(*records)
+
+    def metrics_digest(self, row: str) -> str:
+        """Hash what `row` has recorded, for `rewind_metrics` to compare with later."""
+        return self._metrics.digest(row)
 
     def append_timings(self, *records: Mapping[str, Any]) -> None:
         """Append records of wall time, which no result may depend on."""
         json_files.append_lines(self.path / TIMINGS, records)
 
-    def rewind_metrics(self, row: str, epoch: int) -> None:
+    def rewind_metrics(self, row: str, epoch: int, digest: str | None = None) -> None:
         """Drop the records of `row` after `epoch`, the one its checkpoint was saved at.
 
         Args:
           row: the table row that is about to be trained.
           epoch: last epoch to keep; one below the first epoch drops the whole row.
+          digest: of what is to be left, as `metrics_digest` said then; if it is something else, a
+            warning says so.
         """
-        path = self.path / METRICS
-        records = json_files.read_lines(path, keys=METRICS_KEYS)
-        kept = [r for r in records if r["row"] != row or r["epoch"] <= epoch]
-        if len(kept) < len(records):
-            json_files.write_lines(path, kept)
-        lost = set(range(1, epoch + 1)) - {r["epoch"] for r in kept if r["row"] == row}
-        if lost:
-            _LOG.warning(
-                "%s lacks the records of row %s, epoch %s: its training curves have a gap",
-                *(path, row, ", ".join(map(str, sorted(lost)))),
-            )
+        self._metrics.rewind(row, epoch, digest)
 
     def write_per_request(self, columns: Mapping[str, np.ndarray]) -> None:
         """Write `per_request.parquet`; see `per_request.write`."""

@@ -126,19 +126,36 @@ def test_a_bad_line_costs_no_run_and_is_said_once(tmp_path, name, caplog):
     assert not caplog.text
 
 
-def test_records_that_are_lost_are_missed(tmp_path, caplog):
+@pytest.mark.parametrize(
+    "change", [lambda lines: lines[:2] + lines[4:], lambda lines: [], lambda lines: lines[::-1]]
+)
+def test_records_that_are_not_those_of_the_checkpoint_are_told(tmp_path, change, caplog):
+    path = tmp_path / "metrics.jsonl"
+    with run_folder.open_run(tmp_path, CONFIG) as run:
+        run.append_metrics({"row": "a", "seed": 0, "epoch": 9, "loss": 1.0})
+        train(run, 1, 4)
+        digest = run.metrics_digest("b")
+        train(run, 4, 6)
+    with run_folder.open_run(tmp_path, CONFIG) as run:
+        run.rewind_metrics("b", 3, digest)
+        assert run.metrics_digest("b") == digest
+    assert not caplog.text
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(change(lines)))
+    with run_folder.open_run(tmp_path, CONFIG) as run:
+        run.rewind_metrics("b", 3, digest)
+    assert f"{path} does not hold what row b recorded up to epoch 3" in caplog.text
+
+
+def test_a_changed_digit_of_a_record_is_told(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
     with run_folder.open_run(tmp_path, CONFIG) as run:
         train(run, 1, 4)
-        run.rewind_metrics("b", 3)
-        assert not caplog.text
-        lines = (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
-        (tmp_path / "metrics.jsonl").write_bytes(b"".join(lines[:2] + lines[4:]))
-        run.rewind_metrics("b", 3)
-    assert "lacks the records of row b, epoch 2:" in caplog.text
-    (tmp_path / "metrics.jsonl").unlink()
+        digest = run.metrics_digest("b")
+    path.write_text(path.read_text().replace('"loss": 2.0', '"loss": 2.5', 1))
     with run_folder.open_run(tmp_path, CONFIG) as run:
-        run.rewind_metrics("b", 2)
-    assert "lacks the records of row b, epoch 1, 2:" in caplog.text
+        run.rewind_metrics("b", 3, digest)
+    assert "does not hold what row b recorded" in caplog.text
 
 
 def test_second_opener_is_refused(tmp_path):

@@ -5,7 +5,6 @@ import os
 
 import numpy as np
 import pytest
-from conftest import per_request_columns
 
 from dnr_jax import reports
 from dnr_jax.io import per_request
@@ -70,7 +69,7 @@ def test_a_test_split_without_positives_still_has_its_table(folder):
         row["excluded"] = row["requests"]
         row["metrics"] = dict.fromkeys(row["metrics"])
     (folder / "results.json").write_text(json.dumps(content))
-    columns = per_request_columns()
+    columns = per_request.read(folder / "per_request.parquet", cure="")
     columns["n@6"] = np.full_like(columns["n@6"], np.nan)
     per_request.write(folder / "per_request.parquet", columns)
     text = " ".join(reports.write(folder).split())

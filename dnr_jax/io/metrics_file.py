@@ -1,0 +1,55 @@
+"""Training records, `metrics.jsonl`: what each row recorded is hashed, for others to vouch for."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dnr_jax import json_files
+
+METRICS = "metrics.jsonl"
+KEYS = ("row", "epoch")  # what every record holds
+_LOG = logging.getLogger(__name__)
+
+
+class MetricsFile:
+    """The records of a run folder, to which one process at a time may write."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / METRICS
+        self._hashes: dict[str, Any] = {}  # of hashlib, by row
+
+    def append(self, *records: Mapping[str, Any]) -> None:
+        """Append records, durable when it returns; each holds what is in `KEYS`."""
+        hashes = [self._hash(str(record["row"])) for record in records]
+        json_files.append_lines(self.path, records)
+        for own, record in zip(hashes, records, strict=True):
+            own.update(json_files.line(record))
+
+    def rewind(self, row: str, epoch: int, digest: str | None) -> None:
+        """Drop the records of `row` after `epoch`; warn if the rest is not what `digest` was of."""
+        records = json_files.read_lines(self.path, keys=KEYS)
+        kept = [r for r in records if r["row"] != row or r["epoch"] <= epoch]
+        if len(kept) < len(records):
+            json_files.write_lines(self.path, kept)
+        self._hashes.pop(row, None)
+        if digest not in (None, self.digest(row)):
+            _LOG.warning(
+                "%s does not hold what row %s recorded up to epoch %d: its training curves are "
+                "wrong, no other result is",
+                *(self.path, row, epoch),
+            )
+
+    def digest(self, row: str) -> str:
+        """Hash all records of a row, in their order."""
+        return str(self._hash(row).hexdigest())
+
+    def _hash(self, row: str) -> Any:
+        if row not in self._hashes:
+            records = json_files.read_lines(self.path, keys=KEYS)
+            own = (json_files.line(record) for record in records if record["row"] == row)
+            self._hashes[row] = hashlib.sha256(b"".join(own))
+        return self._hashes[row]
