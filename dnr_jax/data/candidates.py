@@ -122,11 +122,20 @@ class Tally:
         return jax.tree.map(lambda a: a[inside > 0], chunk) if train else chunk
 
     def report(self, split: str) -> dict[str, Any]:
-        """Return the counts as JSON-able numbers."""
-        if not self.written:
+        """Return the counts as JSON-able numbers.
+
+        Raises:
+          ValueError: nothing can be trained or measured, as no request has a positive.
+        """
+        if not self._found:
+            cure = (
+                "Raise candidates.size or improve the retriever"
+                if self._positives
+                else "None has a positive at all: lower what counts as positive, or add data"
+            )
             raise ValueError(
                 f"no {split} request is left: of {self._lists} lists {self._without} have no "
-                "positive among their candidates. Raise candidates.size or improve the retriever"
+                f"positive among their candidates. {cure}"
             )
         return {
             "lists": self._lists,

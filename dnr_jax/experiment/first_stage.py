@@ -50,6 +50,7 @@ def build(
         "ratings": interactions.report,
         "retriever": first_stage.report,
         "findings": [_quality(first_stage.report["test"])],
+        "warnings": interactions.report.get("warnings", []),
     }
     candidates.build(
         writer,

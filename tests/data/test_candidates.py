@@ -252,7 +252,7 @@ def test_bad_scores_and_empty_training_are_refused(tmp_path, lists, raw):
     with pytest.raises(ValueError, match="not finite"):
         build(tmp_path / "a", lists, np.full_like(raw, np.nan), rule())
     none = lists._replace(labels=np.zeros_like(lists.labels))
-    with pytest.raises(ValueError, match="no train request is left"):
+    with pytest.raises(ValueError, match=r"no train request is left.*None has a positive at all"):
         build(tmp_path / "b", none, raw, rule())
 
 
@@ -277,3 +277,16 @@ def test_scorer_sees_the_request_numbers(tmp_path, lists, raw):
     )
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(len(lists.user)))
     assert [set(lists.split[s]) for s in seen] == [{TRAIN}, {VALID}, {TEST}]
+
+
+@pytest.mark.parametrize("split", [VALID, TEST])
+def test_a_split_without_positives_is_refused_with_its_cause(tmp_path, lists, raw, split):
+    labels = np.where((lists.split == split)[:, None], 0, lists.labels).astype(np.float32)
+    name = store.SPLITS[split]
+    with pytest.raises(ValueError, match=rf"no {name} request is left.*lower what counts"):
+        build(tmp_path / "a", lists._replace(labels=labels), raw, rule())
+    far = raw.copy()
+    rows = np.flatnonzero(lists.split == split)
+    far[lists.user[rows][:, None], lists.items[rows]] = -99
+    with pytest.raises(ValueError, match=rf"no {name} request is left.*Raise candidates\.size"):
+        build(tmp_path / "b", lists, far, rule(size=3))

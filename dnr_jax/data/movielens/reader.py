@@ -7,7 +7,6 @@ Three layouts are read: `u.data` (MovieLens-100K; beside it `u.user` and `u.item
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +15,10 @@ import numpy as np
 import polars as pl
 
 from dnr_jax.data.interactions import Features, Interactions
+from dnr_jax.data.movielens import text
 from dnr_jax.data.movielens.settings import STARS
 
+SECONDS_LIMIT = 10**11  # a later time is meant in milliseconds: in seconds it is after year 5138
 # u.item marks genres by flags in this order.
 ITEM_GENRES = (
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime"),
@@ -62,12 +63,15 @@ def read(path: Path, *, positive_rating: float) -> Interactions:
         features[side] = parse(file)
     rows = len(events)
     events = events.sort("user", "time", maintain_order=True)
+    time, warnings = _seconds(main, events["time"].to_numpy())
+    events = events.with_columns(pl.Series("time", time))
     events = events.unique(["user", "item"], keep="first", maintain_order=True)
     report = {
         "file": main.name,
         "rows": rows,
         "repeated_pairs_dropped": rows - len(events),
         "positive_rating": float(positive_rating),
+        "warnings": warnings,
     }
     return Interactions(
         user=events["user"].to_numpy(),
@@ -78,6 +82,23 @@ def read(path: Path, *, positive_rating: float) -> Interactions:
         item_features=features["item"],
         report=report,
     )
+
+
+def _seconds(path: Path, time: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Return `int64` times in seconds, and what to say of them.
+
+    Raises:
+      ValueError: some are in seconds and some in milliseconds.
+    """
+    fine = time > SECONDS_LIMIT
+    if not fine.any():
+        return time, []
+    if not fine.all():
+        raise ValueError(
+            f"{path} mixes times in seconds (as {time[~fine][0]}) and in milliseconds (as "
+            f"{time[fine][0]}): write all of them in seconds"
+        )
+    return time // 1000, [f"{path.name}: times are in milliseconds, and were read so"]
 
 
 def check_published(core: Interactions) -> None:
@@ -110,54 +131,25 @@ def _main_file(path: Path) -> Path:
     found = [path / name for name in LAYOUTS if (path / name).exists()]
     if not found:
         seen = sorted(p.name for p in path.iterdir())[:8]
-        raise FileNotFoundError(f"folder {path} holds none of {known}; it holds {seen}")
+        raise FileNotFoundError(
+            f"folder {path} holds none of {known}; it holds {seen}{_advice(path)}"
+        )
     return found[0]
 
 
-def _lines(path: Path) -> pl.Series:
-    """Read the lines of a Latin-1 file, gzip or plain, without the line ends."""
-    try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is a torn gzip file ({error}): download it again") from error
-    # Only "\n" ends a line: str.splitlines would also break at Latin-1 control characters.
-    text = content.decode("latin-1").replace("\r\n", "\n").rstrip("\n")
-    if not text.strip():
-        raise ValueError(f"{path} is empty: it should hold at least one line")
-    return pl.Series("line", text.split("\n"))
-
-
-def _table(path: Path, separator: str, names: list[str]) -> pl.DataFrame:
-    """Split each line into the named string columns."""
-    lines = _lines(path)
-    # Copies of u.data exist in which an editor turned some tabs into blanks.
-    even = lines.str.replace_all(r"[ \t]+", "\t") if separator == "\t" else lines
-    parts = even.str.split(separator)
-    wrong = (parts.list.len() != len(names)).to_numpy()
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ValueError(
-            f"{path}, line {row + 1}: found {len(parts[row])} fields in {lines[row]!r}, expected "
-            f"{len(names)} ({', '.join(names[:5])}...) separated by {separator!r}"
-        )
-    return pl.DataFrame({name: parts.list.get(i) for i, name in enumerate(names)})
-
-
-def _numbers(path: Path, texts: pl.Series, dtype: type[pl.DataType]) -> pl.Series:
-    """Parse a string column; the error names the first line that is not a number."""
-    values = texts.cast(dtype, strict=False)
-    if values.null_count():
-        row = int(values.is_null().arg_max() or 0)
-        seen = f"found {texts[row]!r} as {texts.name}"
-        raise ValueError(f"{path}, line {row + 1}: {seen}, expected a number")
-    return values
+def _advice(path: Path) -> str:
+    if not (path / "ratings.csv").exists():
+        return ""
+    return (
+        ". ratings.csv is not read: delete its header, replace the commas by '::' and name it "
+        "ratings.dat"
+    )
 
 
 def _ratings(separator: str) -> Callable[[Path, float], pl.DataFrame]:
     def parse(path: Path, positive_rating: float) -> pl.DataFrame:
-        table = _table(path, separator, ["user", "item", "rating", "time"])
-        rating = _numbers(path, table["rating"], pl.Float64)
+        table = text.table(path, separator, ["user", "item", "rating", "time"])
+        rating = text.numbers(path, table["rating"], pl.Float64)
         wrong = ~rating.is_between(*STARS)
         if wrong.any():
             row = int(wrong.arg_max() or 0)
@@ -165,7 +157,7 @@ def _ratings(separator: str) -> Callable[[Path, float], pl.DataFrame]:
                 f"{path}, line {row + 1}: rating {rating[row]} is out of range, expected "
                 f"{STARS[0]} to {STARS[1]}"
             )
-        ids = [_numbers(path, table[name], pl.Int64) for name in ("user", "item", "time")]
+        ids = [text.numbers(path, table[name], pl.Int64) for name in ("user", "item", "time")]
         label = (rating >= positive_rating).cast(pl.Float32).alias("label")
         return pl.DataFrame([*ids, label])
 
@@ -175,7 +167,7 @@ def _ratings(separator: str) -> Callable[[Path, float], pl.DataFrame]:
 def _sequences(path: Path, positive_rating: float) -> pl.DataFrame:
     """Read one user a line; the line number is the user, the place in the line is the time."""
     del positive_rating  # there are no ratings
-    items = _lines(path).str.strip_chars().str.split(" ")
+    items = text.lines(path).str.strip_chars().str.split(" ")
     lengths = items.list.len().to_numpy().astype(np.int64)
     users = np.repeat(np.arange(1, len(lengths) + 1), lengths)
     values = items.explode(empty_as_null=False, keep_nulls=False).cast(pl.Int64, strict=False)
@@ -183,6 +175,7 @@ def _sequences(path: Path, positive_rating: float) -> pl.DataFrame:
         line = users[int(values.is_null().arg_max() or 0)]
         raise ValueError(f"{path}, line {line}: expected item ids separated by single blanks")
     starts = np.cumsum(lengths) - lengths
+    _refuse_numbered(path, values.to_numpy()[starts])
     columns = {
         "user": users,
         "item": values.to_numpy(),
@@ -192,12 +185,22 @@ def _sequences(path: Path, positive_rating: float) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
+def _refuse_numbered(path: Path, first: np.ndarray) -> None:
+    """Refuse lines whose first number is that of the line: the user's, not an item's."""
+    for start in (0, 1):
+        if len(first) > 2 and (first == np.arange(start, len(first) + start)).all():
+            raise ValueError(
+                f"{path}: the lines begin with {start}, {start + 1}, {start + 2} and so on, which "
+                "number users, not items: delete the first number of every line"
+            )
+
+
 def _columns(separator: str, names: str, kept: dict[str, str]) -> Callable[[Path], Features]:
     """Make a reader of a feature file: `kept` maps feature names to columns."""
 
     def parse(path: Path) -> Features:
-        table = _table(path, separator, names.split())
-        ids = _numbers(path, table["id"], pl.Int64).to_list()
+        table = text.table(path, separator, names.split())
+        ids = text.numbers(path, table["id"], pl.Int64).to_list()
         return {
             feature: dict(zip(ids, table[column].to_list(), strict=True))
             for feature, column in kept.items()
@@ -207,15 +210,15 @@ def _columns(separator: str, names: str, kept: dict[str, str]) -> Callable[[Path
 
 
 def _movies(path: Path) -> Features:
-    table = _table(path, "::", ["id", "title", "genres"])
-    ids = _numbers(path, table["id"], pl.Int64).to_list()
+    table = text.table(path, "::", ["id", "title", "genres"])
+    ids = text.numbers(path, table["id"], pl.Int64).to_list()
     first = table["genres"].str.split("|").list.first().to_list()
     return {"genre": dict(zip(ids, first, strict=True))}
 
 
 def _flagged_items(path: Path) -> Features:
-    table = _table(path, "|", ["id", "title", "date", "video", "address", *ITEM_GENRES])
-    ids = _numbers(path, table["id"], pl.Int64).to_list()
+    table = text.table(path, "|", ["id", "title", "date", "video", "address", *ITEM_GENRES])
+    ids = text.numbers(path, table["id"], pl.Int64).to_list()
     flags = table.select(ITEM_GENRES).to_numpy() == "1"
     first = [ITEM_GENRES[i] for i in flags.argmax(axis=1)]
     return {"genre": dict(zip(ids, first, strict=True))}

@@ -6,9 +6,11 @@ cut to 1..5.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy.special import ndtr
@@ -45,6 +47,17 @@ def liking(world: World, u: np.ndarray, i: np.ndarray) -> np.ndarray:
     return np.asarray(BASE_LIKING + world.user_bias[u] + world.item_bias[i] + taste)
 
 
+def _load(file: Path) -> World:
+    try:
+        with open(file, "rb") as raw, np.load(raw, allow_pickle=False) as stored:
+            return World(**{name: stored[name] for name in World._fields})
+    except (KeyError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{file} is not the truth of a simulation ({error}): delete it, or the whole folder "
+            "to simulate anew"
+        ) from error
+
+
 def truth(
     path: Path, settings: MovieLensSettings
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
@@ -58,8 +71,7 @@ def truth(
     file = path / FILE
     if not file.exists():
         return None
-    with np.load(file) as stored:
-        world = World(**{name: stored[name] for name in World._fields})
+    world = _load(file)
 
     def probability(user: np.ndarray, item: np.ndarray) -> np.ndarray:
         u = np.searchsorted(world.users, user)

@@ -1,26 +1,22 @@
-"""RecFlow's files on disk: which days there are, what a row must carry, pickles read safely.
+"""RecFlow's files on disk: which days there are, and what a row must carry.
 
 Layout and column meanings: Liu et al. 2024, arXiv 2410.20868, and its authors' repository.
 """
 
 from __future__ import annotations
 
-import codecs
-import importlib
-import pickle
 import re
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 
 ROWS_FOLDER = "all_stage"
 HISTORY_FOLDERS = ("seq_effective_50_dict", "seq_effective_50")
 TRUTH_FOLDER = "truth"  # written by the simulator only
+FRAMES, PICKLES = (".feather", ".parquet"), (".pkl",)
 FIRST_PERIOD_END = "2024-02-04"  # two collection periods; stage sampling differs between them
 
 USER = ("user_id", "device_id", "age", "gender", "province")
@@ -54,12 +50,14 @@ def find_days(path: Path, *, period: str, days: int) -> tuple[list[Day], dict[st
 
     Raises:
       FileNotFoundError: the folder, `all_stage/` or the history folder is not there.
-      ValueError: fewer than three usable days (train, valid and test need one each).
+      ValueError: fewer than three usable days (train, valid and test need one each), or two files
+        of one day.
     """
     folders = _folders(path)
-    files = {p.stem: p for p in sorted(folders[0].iterdir()) if _is_day(p.stem)}
-    empty = [str(p.relative_to(path)) for p in files.values() if p.stat().st_size == 0]
-    names = [name for name, p in files.items() if p.stat().st_size > 0]
+    every = [p for p in sorted(folders[0].iterdir()) if _is_day(p.stem) and p.suffix in FRAMES]
+    empty = [str(p.relative_to(path)) for p in every if p.stat().st_size == 0]
+    files = {name: p for name in _stems(every) if (p := _file(folders[0], name, FRAMES))}
+    names = list(files)
     if period == "first":
         names = [name for name in names if name <= FIRST_PERIOD_END]
     names = names[-days:]  # days == 0 keeps all
@@ -68,7 +66,15 @@ def find_days(path: Path, *, period: str, days: int) -> tuple[list[Day], dict[st
             f"{folders[0]} has {len(names)} usable day file(s) for period {period!r} ({names}; "
             f"empty: {empty}): three are needed, named YYYY-MM-DD.feather or .parquet"
         )
-    found = [Day(n, files[n], _file(folders[1], n), _file(path / TRUTH_FOLDER, n)) for n in names]
+    found = [
+        Day(
+            n,
+            files[n],
+            _file(folders[1], n, PICKLES),
+            _file(path / TRUTH_FOLDER, n, FRAMES),
+        )
+        for n in names
+    ]
     findings = {
         "days": names,
         "missing_days": _gaps(names),
@@ -97,11 +103,19 @@ def _is_day(name: str) -> bool:
     return re.fullmatch(r"\d{4}-\d{2}-\d{2}", name) is not None
 
 
-def _file(folder: Path, name: str) -> Path | None:
-    for path in sorted(folder.glob(f"{name}.*")):
-        if path.stat().st_size > 0:
-            return path
-    return None
+def _stems(paths: Sequence[Path]) -> list[str]:
+    return sorted({path.stem for path in paths})
+
+
+def _file(folder: Path, name: str, suffixes: Sequence[str]) -> Path | None:
+    """Return the file of day `name` that holds something; None if there is none."""
+    paths = [folder / f"{name}{suffix}" for suffix in suffixes]
+    found = [path for path in paths if path.exists() and path.stat().st_size > 0]
+    if len(found) > 1:
+        raise ValueError(
+            f"{folder} has two files of {name}, {found[0].name} and {found[1].name}: move one away"
+        )
+    return found[0] if found else None
 
 
 def _gaps(names: Sequence[str]) -> list[str]:
@@ -147,100 +161,3 @@ def collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:
 def torn(path: Path, reason: str) -> ValueError:
     """Make the error for a damaged file: what was seen, and the cure."""
     return ValueError(f"{path} cannot be read: {reason}; delete it and download or make it again")
-
-
-def check_columns(days: Sequence[Day]) -> list[str]:
-    """Read every header before any long work; return the names that needed stripping.
-
-    Raises:
-      ValueError: a file lacks columns; all missing names stand in one message.
-    """
-    unstripped: set[str] = set()
-    for day in days:
-        seen = scan(day.rows).collect_schema().names()
-        missing = [name for name in COLUMNS if name not in seen]
-        if missing:
-            raise ValueError(
-                f"{day.rows} lacks the column(s) {missing}; it has {seen}. "
-                "RecFlow's all_stage files carry all of them: check that this is one"
-            )
-        unstripped |= set(_raw_names(day.rows)) - set(seen)
-    return sorted(unstripped)
-
-
-def _raw_names(path: Path) -> list[str]:
-    with open(path, "rb") as file:
-        parquet = file.read(4) == b"PAR1"
-    return list(pl.read_parquet_schema(path) if parquet else pl.read_ipc_schema(path))
-
-
-class RefusedPickleError(ValueError):
-    """A pickle asks for something that a RecFlow file has no reason to hold."""
-
-
-def _default_tuple() -> tuple[()]:
-    return ()
-
-
-def _default_str() -> str:
-    return ""
-
-
-_NUMPY_PARTS = (
-    ("multiarray", "_reconstruct"),
-    ("multiarray", "scalar"),
-    ("numeric", "_frombuffer"),
-)
-
-
-def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:
-    """List all that RecFlow's pickles (Python 3.7, numpy 1.19) and newer copies of them need."""
-    table: dict[tuple[str, str], Callable[..., Any]] = {
-        ("collections", "defaultdict"): defaultdict,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): codecs.encode,
-    }
-    for module in ("utils", "__main__"):
-        table[module, "defaultdict_tuple"] = _default_tuple
-        table[module, "defaultdict_str"] = _default_str
-    for core in ("numpy.core", "numpy._core"):
-        for inner, name in _NUMPY_PARTS:
-            part = importlib.import_module(f"numpy._core.{inner}")
-            table[f"{core}.{inner}", name] = getattr(part, name)
-    return table
-
-
-_ALLOWED = _allowed()
-
-
-class _Unpickler(pickle.Unpickler):
-    """Loads dictionaries of numpy arrays; a pickle can run any code, so the rest is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise RefusedPickleError(f"{module}.{name} is not allowed")
-        return _ALLOWED[module, name]
-
-
-def load_pickle(path: Path) -> dict[int, Any]:
-    """Load a dictionary keyed by request id; read it with `.get` (it may be a defaultdict).
-
-    Raises:
-      ValueError: the file is torn, holds no dictionary, or asks for code outside a short list.
-    """
-    try:
-        with open(path, "rb") as file:
-            content = _Unpickler(file).load()
-    except RefusedPickleError as error:
-        raise ValueError(
-            f"{path} is refused: {error}; RecFlow's pickles hold numpy arrays in dictionaries "
-            "only, so do not trust this file"
-        ) from error
-    except (EOFError, pickle.UnpicklingError, LookupError, ValueError, TypeError) as error:
-        raise torn(path, f"broken pickle ({error})") from error
-    except (AttributeError, OverflowError) as error:
-        raise torn(path, f"broken pickle ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected a dictionary")
-    return {int(key): value for key, value in content.items()}

@@ -60,10 +60,11 @@ class _Parsed(NamedTuple):
 
 def _parse(place: str, raw: Any, size: int) -> _Parsed:
     check_keys(place, raw, FIELDS, ("time", "items"))
-    items = _records(f"{place}: an item", raw["items"], ITEM)
+    items = _records(f"{place}: items", f"{place}: item", raw["items"], ITEM)
     if not 0 < len(items) <= size:
         raise ValueError(f"{place} has {len(items)} items: it must have 1 to {size}")
-    events = _records(f"{place}: a history event", raw.get("history", []), EVENT, ("time",))
+    past, event = raw.get("history", []), f"{place}: history event"
+    events = _records(f"{place}: history", event, past, EVENT, ("time",))
     times = [integer(f"{place}: time", raw["time"]), *(e[EVENT.index("time")] for e in events)]
     if min(times) <= 0:
         raise ValueError(f"{place} has a time of {min(times)}: it must be the epoch's, above 0")
@@ -84,9 +85,10 @@ def _arrays(parsed: list[_Parsed], encoders: Encoders, size: int) -> tuple[Reque
     past, real, dropped = features.history_columns(
         events, time, encoders.vocabularies, transforms, encoders.history
     )
-    where = np.arange(size) < np.array([len(one.items) for one in parsed])[:, None]
+    where = np.arange(size) < np.array([len(one.items) for one in parsed], int)[:, None]
     candidates = np.zeros((count, size, len(features.ITEM)), np.int32)
-    at, rows = np.nonzero(where)[0], np.concatenate([one.items for one in parsed])
+    at = np.nonzero(where)[0]
+    rows = np.concatenate([np.zeros((0, len(ITEM)), np.int64), *(one.items for one in parsed)])
     candidates[where] = _items(rows, time[at], encoders, transforms)
     columns: dict[str, Any] = {
         "index": np.arange(count, dtype=np.uint32),
@@ -130,10 +132,10 @@ def _items(
 
 
 def _records(
-    place: str, raw: Any, known: Sequence[str], needed: Sequence[str] = ()
+    all_of: str, one: str, raw: Any, known: Sequence[str], needed: Sequence[str] = ()
 ) -> list[list[int]]:
-    records = encoders_.listed(f"{place}s", raw)
-    return [_values(place, record, known, needed) for record in records]
+    records = enumerate(encoders_.listed(all_of, raw))
+    return [_values(f"{one} {number}", record, known, needed) for number, record in records]
 
 
 def _values(place: str, raw: Any, known: Sequence[str], needed: Sequence[str] = ()) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import polars as pl
 
 from dnr_jax.data.hashing import mix
 from dnr_jax.data.recflow import files, scores
+from dnr_jax.data.recflow.columns import number
 from dnr_jax.data.recflow.settings import (
     GRADED,
     RecFlowSettings,
@@ -18,6 +20,7 @@ from dnr_jax.data.recflow.settings import (
 )
 
 PAIR = ["request_id", "video_id"]
+FEWEST_RANKS = 0.5  # share of rerank rows with a rank, below which ranks are of no use
 SECONDS_LIMIT = 10**11  # a later time cannot be meant in seconds, nor an earlier one (1973) in ms
 
 
@@ -43,29 +46,12 @@ def seconds(column: str) -> pl.Expr:
     return pl.when(time > SECONDS_LIMIT).then(time // 1000).otherwise(time)
 
 
-def read(day: files.Day, columns: Sequence[str], settings: RecFlowSettings) -> pl.DataFrame:
-    """Read one day's candidate rows of the kept users, typed: int64, bool, indices float64.
-
-    Missing numbers become -1, missing flags and feedback False, missing or NaN indices null.
-    Feedback counts on shown rows only.
-    """
-    frame = files.scan(day.rows).select(_typed(name) for name in columns)
+def read(day: files.Day, names: Sequence[str], settings: RecFlowSettings) -> pl.DataFrame:
+    """Read one day's candidate rows of the kept users, typed as `columns.number` says."""
+    frame = files.scan(day.rows).select(number(name) for name in names)
     if settings.one_user_in > 1:
         frame = frame.filter(pl.col("user_id") % settings.one_user_in == 0)
     return files.collect(frame.filter(pl.any_horizontal(settings.flags)), day.rows)
-
-
-def _typed(name: str) -> pl.Expr:
-    column = pl.col(name)
-    if name in files.INDICES:
-        return column.cast(pl.Float64, strict=False).fill_nan(None)
-    number = column.cast(pl.Int64, strict=False)
-    if name in files.FLAGS:
-        return (number > 0).fill_null(False)
-    if name in files.FEEDBACK:
-        shown = pl.col("realshow").cast(pl.Int64, strict=False) > 0
-        return (shown & (number > 0)).fill_null(False).alias(name)
-    return number.fill_null(-1)
 
 
 def probe(frame: pl.DataFrame, score: str) -> Ranks:
@@ -75,10 +61,42 @@ def probe(frame: pl.DataFrame, score: str) -> Ranks:
     """
     base = {index: scores.probe_base(frame, index) for index in files.INDICES}
     valid = scores.valid_fraction(frame, base["rank_index"])
+    share = _valid_share(frame, base["rank_index"])
+    return Ranks(base, valid, score if share is not None and share >= FEWEST_RANKS else "tier")
+
+
+def _valid_share(frame: pl.DataFrame, base: int | None) -> float | None:
+    """Return the share of rerank rows that have a rank; None where there are no such rows."""
     entered = frame.filter(pl.col("rerank_pos") | pl.col("rerank_neg"))
-    share = entered.select(scores.valid_rank("rank_index", base["rank_index"]).is_not_null().mean())
-    usable = len(entered) > 0 and share.item() >= 0.5
-    return Ranks(base, valid, score if usable else "tier")
+    valid = scores.valid_rank("rank_index", base).is_not_null()
+    return entered.select(valid.mean()).item() if len(entered) else None
+
+
+def check_ranks(frame: pl.DataFrame, ranks: Ranks, file: Path) -> float | None:
+    """Compare the ranks of a day with what `probe` found on the first train day.
+
+    Returns the share of rerank rows that have a rank; None where there are no such rows.
+
+    Raises:
+      ValueError: ranks count from another number, or fewer than half of the rows have one, so
+        that scores would mean something else on this day.
+    """
+    base = ranks.base["rank_index"]
+    share = _valid_share(frame, base)
+    if ranks.score == "tier" or share is None:
+        return share
+    own = scores.probe_base(frame, "rank_index")
+    if own is not None and own != base:
+        raise ValueError(
+            f"{file}: rank_index counts from {own}, but from {base} on the first train day: bring "
+            "the files to one form, or keep days of one form by data.days"
+        )
+    if share < FEWEST_RANKS:
+        raise ValueError(
+            f"{file}: rank_index is valid in {share:.0%} of the rerank rows only, unlike on the "
+            "first train day: mend the file, leave the day out, or set data.score to tier"
+        )
+    return share
 
 
 def merge_duplicates(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:

@@ -92,6 +92,16 @@ def test_u_data_may_mix_tabs_and_blanks(tmp_path):
         ("ratings.dat", "1::2::5::4\n1::2::6::4\n", r"line 2: rating 6.0 is out of range"),
         ("ratings.dat", "1::2::nan::4\n", r"line 1: rating nan is out of range"),
         ("sequences.txt", "1 2\n3 b\n", r"line 2: expected item ids"),
+        ("sequences.txt", "1 7 8\n2 9\n3 7\n", r"begin with 1, 2, 3 .* which number users"),
+        ("sequences.txt", "0 7 8\n1 9\n2 7\n", r"begin with 0, 1, 2 .* delete the first number"),
+        (
+            "u.data",
+            "user item rating time\n1\t2\t3\t4\n",
+            r"'rating' as rating.* a header, delete it",
+        ),
+        ("u.data", "a7\t2\t3\t4\na8\t2\t3\t4\n", r"'a7' as user.*: number the users, and keep"),
+        ("u.data", "9223372036854775808\t2\t3\t4\n1\t2\t3\t4\n", r"found '9223372036854775808'"),
+        ("ratings.dat", "1::2::3::978300760\n1::3::3::978300760000\n", r"mixes times in seconds"),
     ],
 )
 def test_bad_files_name_file_line_and_expectation(tmp_path, name, text, message):
@@ -103,9 +113,35 @@ def test_bad_files_name_file_line_and_expectation(tmp_path, name, text, message)
 
 def test_torn_gzip_is_one_clear_error(tmp_path):
     path = tmp_path / "sequences.txt.gz"
-    path.write_bytes(gzip.compress(b"1 2 3 4 5 6\n" * 50)[:-12])
-    with pytest.raises(ValueError, match="torn gzip"):
-        reader.read(path, positive_rating=3)
+    whole = gzip.compress(b"1 2 3 4 5 6\n" * 50)
+    middle = len(whole) // 2
+    for content in (whole[:-12], b"x" + whole, whole[:middle] + b"\xff\xff" + whole[middle:]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="torn gzip"):
+            reader.read(path, positive_rating=3)
+
+
+def test_marks_of_editors_are_known(tmp_path):
+    (tmp_path / "u.data").write_bytes(b"\xef\xbb\xbf35\t10\t5\t300\n")
+    assert reader.read(tmp_path, positive_rating=3).user.tolist() == [35]
+    (tmp_path / "u.data").write_bytes("35\t10\t5\t300\n".encode("utf-16"))
+    with pytest.raises(ValueError, match="is in UTF-16: save it as plain text"):
+        reader.read(tmp_path, positive_rating=3)
+
+
+def test_milliseconds_are_read_as_such_and_said(tmp_path):
+    lines = ["1\t10\t5\t978300760900\n", "1\t11\t5\t978300760100\n"]
+    write(tmp_path / "u.data", "".join(lines))
+    found = reader.read(tmp_path, positive_rating=3)
+    assert found.item.tolist() == [11, 10]  # ordered to the millisecond
+    assert found.time.tolist() == [978300760] * 2
+    assert found.report["warnings"] == ["u.data: times are in milliseconds, and were read so"]
+
+
+def test_a_csv_of_ratings_is_named_with_the_way(tmp_path):
+    write(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n")
+    with pytest.raises(FileNotFoundError, match=r"ratings\.csv is not read: delete its header"):
+        reader.inputs(tmp_path)
 
 
 def test_missing_paths_name_what_is_expected(tmp_path):

@@ -81,3 +81,11 @@ def test_bad_sizes_and_old_folders_are_refused(tmp_path):
         MovieLensSimulation(movies=39)
     with pytest.raises(FileExistsError, match="delete it"):
         simulator.simulate(tmp_path, MovieLensSimulation(users=5))
+
+
+def test_a_truth_of_another_kind_is_named(tmp_path):
+    file = tmp_path / "truth.npz"
+    for save in (lambda: np.savez(file, users=np.arange(3)), lambda: file.write_bytes(b"PK\3\4")):
+        save()
+        with pytest.raises(ValueError, match=r"truth\.npz is not the truth of a simulation"):
+            truth(tmp_path, MovieLensSettings())

@@ -1,15 +1,11 @@
 """Files as the real ones may be: missing, empty, torn, hostile."""
 
-import os
-import pickle
-
 import numpy as np
 import polars as pl
 import pytest
 from recflow_cases import DAYS, DEFAULTS, NOON_MS, build, default_days, event, history, write
 
 from dnr_jax.data import recflow
-from dnr_jax.data.recflow import files
 from dnr_jax.data.recflow.settings import RecFlowSettings
 
 
@@ -104,47 +100,70 @@ def test_feather_with_a_damaged_middle(tmp_path):
         build(folder, tmp_path)
 
 
-@pytest.mark.parametrize("keep", [1, 60, -1])
-def test_torn_pickle(tmp_path, keep):
-    folder = write(tmp_path / "d", histories={DAYS[0]: {0: history(event(10, NOON_MS - 9))}})
-    file = folder / "seq_effective_50_dict" / f"{DAYS[0]}.pkl"
-    file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"2024-02-16.pkl.*delete it and download"):
-        build(folder, tmp_path)
-
-
-class Evil:
-    def __reduce__(self):
-        return os.system, ("touch owned",)
-
-
-@pytest.mark.parametrize("content", [Evil(), {1: Evil()}, {1: print}, {1: np.random.default_rng}])
-def test_pickles_that_ask_for_code_are_refused(tmp_path, content, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("other", [".parquet", ".feather"])
+def test_two_files_of_one_day_are_refused(tmp_path, other):
     folder = write(tmp_path / "d")
-    file = folder / "seq_effective_50_dict" / f"{DAYS[0]}.pkl"
-    file.write_bytes(pickle.dumps(content))
-    with pytest.raises(ValueError, match=r"refused: .* is not allowed.*do not trust"):
+    file = folder / "all_stage" / f"{DAYS[2]}.feather"
+    file.with_suffix(".parquet").write_bytes(b"" if other == ".feather" else file.read_bytes())
+    if other == ".feather":  # an empty placeholder is none
+        assert len(recflow.inputs(folder, DEFAULTS)) == 6
+        return
+    with pytest.raises(ValueError, match=rf"two files of {DAYS[2]}.*feather and .*parquet"):
+        recflow.inputs(folder, DEFAULTS)
+
+
+def test_copies_beside_the_files_are_not_read(tmp_path):
+    folder = write(tmp_path / "d", histories={DAYS[0]: {0: history(event(10, NOON_MS - 9))}})
+    for kind, suffix in (("seq_effective_50_dict", ".pkl"), ("all_stage", ".feather")):
+        file = folder / kind / f"{DAYS[0]}{suffix}"
+        file.with_suffix(".bak").write_bytes(b"another content")
+        file.with_suffix(f"{suffix}.old").write_bytes(b"another content")
+    assert build(folder, tmp_path).splits["train"].batch.request.history_where.sum() == 1
+    assert {file.suffix for file in recflow.inputs(folder, DEFAULTS)} == {".feather", ".pkl"}
+
+
+BAD_COLUMNS = [
+    ("user_id", pl.Series(["u1", "u2"]), r"user_id \(String\) holds 'u1' in row 0.*keep the map"),
+    ("user_id", pl.Series([1, 2**63], dtype=pl.UInt64), r"\(UInt64\) holds 9223372036854775808"),
+    ("video_id", pl.Series([1.0, 2.5]), r"video_id \(Float64\) holds 2\.5 in row 1"),
+    ("age", pl.Series([1.0, 1e30]), r"age \(Float64\) holds 1e\+30"),
+    ("rerank_pos", pl.Series([1.0, 0.5]), r"holds 0\.5 in row 1: it must hold 0 or 1"),
+    ("effective_view", pl.Series([1.0, 0.9]), r"effective_view .* must hold 0 or 1"),
+    ("rank_index", pl.Series(["3", "third"]), r"holds 'third' in row 1: it must hold numbers"),
+    (
+        "duration",
+        pl.Series([[1], [2]]),
+        r"is of type List\(Int64\): it must hold integers",
+    ),
+    ("request_timestamp", pl.Series([0, 1]).cast(pl.Datetime), r"is of type Datetime"),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "said"), BAD_COLUMNS)
+def test_values_that_would_be_read_as_others_are_named(tmp_path, name, values, said):
+    folder = write(tmp_path / "d")
+    file = folder / "all_stage" / f"{DAYS[1]}.feather"
+    frame = pl.read_ipc(file.read_bytes())
+    column = pl.concat([values, *[values[:1]] * (len(frame) - 2)]).alias(name)
+    frame.with_columns(column).write_ipc(file)
+    with pytest.raises(ValueError, match=said) as error:
         build(folder, tmp_path)
-    assert not (tmp_path / "owned").exists()
+    assert str(file) in str(error.value)
 
 
-@pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_pickles_of_old_and_new_numpy(tmp_path, protocol):
-    content = {np.int64(7): history(event(1, 5)), 8: {"realshow": np.zeros((0, 8), np.int64)}}
-    raw = pickle.dumps(content, protocol)
-    (tmp_path / "new.pkl").write_bytes(raw)
-    loaded = files.load_pickle(tmp_path / "new.pkl")
-    assert [type(key) for key in loaded] == [int, int]
-    np.testing.assert_array_equal(loaded[7], content[7])
-    if protocol == 3:  # names are plain text there, so an older numpy's can be written
-        old = raw.replace(b"cnumpy._core.multiarray", b"cnumpy.core.multiarray")
-        assert old != raw
-        (tmp_path / "old.pkl").write_bytes(old)
-        np.testing.assert_array_equal(files.load_pickle(tmp_path / "old.pkl")[7], content[7])
+@pytest.mark.parametrize("kind", [pl.Float64, pl.String, pl.UInt64, pl.Int32, pl.Int128])
+def test_numbers_of_other_kinds_read_as_well(tmp_path, kind):
+    plain = build(write(tmp_path / "plain"), tmp_path).splits["train"].batch.request
+    kinds = {"user_id": kind, "video_id": kind, "realshow": kind, "effective_view": kind}
+    other = build(write(tmp_path / "other", dtypes=kinds), tmp_path).splits["train"].batch.request
+    np.testing.assert_array_equal(plain.candidates, other.candidates)
+    np.testing.assert_array_equal(plain.user, other.user)
 
 
-def test_a_pickle_without_a_dictionary(tmp_path):
-    (tmp_path / "list.pkl").write_bytes(pickle.dumps([1]))
-    with pytest.raises(ValueError, match="holds a list, expected a dictionary"):
-        files.load_pickle(tmp_path / "list.pkl")
+def test_a_truth_of_another_kind_is_named(tmp_path):
+    folder = write(tmp_path / "d")
+    (folder / "truth").mkdir()
+    frame = pl.DataFrame({"request_id": [0], "video_id": [10], "utility": [0.5]})
+    frame.write_ipc(folder / "truth" / f"{DAYS[0]}.feather")
+    with pytest.raises(ValueError, match=r"2024-02-16\.feather is not the truth of a simulation"):
+        build(folder, tmp_path)

@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow.feather
 import pytest
 
-from dnr_jax.data.recflow import files
+from dnr_jax.data.recflow import files, pickles
 from dnr_jax.data.recflow.settings import RecFlowSimulation
 from dnr_jax.data.recflow.simulator import simulate, writer
 from dnr_jax.data.recflow.simulator.writer import Quirks
@@ -206,7 +206,7 @@ def test_quirks_are_written(tmp_path):
     assert frame.filter(pl.col("rank_pos") == 1)["rank_index"].min() == 0
     seventh = frame.filter(pl.col("request_id") % 7 == 0)
     assert seventh["coarse_neg"].sum() == 0 < frame["coarse_neg"].sum()
-    stages = files.load_pickle(tmp_path / "odd" / "request_id_dict" / f"{DAYS[0]}.pkl")
+    stages = pickles.load_pickle(tmp_path / "odd" / "request_id_dict" / f"{DAYS[0]}.pkl")
     assert type(stages).__name__ == "dict"
     assert "coarse_neg" not in stages[0]
     raw = (tmp_path / "odd" / "request_id_dict" / f"{DAYS[0]}.pkl").read_bytes()

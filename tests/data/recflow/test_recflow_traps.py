@@ -208,8 +208,8 @@ def test_requests_are_dropped_for_named_reasons(tmp_path):
 
 def test_a_label_that_is_rarely_positive_warns(tmp_path):
     days = default_days()
-    days[DAYS[0]][1]["like"] = 1
-    days[DAYS[0]][6]["like"] = 0
+    for name in DAYS:
+        days[name][1]["like"] = 1
     folder = write(tmp_path / "d", days)
     prepared = build(folder, tmp_path, label="effective_view:1,like:2")
     assert len(prepared.splits["train"].request_id) == 1
@@ -233,3 +233,53 @@ def test_item_vectors_fall_back_to_level_one():
     norms = np.linalg.norm(vectors, axis=1)
     np.testing.assert_allclose(norms, [0, 0, 1, 1, 1], rtol=1e-5)
     assert len(np.unique(vectors[2:], axis=0)) == 3
+
+
+def change(days, day, **values):
+    for r in days[day]:
+        r |= values
+    return days
+
+
+def test_a_day_whose_ranks_are_gone_is_refused_and_fewer_ranks_are_said(tmp_path):
+    days = change(default_days(), DAYS[1], rank_index=-1)
+    with pytest.raises(ValueError, match=rf"{DAYS[1]}.*valid in 0% of the rerank rows only"):
+        build(write(tmp_path / "none", days), tmp_path)
+    assert build(tmp_path / "none", tmp_path, score="tier").report["score"] == "tier"
+    days = default_days()
+    days[DAYS[1]][2]["rank_index"] = 0  # of nine rerank rows
+    report = build(write(tmp_path / "fewer", days), tmp_path).report
+    assert report["rank_valid_by_day"] == {DAYS[0]: 1.0, DAYS[1]: pytest.approx(8 / 9), DAYS[2]: 1}
+    assert any(f"{DAYS[1]}: rank_index is valid in 89%" in said for said in report["warnings"])
+
+
+def test_a_day_that_counts_ranks_otherwise_is_refused(tmp_path):
+    days = default_days()
+    for r in days[DAYS[2]]:
+        r["rank_index"] = r["rank_index"] - 1 if r["rank_index"] else 9999
+    with pytest.raises(ValueError, match=rf"{DAYS[2]}.*counts from 0, but from 1 on the first"):
+        build(write(tmp_path / "d", days), tmp_path)
+
+
+def test_a_day_without_ids_is_refused(tmp_path):
+    days = default_days()
+    for r in days[DAYS[1]][3:]:
+        r["video_id"] = -1
+    with pytest.raises(ValueError, match=rf"{DAYS[1]}.* of 9 candidate rows have a negative or"):
+        build(write(tmp_path / "d", days), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"effective_view": 0}, "with 0 effective views: check the feedback columns"),
+        ({"realshow": 0}, "with 0 effective views"),
+        ({"realshow": 0, "rerank_pos": 0, "rerank_neg": 0, "rank_pos": 0}, "no row of the kept"),
+    ],
+)
+@pytest.mark.parametrize("day", [1, 2])
+def test_a_split_that_cannot_measure_is_refused_with_its_cause(tmp_path, values, said, day):
+    days = change(default_days(), DAYS[day], **values)
+    split = store.SPLITS[day]
+    with pytest.raises(ValueError, match=rf"no usable request for {split}: .*{said}"):
+        build(write(tmp_path / "d", days), tmp_path)
