@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from ml_collections import ConfigDict
 
 from configs import common, movielens
 from dnr_jax.experiment import sections
@@ -167,6 +168,13 @@ def test_every_knob_says_what_it_is_for():
     for kind in all_settings():
         for owner, field in fields_of(kind):
             assert field.metadata.get("why"), f"{owner.__name__}.{field.name}"
+
+
+def test_every_knob_can_be_set_on_the_command_line():
+    """A name that ConfigDict uses itself cannot."""
+    for kind in all_settings():
+        for owner, field in fields_of(kind):
+            assert not hasattr(ConfigDict, field.name), f"{owner.__name__}.{field.name}"
 
 
 def test_the_defaults_are_a_config_that_works():

@@ -20,16 +20,16 @@ class TableSimulation(Settings):
 
     requests: int = knob(2000, "number of requests", at_least=30)
     users: int = knob(200, "number of users", at_least=1)
-    items: int = knob(400, "number of items", at_least=20)
+    catalogue: int = knob(400, "number of items", at_least=20)
     candidates: int = knob(20, "most candidates of a request", at_least=2, at_most=400)
     noise: float = knob(1.0, "spread of the first stage's errors", at_least=0)
     seed: int = knob(0, "of everything simulated", at_least=0)
 
     def check(self) -> None:
         """Refuse requests that the catalogue cannot fill."""
-        if self.candidates > self.items:
+        if self.candidates > self.catalogue:
             raise ValueError(
-                f"candidates is {self.candidates}: there are only {self.items} items, choose fewer"
+                f"candidates is {self.candidates}: choose at most catalogue, {self.catalogue}"
             )
 
 

@@ -36,12 +36,14 @@ def table(settings: TableSimulation) -> pl.DataFrame:
     """
     rng = np.random.default_rng(settings.seed)
     users = rng.normal(size=(settings.users, WIDTH))
-    items = rng.normal(size=(settings.items, WIDTH))
+    items = rng.normal(size=(settings.catalogue, WIDTH))
     requests = settings.requests
     user = rng.integers(settings.users, size=requests)
     length = rng.integers(1, settings.candidates + 1, size=requests)
     length[rng.random(requests) < LONG] = settings.candidates
-    chosen = np.argsort(rng.random((requests, settings.items)), axis=1)[:, : settings.candidates]
+    chosen = np.argsort(rng.random((requests, settings.catalogue)), axis=1)[
+        :, : settings.candidates
+    ]
     real = np.arange(settings.candidates) < length[:, None]
     taste = np.einsum("rd,rcd->rc", users[user], items[chosen]) / np.sqrt(WIDTH)
     score = taste + settings.noise * rng.normal(size=taste.shape)
@@ -53,7 +55,7 @@ def table(settings: TableSimulation) -> pl.DataFrame:
     item = chosen[row, slot]
     seconds = np.sort(rng.integers(0, 28 * 86400, size=requests))
     time = START + seconds.astype("timedelta64[s]")
-    tags = rng.integers(TAGS, size=(settings.items, 3))
+    tags = rng.integers(TAGS, size=(settings.catalogue, 3))
     frame = pl.DataFrame(
         {
             "request_id": row,
