@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dnr_jax"
 LEVELS = [
-    {"types", "ops", "settings", "config_files", "durable", "json_files"},
+    {"types", "ops", "settings", "config_files", "durable", "json_files", "sealed"},
     {"nn", "data", "divergences", "metrics", "io"},
     {"retrievers", "rerankers", "noise", "objectives"},
     {"training", "evaluation"},
@@ -20,7 +20,12 @@ LEVELS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # The ground floor has inner steps: ops speaks of types, JSON files are written durably.
-INNER = {("ops", "types"), ("json_files", "durable"), ("config_files", "settings")}
+INNER = {
+    ("ops", "types"),
+    ("json_files", "durable"),
+    ("sealed", "json_files"),
+    ("config_files", "settings"),
+}
 FOREIGN = {"torch", "tensorflow", "pandas", "sklearn", "keras", "rax", "ranx"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = sorted(path.parent for path in PACKAGE.glob("rerankers/*/__init__.py"))

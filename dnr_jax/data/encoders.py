@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dnr_jax.data import sealed
+from dnr_jax import sealed
 from dnr_jax.data.folders import new_folder
 from dnr_jax.data.hashing import mix
-from dnr_jax.data.sealed import CURE
 from dnr_jax.json_files import DamagedError
+from dnr_jax.sealed import CURE
 from dnr_jax.settings import unknown
 from dnr_jax.types import FeatureSpec, Request
 

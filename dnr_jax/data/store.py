@@ -18,14 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dnr_jax import durable
+from dnr_jax import durable, sealed
 from dnr_jax.data import encoders as encoders_
-from dnr_jax.data import sealed
 from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.folders import alone, new_folder
-from dnr_jax.data.sealed import CURE
 from dnr_jax.data.signatures import fingerprint
 from dnr_jax.json_files import DamagedError
+from dnr_jax.sealed import CURE
 from dnr_jax.types import Batch, FeatureSpec, Request
 
 MANIFEST = "manifest.json"

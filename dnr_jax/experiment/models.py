@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from dnr_jax import settings
-from dnr_jax.data import DATASETS, InteractionData
+from dnr_jax import durable, sealed, settings
+from dnr_jax.data import DATASETS, InteractionData, encoders
 from dnr_jax.data.store import Prepared
 from dnr_jax.experiment import processes
 from dnr_jax.experiment.assembly import Job
 from dnr_jax.experiment.plan import Plan
 from dnr_jax.io import model_files
 from dnr_jax.io.run_folder import CATALOGUE, ENCODERS, MODELS, RunFolder
+from dnr_jax.json_files import DamagedError
 from dnr_jax.types import Params
 
 VERSIONS = ("dnr_jax", "jax", "flax", "numpy")
@@ -23,7 +24,11 @@ VERSIONS = ("dnr_jax", "jax", "flax", "numpy")
 
 def save_catalogue(prepared: Prepared, run: RunFolder) -> None:
     """Keep what all models of a run share: the encoders, popularity and vectors of items."""
-    prepared.encoders.save(run.path / ENCODERS)
+    try:
+        encoders.load(run.path / ENCODERS)
+    except (FileNotFoundError, NotADirectoryError, DamagedError):
+        durable.remove(run.path / ENCODERS)
+        prepared.encoders.save(run.path / ENCODERS)
     run.write_arrays(
         CATALOGUE,
         item_popularity=np.asarray(prepared.item_popularity),
@@ -62,6 +67,7 @@ def _card(job: Job, records: Sequence[Mapping[str, Any]], seed: int) -> dict[str
             "sizes": dict(task.spec.sizes),
         },
         "data": {"name": plan.data.name, "fingerprint": job.prepared.fingerprint},
+        "catalogue_sha256": sealed.digest(job.run.path / CATALOGUE),
         "score": _score_transform(plan),
         "metrics": {r["split"]: r["metrics"] for r in records if r["seed"] == seed},
         "versions": {name: metadata.version(name) for name in VERSIONS},

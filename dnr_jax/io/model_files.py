@@ -1,4 +1,4 @@
-"""A trained model as files: a card that says what it is, and its parameters, sealed by their hash.
+"""A trained model as files: a card that says what it is, and its parameters, both sealed by hashes.
 
 Layout: `<folder>/model.json` and `<folder>/parameters.npz`, an archive of plain arrays named by
 their path in the tree. The card is written last: without it there is no model.
@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dnr_jax import durable, json_files
+from dnr_jax import durable, sealed
 from dnr_jax.json_files import DamagedError
 from dnr_jax.types import Params
 
@@ -23,7 +23,7 @@ CARD = "model.json"
 PARAMETERS = "parameters.npz"
 FORMAT = 1
 KEYS = ("format", "parameters_sha256")
-_CURE = "restore the folder from a copy, or train again"
+CURE = "restore the folder from a copy, or start its run again to make it anew"
 
 
 def save(folder: Path, card: Mapping[str, Any], params: Params) -> None:
@@ -39,7 +39,7 @@ def save(folder: Path, card: Mapping[str, Any], params: Params) -> None:
     content = archive.getvalue()
     durable.write_bytes(folder / PARAMETERS, content)
     seal = {"format": FORMAT, "parameters_sha256": hashlib.sha256(content).hexdigest()}
-    json_files.write(folder / CARD, {**card, **seal})
+    sealed.write(folder / CARD, {**card, **seal})
 
 
 def load(folder: Path) -> tuple[dict[str, Any], Params]:
@@ -50,7 +50,7 @@ def load(folder: Path) -> tuple[dict[str, Any], Params]:
       DamagedError: a file is missing, torn or changed.
       ValueError: it was written in a later format than this version knows.
     """
-    card = json_files.read(folder / CARD, keys=KEYS, cure=_CURE)
+    card = sealed.read(folder / CARD, KEYS, cure=CURE)
     if card["format"] != FORMAT:
         raise ValueError(
             f"model {folder} has format {card['format']}, this version reads format {FORMAT}: "
@@ -59,7 +59,7 @@ def load(folder: Path) -> tuple[dict[str, Any], Params]:
     path = folder / PARAMETERS
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != card["parameters_sha256"]:
-        raise DamagedError(f"{path} is missing or changed: {_CURE}")
+        raise DamagedError(f"{path} is missing or changed: {CURE}")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return card, _unflatten({name: arrays[name] for name in arrays.files})
 

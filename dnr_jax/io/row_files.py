@@ -1,12 +1,11 @@
 """The results of one row of the table, sealed: what was changed since is not believed.
 
 Layout: `rows/<key>.json` (records and hashes, written last), `rows/<key>.parquet` (per-request
-values) and `analysis/<key>.npz` (what the plots draw, if the row has any).
+values), `analysis/<key>.npz` (what the plots draw) and `models/<key>/`, if the row has any.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import struct
 import zipfile
@@ -17,14 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dnr_jax import durable, json_files
-from dnr_jax.io import per_request
+from dnr_jax import durable, json_files, sealed
+from dnr_jax.io import model_files, per_request
 from dnr_jax.io.metrics_file import METRICS, MetricsFile
 
 ROWS = "rows"
 ANALYSIS = "analysis"
+MODELS = "models"
 DRAWN = ("scores", "labels", "probabilities")  # what every analysis holds
-_KEYS = ("rows", "files", "metrics", "seal")
+_KEYS = ("rows", "files", "metrics")
 # What a damaged .npz raises; a flipped bit may also ask for a password or an unknown compression.
 _UNREADABLE = (
     *(OSError, EOFError, ValueError, KeyError, AttributeError, SyntaxError, RuntimeError),
@@ -75,12 +75,13 @@ def write(run: Path, row: str, results: RowResults) -> None:
     """
     per_request.write(run / ROWS / f"{row}.parquet", results.columns)
     files = [f"{ROWS}/{row}.parquet", f"{ANALYSIS}/{row}.npz"]
+    files += [f"{MODELS}/{row}/{name}" for name in (model_files.CARD, model_files.PARAMETERS)]
     content = {
         "rows": results.records,
-        "files": {name: _hash(run / name) for name in files if (run / name).exists()},
+        "files": {name: sealed.digest(run / name) for name in files if (run / name).exists()},
         "metrics": MetricsFile(run).digest(row),
     }
-    json_files.write(run / ROWS / f"{row}.json", content | {"seal": _seal(content)})
+    sealed.write(run / ROWS / f"{row}.json", content)
 
 
 def read(run: Path, row: str) -> RowResults | None:
@@ -98,10 +99,9 @@ def read(run: Path, row: str) -> RowResults | None:
         return None
     cure = "the row is scored again from its checkpoint"
     try:
-        content = json_files.read(path, keys=_KEYS, cure=cure)
-        changed = _changed(run, path, content)
-        if changed:
-            raise json_files.DamagedError(f"{changed} is not what was written: {cure}")
+        content = sealed.read(path, _KEYS, cure=cure)
+        for name, digest in content["files"].items():
+            sealed.check(run / name, digest, cure=cure)
         columns = per_request.read(path.with_suffix(".parquet"), cure=cure)
     except json_files.DamagedError as error:
         _LOG.warning("%s", error)
@@ -113,20 +113,3 @@ def read(run: Path, row: str) -> RowResults | None:
             *(run / METRICS, row, path, row),
         )
     return RowResults(content["rows"], columns)
-
-
-def _changed(run: Path, path: Path, content: Mapping[str, Any]) -> Path | None:
-    """Return the first file that is not as it was sealed."""
-    sealed = {name: value for name, value in content.items() if name != "seal"}
-    if content["seal"] != _seal(sealed) or not isinstance(content["files"], dict):
-        return path
-    hashes = {run / name: digest for name, digest in content["files"].items()}
-    return next((file for file, digest in hashes.items() if _hash(file) != digest), None)
-
-
-def _seal(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json_files.encode(content).encode()).hexdigest()
-
-
-def _hash(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -22,7 +22,7 @@ from dnr_jax.io import config_file, environment, lock, metrics_file, per_request
 from dnr_jax.io.metrics_file import MetricsFile
 from dnr_jax.io.row_files import RowResults
 
-ANALYSIS, ROWS = row_files.ANALYSIS, row_files.ROWS
+ANALYSIS, MODELS, ROWS = row_files.ANALYSIS, row_files.MODELS, row_files.ROWS
 METRICS, METRICS_KEYS = metrics_file.METRICS, metrics_file.KEYS
 CONFIG = "config.json"
 ENVIRONMENT = environment.FILE
@@ -32,7 +32,6 @@ PER_REQUEST = "per_request.parquet"
 AUDIT = "audit.json"
 CHECKPOINTS = "checkpoints"
 PLOTS = "plots"
-MODELS = "models"
 ENCODERS = "encoders"
 CATALOGUE = "catalogue.npz"
 TIMINGS_KEYS = ("row",)
@@ -143,7 +142,9 @@ def open_run(
     path = Path(workdir).absolute()
     run = RunFolder(path, lock.take(path))
     try:
-        for folder in (path, path / ROWS, path / ANALYSIS, path / PLOTS):
+        for folder in (path, *(path / name for name in (ROWS, ANALYSIS, PLOTS))):
+            durable.sweep(folder)
+        for folder in (path / MODELS).glob("*"):
             durable.sweep(folder)
         _settle_config(path, config, defaults or {})
         _settle_environment(path)

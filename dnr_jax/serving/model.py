@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dnr_jax import settings
+from dnr_jax import sealed, settings
 from dnr_jax.data import DATASETS, encoders
 from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.protocols import SCORES
@@ -100,6 +100,7 @@ def load(run_folder: str | os.PathLike[str], row: str) -> Model:
 
 
 def _task(card: Mapping[str, Any], encoded: Encoders, path: Path) -> Task:
+    sealed.check(path / CATALOGUE, card["catalogue_sha256"], cure=model_files.CURE)
     with np.load(path / CATALOGUE, allow_pickle=False) as arrays:
         catalogue = {name: arrays[name] for name in arrays.files}
     known = card["task"]

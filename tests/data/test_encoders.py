@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dnr_jax.data import encoders, sealed
+from dnr_jax import sealed
+from dnr_jax.data import encoders
 from dnr_jax.data.encoders import Encoders, Vocabulary
 from dnr_jax.json_files import DamagedError
 from dnr_jax.types import FeatureSpec

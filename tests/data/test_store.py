@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from dnr_jax.data import folders, sealed, signatures, store
+from dnr_jax import sealed
+from dnr_jax.data import folders, signatures, store
 from dnr_jax.data.encoders import Encoders, Vocabulary
 from dnr_jax.json_files import DamagedError
 from dnr_jax.types import Batch, FeatureSpec, Request

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dnr_jax.io import row_files
+from dnr_jax.io import model_files, row_files
 from dnr_jax.io.row_files import RowResults
 from dnr_jax.json_files import DamagedError
 
@@ -23,9 +23,14 @@ def run(tmp_path):
     """Return a run folder that holds one finished row, trained over two epochs."""
     lines = [{"row": row, "seed": 0, "epoch": n, "loss": 0.5} for n in (1, 2) for row in "ab"]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    row_files.write_analysis(tmp_path, "a", {"scores": np.arange(3.0)})
-    row_files.write(tmp_path, "a", RowResults(RECORDS, COLUMNS))
+    finish(tmp_path)
     return tmp_path
+
+
+def finish(folder):
+    row_files.write_analysis(folder, "a", {"scores": np.arange(3.0)})
+    model_files.save(folder / "models" / "a", {"row": "a"}, {"layer": {"bias": np.arange(2.0)}})
+    row_files.write(folder, "a", RowResults(RECORDS, COLUMNS))
 
 
 def test_a_row_comes_back_as_it_was(run, caplog):
@@ -41,7 +46,10 @@ def test_a_row_comes_back_as_it_was(run, caplog):
     assert not list(run.rglob("*.tmp"))
 
 
-FILES = ("rows/a.json", "rows/a.parquet", "analysis/a.npz")
+FILES = (
+    *("rows/a.json", "rows/a.parquet", "analysis/a.npz"),
+    *("models/a/model.json", "models/a/parameters.npz"),
+)
 
 
 def digit(content):
@@ -84,8 +92,7 @@ def test_what_was_changed_is_scored_again_with_a_word(run, name, damage, caplog)
     assert row_files.read(run, "a") is None
     assert str(path) in caplog.text
     assert "scored again from its checkpoint" in caplog.text
-    row_files.write_analysis(run, "a", {"scores": np.arange(3.0)})
-    row_files.write(run, "a", RowResults(RECORDS, COLUMNS))
+    finish(run)
     assert row_files.read(run, "a") is not None
 
 

@@ -21,16 +21,21 @@ def write(path: Path, content: dict[str, Any]) -> None:
     json_files.write(path, plain | {SEAL: _seal(plain)})
 
 
-def read(path: Path, keys: Collection[str]) -> dict[str, Any]:
+def read(path: Path, keys: Collection[str], *, cure: str = CURE) -> dict[str, Any]:
     """Read what `write` wrote.
+
+    Args:
+      path: the file.
+      keys: what it must hold.
+      cure: what the reader of an error is told to do about it.
 
     Raises:
       FileNotFoundError: there is no such file.
       DamagedError: it is damaged or has been changed, or lacks a key.
     """
-    content: dict[str, Any] = json_files.read(path, keys=[*keys, SEAL], cure=CURE)
+    content: dict[str, Any] = json_files.read(path, keys=[*keys, SEAL], cure=cure)
     if content.pop(SEAL) != _seal(content):
-        raise DamagedError(f"{path} is not what was written: {CURE}")
+        raise DamagedError(f"{path} is not what was written: {cure}")
     return content
 
 
@@ -44,7 +49,9 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check(path: Path, expected: str) -> None:
-    """Raise `DamagedError` unless a file has the hash that it was written with."""
+def check(path: Path, expected: str, *, cure: str = CURE) -> None:
+    """Raise `DamagedError` unless a file is there and has the hash that it was written with."""
+    if not path.is_file():
+        raise DamagedError(f"{path} is missing or no file: {cure}")
     if digest(path) != expected:
-        raise DamagedError(f"{path} is not what was written: {CURE}")
+        raise DamagedError(f"{path} is not what was written: {cure}")
