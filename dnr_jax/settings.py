@@ -18,7 +18,6 @@ import math
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 # The largest int of any knob: it is counted in int32 somewhere.
@@ -171,7 +170,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"there is no {kind} {name!r}{hint} Known: {', '.join(known)}"
 
 
-@cache
 def _types(kind: type[Settings]) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}

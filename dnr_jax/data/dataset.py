@@ -24,6 +24,7 @@ class Build(Protocol):
         path: Path,
         settings: Any,
         shape: Shape,
+        /,
         *,
         seed: int,
         progress: bool,

@@ -35,7 +35,7 @@ def save(folder: Path, card: Mapping[str, Any], params: Params) -> None:
       params: nested dicts of arrays, their keys without "/"; `{}` for a model that learns nothing.
     """
     archive = io.BytesIO()
-    np.savez(archive, **_flatten(params))
+    np.savez(archive, **_flatten(params))  # type: ignore[arg-type]
     content = archive.getvalue()
     durable.write_bytes(folder / PARAMETERS, content)
     seal = {"format": FORMAT, "parameters_sha256": hashlib.sha256(content).hexdigest()}
