@@ -27,7 +27,7 @@ def test_a_bare_name_is_the_packaged_config():
     assert config_files.load("recflow:smoke") == config_files.load(f"{file}:smoke")
     assert config_files.load("recflow") == config_files.load("recflow:")
     assert config_files.load("recflow")["data"]["name"] == "recflow"
-    assert config_files.packaged() == ["movielens", "recflow"]
+    assert config_files.packaged() == ["movielens", "recflow", "table"]
 
 
 def test_a_config_elsewhere_may_build_on_the_packaged_ones(write):

@@ -1,0 +1,43 @@
+"""Your own logs, one long table with a row a candidate, or a simulated one.
+
+  python -m dnr_jax.main --config configs/table.py --config.data.path=LOGS
+
+LOGS is a Parquet, Arrow or CSV file, or a folder of them, with the columns `request_id`, `item_id`,
+`label` and, where there is a first stage, `score`; `user_id`, `timestamp`, `position` and features
+(`u_*`, `c_*`, `i_*`) are read where they are there. Other names are mapped by
+`--config.data.columns=request_id=session,score=bm25` or a file, `--config.data.schema=FILE.toml`.
+Presets: the default (a small model, 2 seeds), `smoke` (one seed, a tiny table, under a minute),
+`rivals` (every model, each with the same two trials of the learning rate), `ablation` (DNR with
+parts left out, and over its weights), `paper` (the group's settings at full size) and
+`rivals_paper` (every model at that size).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+EXPERIMENT = {"data": {"name": "table"}, "candidates": {"name": "logged"}}
+
+# For two CPU cores and a few minutes.
+SMALL = (common.SMALL, {"train": {"epochs": 10, "lambda_e": 5, "seeds": 2}})
+REDUCED = (*SMALL, common.NARROW, {"train": {"seeds": 3}})
+SMOKE = {
+    "table": "random,popularity,retriever,reversed,dnr_b",
+    "data": {"simulate": {"requests": 600, "users": 50}},
+    "reranker": {"width": 16},
+    "train": {"epochs": 2, "lambda_e": 1, "batch_size": 64, "seeds": 1},
+}
+
+PRESETS = {
+    "": SMALL,
+    "smoke": (*SMALL, SMOKE),
+    "rivals": (*REDUCED, common.rivals()),
+    "rivals_paper": (common.rivals(),),
+    "ablation": (*REDUCED, common.ablation(epochs=10)),
+    "paper": (),  # the defaults
+}
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Return what one of the presets above sets; "" is the default."""
+    return common.experiment(EXPERIMENT, *common.chosen(PRESETS, preset, "table.py"))
