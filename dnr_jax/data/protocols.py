@@ -110,7 +110,7 @@ class CandidateSettings(Settings):
     """Which candidates a request has."""
 
     name: str = knob("", "the protocol: logged, or a name of `CANDIDATES`")
-    size: int = knob(50, "N, candidates a request", at_least=2)
+    size: int = knob(50, "N, candidates a request", at_least=2, at_most=100_000)
     sampling: str = knob(
         "uniform", "exposed_plus_sampled only: uniform | popularity", one_of=SAMPLING
     )

@@ -13,7 +13,9 @@ class DataSettings(Settings):
     """Base of a data set's settings; each adds its own, and those of its simulator."""
 
     path: str = knob("", "your download; empty = simulate its files once into the cache")
-    history: int = knob(50, "T, latest events of the user before the request", at_least=1)
+    history: int = knob(
+        50, "T, latest events of the user before the request", at_least=1, at_most=100_000
+    )
     simulate: Settings = knob(Settings(), "size of the simulation, read only while path is empty")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from dnr_jax import json_files
 from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import audit, refuse_unmeasurable, render
-from dnr_jax.experiment import datasets, models, processes, saved, scoring, training
+from dnr_jax.experiment import datasets, models, processes, saved, scoring, sizes, training
 from dnr_jax.experiment.assembly import Job, assemble
 from dnr_jax.experiment.meter import Meter
 from dnr_jax.experiment.plan import Plan, make_plan
@@ -77,7 +77,7 @@ def run(plan: Plan, workdir: Path, meter: Meter | None = None) -> None:
         run_folder.open_run(place, saved.describe(plan), saved.defaults(plan)) as folder,
     ):
         prepared = processes.first_then_all(lambda: datasets.prepare(plan.data))
-        _check_sizes(plan, prepared)
+        sizes.check(plan, prepared)
         parts = assemble(plan, prepared)
         _audit(plan, prepared, folder)
         models.save_catalogue(prepared, folder)
@@ -108,18 +108,6 @@ def _finish(job: Job) -> None:
             "compile_seconds": count.seconds,
         }
     )
-
-
-def _check_sizes(plan: Plan, prepared: Prepared) -> None:
-    """Refuse a training batch that is larger than the training split."""
-    requests = len(prepared.splits["train"].request_id)
-    for row in plan.rows:
-        batch = row.train.batch_size
-        if row.trains and batch > requests:
-            raise ValueError(
-                f"config.train.batch_size is {batch}, but the training split has only {requests} "
-                f"requests: choose at most {requests}"
-            )
 
 
 def _audit(plan: Plan, prepared: Prepared, folder: run_folder.RunFolder) -> None:

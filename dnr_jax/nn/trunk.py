@@ -18,10 +18,10 @@ class Trunk(Settings):
     """
 
     width: int = knob(128, "of embeddings and hidden layers", at_least=1)
-    layers: int = knob(2, "transformer blocks over the candidates", at_least=1)
-    history_layers: int = knob(2, "transformer blocks over the history", at_least=1)
+    layers: int = knob(2, "transformer blocks over the candidates", at_least=1, at_most=1000)
+    history_layers: int = knob(2, "transformer blocks over the history", at_least=1, at_most=1000)
     heads: int = knob(4, "attention heads; they divide the width", at_least=1)
-    feed_forward: int = knob(128, "width inside a transformer block", at_least=1)
+    feed_forward: int = knob(128, "width inside a transformer block", at_least=1, at_most=10**6)
     dropout: float = knob(0.1, "rate of dropout in training", at_least=0, below=1)
     score_entry: str = knob("concatenate", "how the score joins a candidate", one_of=ENTRIES)
     score_place: str = knob(

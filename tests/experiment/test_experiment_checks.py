@@ -48,6 +48,12 @@ def refused(tmp_path, monkeypatch):
         ({"candidates": {"sampling": "even"}}, "config.candidates.sampling is 'even': it must be"),
         ({"candidates": {"size": 5}}, "config.candidates.size is 5, config.eval.k is 6"),
         ({"candidates": {"size": 6}}, "more candidates than places in the shown list"),
+        (
+            {"candidates": {"size": 10**6}},
+            "config.candidates.size is 1000000: it must be 2 or more",
+        ),
+        ({"data": {"history": 10**7}}, "config.data.history is 10000000: it must be 1 or more and"),
+        ({"reranker": {"layers": 10**5}}, "config.reranker.layers is 100000: it must be 1 or more"),
         ({"eval": {"k": 0}}, "config.eval.k is 0: it must be 1 or more"),
         ({"train": {"epochs": 0}}, "config.train.epochs is 0: it must be 1 or more"),
         ({"train": {"seeds": 0}}, "config.train.seeds is 0: it must be 1 or more"),
@@ -104,14 +110,6 @@ def test_a_config_that_cannot_work_is_refused(tiny, refused, changes, expected):
 )  # fmt: skip
 def test_knobs_that_no_row_reads_are_checked_too(tiny, refused, changes, expected):
     assert expected in refused(tiny(table="random", **changes))
-
-
-def test_a_batch_larger_than_the_training_split_is_refused_before_training(
-    tiny, monkeypatch, tmp_path
-):
-    monkeypatch.setattr(experiment, "_finish", None)
-    with pytest.raises(ValueError, match="only 120 requests: choose at most 120"):
-        experiment.run_all(tiny(train={"batch_size": 5000}), tmp_path / "run")
 
 
 def test_a_missing_path_is_named(tiny, refused):
