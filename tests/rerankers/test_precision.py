@@ -84,8 +84,8 @@ def test_logits_have_more_digits_than_bfloat16(half):
 def test_most_multiplications_are_of_bfloat16(half):
     batch = half.full.batch
     program = jax.make_jaxpr(half._score)(half.full.params, batch.request, batch.scores)
-    sizes, halves = zip(*products(program.jaxpr), strict=True)
-    assert np.dot(sizes, halves) > 0.8 * sum(sizes)
+    sizes = list(products(program.jaxpr))  # none where all but the head is embeddings
+    assert sum(size for size, is_half in sizes if is_half) >= 0.8 * sum(size for size, _ in sizes)
 
 
 def test_losses_and_gradients_are_float32(half):
