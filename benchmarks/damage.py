@@ -78,8 +78,9 @@ def lock_away(path: Path, _: random.Random) -> None:
 
 def of_another(path: Path, _: random.Random) -> None:
     """Put the content of a neighbour of the same kind in its place."""
-    others = [p for p in sorted(path.parent.iterdir()) if p.suffix == path.suffix and p != path]
-    same = [p for p in others if p.is_file() and p.stat().st_size == path.stat().st_size]
+    near = sorted(path.parent.iterdir())
+    others = [p for p in near if p.is_file() and p.suffix == path.suffix and p != path]
+    same = [p for p in others if p.stat().st_size == path.stat().st_size]
     for other in (same or others)[:1]:
         shutil.copyfile(other, path)
 
@@ -114,9 +115,15 @@ def differing(folder: Path, reference: dict[str, bytes]) -> list[str]:
     return sorted(n for n in found.keys() | reference.keys() if found.get(n) != reference.get(n))
 
 
-def torn(folder: Path) -> list[str]:
-    """Name the files under a folder that are incomplete under their final name."""
-    return [str(path.relative_to(folder)) for path in _finished(folder) if not _is_whole(path)]
+def torn(folder: Path, but: Path | None = None) -> list[str]:
+    """Name the files under a folder that are incomplete under their final name.
+
+    Args:
+      folder: a run folder, a cache, or what holds them.
+      but: a file that was damaged on purpose, and may still be.
+    """
+    found = (path for path in _finished(folder) if path not in ((but, *but.parents) if but else ()))
+    return [str(path.relative_to(folder)) for path in found if not _is_whole(path)]
 
 
 def _finished(folder: Path) -> Iterator[Path]:

@@ -79,7 +79,7 @@ def try_fault(
     damage.DAMAGES[name](path, draw)
     ended = disturbed.finish(disturbed.start(case.arguments, place))
     verdict = judge(ended, place, case, word=path.name)
-    torn = damage.torn(place.workdir) if verdict in ("same", "told") else []
+    torn = damage.torn(place.workdir, but=path) if verdict in ("same", "told") else []
     return _outcome("fault", (target, name), case, verdict, torn, True, ended.text[-TAIL:])
 
 

@@ -1,47 +1,14 @@
-"""A table small enough to be trained whole within a test run, on ratings made by hand."""
+"""Runs that the tests of experiments share."""
 
-import sys
-from pathlib import Path
+from functools import partial
 
 import jax
-import numpy as np
 import pytest
-
-from configs import common, movielens
-from dnr_jax import experiment, reports
-from dnr_jax.rerankers import RERANKERS
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from linear_reranker import LINEAR
+from tiny_runs import run_linear, tiny_config, write_ratings
 
-USERS, ITEMS, RATINGS, SEEDS = 40, 60, 32, 2
-
-
-def write_ratings(folder):
-    """Write `u.data` in MovieLens-100K's layout: each user likes the items near a taste."""
-    draw = np.random.default_rng(0)
-    folder.mkdir()
-    taste, place = draw.normal(size=(USERS, 4)), draw.normal(size=(ITEMS, 4))
-    lines = []
-    for user in range(USERS):
-        met = draw.permutation(ITEMS)[:RATINGS]
-        liking = 3.0 + place[met] @ taste[user] + draw.normal(0, 0.5, RATINGS)
-        stars = np.clip(np.rint(liking), 1, 5).astype(int)
-        lines += [
-            f"{user + 1}\t{item + 1}\t{s}\t{1000 * n}"
-            for n, (item, s) in enumerate(zip(met, stars, strict=True))
-        ]
-    (folder / "u.data").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-def merged(base, changes):
-    """Copy nested dicts with `changes` applied."""
-    both = dict(base)
-    for name, value in changes.items():
-        both[name] = merged(base.get(name, {}), value) if isinstance(value, dict) else value
-    return both
+from dnr_jax import reports
+from dnr_jax.rerankers import RERANKERS
 
 
 @pytest.fixture(scope="session")
@@ -54,23 +21,8 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny(shared, quick):
-    """Make a config of the whole table at the smallest size that still has every part."""
-
-    def make(**changes):
-        config = movielens.get_config("smoke").to_dict()
-        small = {
-            "cache": str(shared / "cache"),
-            "table": ",".join(common.DEFAULT_TABLE),
-            "data": {"path": str(shared / "ratings"), "history": 4, "core": 5},
-            "candidates": {"name": "exposed_plus_sampled", "size": 12},
-            "retrievers": {"matrix_factorization": {"width": 8, "epochs": 1}},
-            "reranker": {"width": 8, "heads": 1, "feed_forward": 8},
-            "generator": {"width": 8, "embedding_width": 4},
-            "train": {"batch_size": 32, "seeds": SEEDS},
-        }
-        return merged(merged(config, small), changes)
-
-    return make
+    """Hand out `tiny_config` of the shared folder."""
+    return partial(tiny_config, shared)
 
 
 @pytest.fixture(scope="session")
@@ -85,14 +37,6 @@ def quick():
 @pytest.fixture(autouse=True)
 def known_to_the_table(monkeypatch):
     monkeypatch.setitem(RERANKERS, "linear", LINEAR)
-
-
-def run_linear(config, folder):
-    """Run a table of the linear reranker; for fixtures that outlive one test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RERANKERS, "linear", LINEAR)
-        experiment.run_all(config, folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
