@@ -19,7 +19,7 @@ from dnr_jax.noise import GENERATORS, NOISES, Observed
 from dnr_jax.rerankers import RERANKERS
 from dnr_jax.training import sharding
 from dnr_jax.training.optimizers import two_player_optimizer
-from dnr_jax.training.sharding import Layout, Scorer
+from dnr_jax.training.sharding import Apply, Layout
 from dnr_jax.types import Divergence, Noise, Reranker, Stage, Task, apply, rank
 
 # How a model is trained as a scorer: by the losses of DNR, or by L_direct alone without noise.
@@ -30,8 +30,8 @@ class Model(NamedTuple):
     """A reranker and its two scorers: by logits, and in the order as deployed."""
 
     reranker: Reranker
-    apply: Scorer
-    rank: Scorer
+    apply: Apply
+    rank: Apply
 
 
 class Assembly(NamedTuple):
@@ -52,7 +52,7 @@ class Assembly(NamedTuple):
     """
 
     reranker: Reranker
-    score: Scorer
+    score: Apply
     arranges: bool
     stages: tuple[Stage, ...]
     heuristic: Noise | None

@@ -15,7 +15,7 @@ from dnr_jax.evaluation import mean_ndcg, ndcg_sums, score_split
 from dnr_jax.experiment.assembly import Job
 from dnr_jax.training import sharding
 from dnr_jax.training.phases import Validate
-from dnr_jax.training.sharding import Layout, Scorer
+from dnr_jax.training.sharding import Apply, Layout
 from dnr_jax.types import Array, Batch, Loss, Params, Stage
 
 # Of one batch: the sum of what is averaged, and the sum of its weights.
@@ -48,7 +48,7 @@ def plain(batch: Batch) -> Batch:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _ndcg(score: Scorer, batch_size: int, k: int, params: Params, batch: Batch) -> Array:
+def _ndcg(score: Apply, batch_size: int, k: int, params: Params, batch: Batch) -> Array:
     judged = batch.weights > 0
 
     def one(seed: Params) -> Array:
@@ -97,7 +97,7 @@ def _sums(judge: Judge, params: Params, part: Batch) -> tuple[Array, Array]:
     return values, counts
 
 
-def _ndcg_of_batch(score: Scorer, k: int, params: Params, batch: Batch) -> tuple[Array, Array]:
+def _ndcg_of_batch(score: Apply, k: int, params: Params, batch: Batch) -> tuple[Array, Array]:
     logits = score(params, batch.request, batch.scores)
     return ndcg_sums(logits, batch.labels, batch.weights > 0, k)
 

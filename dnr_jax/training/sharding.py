@@ -31,8 +31,8 @@ TABLES = ("table", "embedding")
 # that the parameters, and so the numbers, are those of any number of devices that divides it.
 TABLE_ROWS = 1024
 
-# `(params, request, scores) -> logits`, or the order of the lists that a model builds.
-Scorer = Callable[[Params, Request, Array], Array]
+# As `types.apply` of a model: `(params, request, scores) -> logits`; or its `rank`, an order.
+Apply = Callable[[Params, Request, Array], Array]
 
 
 class Layout(NamedTuple):
@@ -188,7 +188,7 @@ def split_step(layout: Layout, step: Step) -> Step:
     return sharded
 
 
-def split_score(layout: Layout, score: Scorer) -> Scorer:
+def split_score(layout: Layout, score: Apply) -> Apply:
     """Make the scorer that splits its requests over the devices; every device gets all logits."""
     if layout.alone:
         return score
