@@ -34,6 +34,9 @@ class Request:
       history_where: `bool [B, T]`, True = real event.
       candidates: `int32 [B, N, Fi]`, item features, in a seeded random order.
       where: `bool [B, N]`, True = real candidate. All False in a padding request.
+      numbers: `float32 [B, Fn]`, numbers that describe user and context, about 1 in size; None =
+        there are none.
+      item_numbers: `float32 [B, N, Gn]`, those of the candidates; None = there are none.
     """
 
     index: Array
@@ -43,6 +46,8 @@ class Request:
     history_where: Array
     candidates: Array
     where: Array
+    numbers: Array | None = None
+    item_numbers: Array | None = None
 
 
 @struct.dataclass
@@ -73,8 +78,10 @@ class FeatureSpec(NamedTuple):
     Attributes:
       user, context, history, item: column names of `Request.user`, `.context`, `.history`,
         `.candidates`, in column order. A history column and an item column of the same name
-        share one vocabulary, and so one embedding table.
+        share one vocabulary, and so one embedding table. A name that stands several times among
+        the columns of a side is a bag: its values are summed.
       sizes: vocabulary size per column name, padding (0) and unknown (1) included.
+      numbers, item_numbers: column names of the arrays of these names.
     """
 
     user: tuple[str, ...]
@@ -82,6 +89,8 @@ class FeatureSpec(NamedTuple):
     history: tuple[str, ...]
     item: tuple[str, ...]
     sizes: Mapping[str, int]
+    numbers: tuple[str, ...] = ()
+    item_numbers: tuple[str, ...] = ()
 
 
 class Task(NamedTuple):

@@ -145,7 +145,7 @@ def load(folder: Path) -> Encoders:
 
 def read_spec(content: Mapping[str, Any]) -> FeatureSpec:
     """Make a spec of its plain form."""
-    columns = {n: tuple(content[n]) for n in ("user", "context", "history", "item")}
+    columns = {n: tuple(content[n]) for n in FeatureSpec._fields if n != "sizes"}
     return FeatureSpec(**columns, sizes=dict(content["sizes"]))
 
 

@@ -162,7 +162,9 @@ def _flatten(split: Split) -> Iterable[tuple[str, np.ndarray]]:
     """Name every array of a split: request fields, batch fields, then the split's own."""
     batch = split.batch
     for field in Request.__dataclass_fields__:
-        yield field, np.asarray(getattr(batch.request, field))
+        array = getattr(batch.request, field)
+        if array is not None:
+            yield field, np.asarray(array)
     for field in Batch.__dataclass_fields__:
         if field != "request":
             yield field, np.asarray(getattr(batch, field))
@@ -172,7 +174,12 @@ def _flatten(split: Split) -> Iterable[tuple[str, np.ndarray]]:
 
 
 def _unflatten(arrays: Mapping[str, Any]) -> Split:
-    request = Request(**{f: arrays[f] for f in Request.__dataclass_fields__})
+    needed = [f for f in Request.__dataclass_fields__ if f not in ("numbers", "item_numbers")]
+    request = Request(
+        **{f: arrays[f] for f in needed},
+        numbers=arrays.get("numbers"),
+        item_numbers=arrays.get("item_numbers"),
+    )
     fields = {f: arrays[f] for f in Batch.__dataclass_fields__ if f != "request"}
     batch = Batch(request=request, **fields)
     return Split(batch, arrays["request_id"], arrays["positives"], arrays["truth"])

@@ -45,11 +45,15 @@ def require_key(key: Array | None, *, train: bool) -> None:
 
 
 def hide_padding(request: Request) -> Request:
-    """Set the ids of masked candidates and events to padding, so that no model can see them."""
+    """Blank the features of masked candidates and events, so that no model can see them."""
+    numbers = request.item_numbers
+    if numbers is not None:
+        numbers = jnp.where(request.where[..., None], numbers, 0)
     return replace(
         request,
         history=jnp.where(request.history_where[..., None], request.history, 0),
         candidates=jnp.where(request.where[..., None], request.candidates, 0),
+        item_numbers=numbers,
     )
 
 

@@ -1,4 +1,4 @@
-"""Categorical columns -> vectors: all vocabularies in one table, read once per batch."""
+"""Feature columns -> vectors: all vocabularies in one table, numbers by a linear map."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Embedded(NamedTuple):
     """The summed column embeddings of a request; a part without columns is all zeros.
 
     Attributes:
-      user: `float32 [B, D]`.
+      user: `float32 [B, D]`, with the numbers of user and context.
       context: `float32 [B, D]`.
       items: `float32 [B, N, D]`, candidates.
       history_items: `float32 [B, T, D]`, the history columns that candidates have as well.
@@ -37,7 +37,7 @@ class FeatureEmbedding(nn.Module):
     of the request is one gather: with a parameter a vocabulary, compiling the gathers, scatters and
     updates of some twenty tables took longer than training. Columns of one name read the same
     rows, wherever they stand. An id outside its vocabulary gives NaN, so that it is seen and never
-    reads a neighbour.
+    reads a neighbour. Numbers f add `W f`, W being a parameter of its own where there are any.
 
     Attributes:
       spec: column names and vocabulary sizes.
@@ -55,7 +55,19 @@ class FeatureEmbedding(nn.Module):
         user, context, *lists = (
             self._read(table, names, ids) for names, ids in _columns(self.spec, request)
         )
-        return Embedded(user[:, 0], context[:, 0], *lists)
+        items, *events = lists
+        user = self._add("numbers", self.spec.numbers, request.numbers, user[:, 0])
+        items = self._add("item_numbers", self.spec.item_numbers, request.item_numbers, items)
+        return Embedded(user, context[:, 0], items, *events)
+
+    def _add(self, kind: str, names: tuple[str, ...], numbers: Array | None, part: Array) -> Array:
+        """Add the linear map of `numbers` `[..., columns]` to `part` `[..., D]`."""
+        if not names:
+            return part
+        if numbers is None:
+            raise ValueError(f"the request has no {kind}, of which the model reads {len(names)}")
+        initial = nn.initializers.normal((len(names) * self.width) ** -0.5)
+        return part + numbers @ self.param(kind, initial, (len(names), self.width))
 
     def _read(self, table: Array, names: list[str], ids: Array) -> Array:
         """Sum the rows of `ids` `[B, L, columns]` over the columns: `float32 [B, L, D]`."""

@@ -50,7 +50,7 @@ class HistoryRequestEncoder(nn.Module):
 def _with_events(spec: FeatureSpec, request: Request) -> Request:
     """Append the events to the candidates: `[B, N + T, Fi]`.
 
-    A column that history lacks is padding there, which embeds to 0.
+    A column that history lacks is padding there, which embeds to 0, and so are numbers.
     """
     blank = jnp.zeros(request.history_where.shape, request.candidates.dtype)
     events = [
@@ -58,7 +58,10 @@ def _with_events(spec: FeatureSpec, request: Request) -> Request:
         for name in spec.item
     ]
     both = jnp.concatenate([request.candidates, jnp.stack(events, axis=-1)], axis=1)
-    return replace(request, candidates=both)
+    numbers = request.item_numbers
+    if numbers is not None:
+        numbers = jnp.pad(numbers, [(0, 0), (0, blank.shape[1]), (0, 0)])
+    return replace(request, candidates=both, item_numbers=numbers)
 
 
 def _history_spec(spec: FeatureSpec, names: tuple[str, ...]) -> FeatureSpec:

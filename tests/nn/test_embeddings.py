@@ -116,3 +116,33 @@ def test_history_states():
     np.testing.assert_allclose(
         run(trimmed, events[:, 2:], where[:, 2:]), state, rtol=1e-5, atol=1e-6
     )
+
+
+NUMBERED = SPEC._replace(numbers=("age", "hour"), item_numbers=("price", "price is missing"))
+
+
+def with_numbers(request, seed=0):
+    rng = np.random.default_rng(seed)
+    return request.replace(
+        numbers=jnp.asarray(rng.normal(size=(len(request.user), 2)), jnp.float32),
+        item_numbers=jnp.asarray(rng.normal(size=(*request.where.shape, 2)), jnp.float32),
+    )
+
+
+def test_numbers_add_a_linear_map_and_change_nothing_else():
+    request, module = with_numbers(REQUEST), FeatureEmbedding(NUMBERED, width=4)
+    params = factories.quick_jit(module.init)(jax.random.key(0), request)["params"]
+    np.testing.assert_array_equal(params["table"], PARAMS["params"]["table"])
+    parts, plain = module.apply({"params": params}, request), RUN(PARAMS, REQUEST)
+    items = plain.items + request.item_numbers @ params["item_numbers"]
+    np.testing.assert_allclose(parts.items, items, atol=1e-6)
+    np.testing.assert_allclose(
+        parts.user, plain.user + request.numbers @ params["numbers"], atol=1e-6
+    )
+    for name in ("context", "history_items", "history_events"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(plain, name))
+
+
+def test_a_request_without_the_numbers_of_the_model_is_refused():
+    with pytest.raises(ValueError, match="the request has no numbers, of which the model reads 2"):
+        FeatureEmbedding(NUMBERED, width=4).init(jax.random.key(0), REQUEST)

@@ -16,8 +16,10 @@ from dnr_jax.data.hashing import mix
 from dnr_jax.data.protocols import SCORES
 from dnr_jax.data.settings import Shape
 from dnr_jax.data.store import Split
+from dnr_jax.data.table import scales
 from dnr_jax.data.table.history import Past
 from dnr_jax.data.table.labels import POSITIVE
+from dnr_jax.data.table.scales import Scales
 from dnr_jax.types import Batch, Request
 
 CHUNK = 4096  # requests
@@ -53,6 +55,8 @@ class Recipe(NamedTuple):
       score: transform of scores; "" = there are none, and x is 0.
       user, context, item: features of ids of each side, and how many columns each takes: 1, or
         for a bag the most values that are kept of it.
+      numbers, item_numbers: scales of the numeric and vector features of user and context, and of
+        items.
       seed: of the draws.
     """
 
@@ -62,6 +66,8 @@ class Recipe(NamedTuple):
     user: Widths
     context: Widths
     item: Widths
+    numbers: Scales
+    item_numbers: Scales
     seed: int
 
 
@@ -91,6 +97,7 @@ def _chunk(
     frame = _shuffle(frame, recipe.seed)
     fill = _Scatter(frame, rows.start, len(requests), recipe.shape.size)
     items, real = past.latest(rows, recipe.history)
+    numbers = scales.stack(frame, recipe.item_numbers)
     where = fill(np.ones(len(frame), bool), False)
     arrays: dict[str, Any] = {
         "index": np.zeros(len(requests), np.uint32),
@@ -100,6 +107,8 @@ def _chunk(
         "history_where": real,
         "candidates": fill(ids(frame, {"code": 1, **recipe.item}), 0),
         "where": where,
+        "numbers": scales.stack(requests, recipe.numbers),
+        "item_numbers": None if numbers is None else fill(numbers, 0),
     }
     feedback: dict[str, Any] = {
         "scores": _scores(fill(frame["score"].to_numpy(), 0.0), where, recipe.score),

@@ -210,6 +210,14 @@ def _of_feature(name: str, kind: str, type_: pl.DataType) -> Iterator[Fault]:
         value = columns.number(name, type_)
         bad = given & (value.is_infinite() | value.is_null())
         yield Fault(name, bad, "a finite number, or nothing", "Leave it empty where it is unknown.")
+    elif kind == "vector":
+        values = columns.numbers(name, type_)
+        bad = ~values.list.eval(pl.element().is_finite().fill_null(False)).list.all()
+        cure = "Leave the whole list empty where it is unknown."
+        yield Fault(name, given & bad, "a list of finite numbers, or nothing", cure)
+        length = values.list.len()
+        expected = "a list as long as the longest, none of them empty"
+        yield Fault(name, given & ((length < length.max()) | (length == 0)), expected, cure)
 
 
 def _unseen_labels(source: Source, schema: Schema) -> Iterator[Fault]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from dnr_jax.data.encoders import KNOWN, UNKNOWN, Vocabulary
+from dnr_jax.data.table import scales
 from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.fit import Learned
 from dnr_jax.data.table.reader import collect
@@ -38,6 +39,8 @@ def rows(
     features = table.schema.of("item", "id", "bag")
     for feature in features:
         frame = code(frame, feature, learned.vocabularies[feature.name])
+    numbers = table.schema.of("item", "numeric", "vector")
+    own = {feature.name: learned.scales[feature.name] for feature in numbers}
     exposed = _exposed(names, z)
     position = pl.col("position").fill_null(0) if "position" in names else pl.lit(0)
     coded = frame.select(
@@ -50,6 +53,8 @@ def rows(
         exposed.alias("exposed"),
         pl.when(exposed).then(position).otherwise(0).cast(pl.UInt32).alias("position"),
         *(feature.name for feature in features),
+        *(name for name, scale in own.items() if scale.mean),
+        *scales.scaled(own),
     )
     return collect(coded, table.source.files)
 
@@ -116,4 +121,6 @@ def request_side(requests: pl.DataFrame, table: Typed, learned: Learned) -> pl.D
     )
     for feature in features:
         frame = code(frame, feature, learned.vocabularies[feature.name])
-    return frame.collect().sort("q")
+    sides = [*table.schema.of("user", "numeric"), *table.schema.of("context", "numeric")]
+    numbers = {feature.name: learned.scales[feature.name] for feature in sides}
+    return frame.with_columns(scales.scaled(numbers)).collect().sort("q")

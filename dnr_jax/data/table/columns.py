@@ -83,6 +83,11 @@ def number(name: str, kind: pl.DataType, unit: str = "") -> pl.Expr:
     return column.cast(pl.Float64, strict=False)
 
 
+def quantity(name: str, kind: pl.DataType, unit: str = "") -> pl.Expr:
+    """Read a numeric feature as float64, in which a NaN is a missing value."""
+    return number(name, kind).fill_nan(None)
+
+
 def identifier(name: str, kind: pl.DataType, unit: str = "") -> pl.Expr:
     """Read a column of ids as int64 or text.
 
@@ -211,7 +216,7 @@ _BY_ROLE: Mapping[str, _Read] = {
 _BY_KIND: Mapping[str, _Read] = {
     "id": identifier,
     "bag": ids,
-    "numeric": number,
+    "numeric": quantity,
     "vector": numbers,
 }
 

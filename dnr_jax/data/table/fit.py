@@ -10,9 +10,11 @@ import polars as pl
 from dnr_jax.data.encoders import KNOWN, UNKNOWN, Vocabulary
 from dnr_jax.data.hashing import mix
 from dnr_jax.data.store import SPLITS
+from dnr_jax.data.table import scales
 from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.labels import POSITIVE
 from dnr_jax.data.table.reader import collect
+from dnr_jax.data.table.scales import Scale
 from dnr_jax.data.table.schema import Feature
 
 TRAIN = SPLITS.index("train")
@@ -27,12 +29,14 @@ class Learned(NamedTuple):
         its feature id).
       vocabularies: by column: `user_id`, `item_id`, and every feature of ids.
       longest: by bag, the length of its longest list in training, at least 1.
+      scales: of the numeric and vector features, by column.
       popularity: `float32 [V]`, training positives of each encoded item.
     """
 
     items: pl.DataFrame
     vocabularies: dict[str, Vocabulary]
     longest: dict[str, int]
+    scales: dict[str, Scale]
     popularity: np.ndarray
 
 
@@ -62,11 +66,15 @@ def fit(table: Typed, requests: pl.DataFrame, z: pl.Expr, *, min_count: int) -> 
             words[feature.name] = _words(table, frame, feature, min_count)
         if feature.kind == "bag":
             longest[feature.name] = _longest(table, frame, feature)
+    features = table.schema.features
+    shared = [feature for feature in features if feature.side != "item"]
+    found = scales.fit(table, train.lazy(), shared)
+    found |= scales.fit(table, marked.filter("train"), table.schema.of("item", "numeric", "vector"))
     code = pl.when("known").then(pl.col("known").cum_sum() + (KNOWN - 1)).otherwise(UNKNOWN)
     items = items.with_columns(code=code.cast(pl.Int32)).with_row_index("v")
     popularity = np.zeros(words["item_id"].size, np.float32)
     np.add.at(popularity, items["code"].to_numpy(), items["liked"].to_numpy())
-    return Learned(items.select("item_id", "v", "code"), words, longest, popularity)
+    return Learned(items.select("item_id", "v", "code"), words, longest, found, popularity)
 
 
 def _items(table: Typed, marked: pl.LazyFrame, train: pl.DataFrame, z: pl.Expr) -> pl.DataFrame:

@@ -15,6 +15,8 @@ from dnr_jax.data.table.history import Past
 from dnr_jax.data.table.labels import Grading
 from dnr_jax.data.table.schema import Schema
 
+NUMBERS = (", numeric (", ", vector (")
+
 
 def facts(
     table: Typed, requests: pl.DataFrame, grading: Grading, splits: str, rows: int
@@ -128,6 +130,7 @@ def written(
 def findings(found: Mapping[str, Any]) -> list[str]:
     """Say how the table was understood."""
     schema, length = found["schema"], found["list_length"]
+    numbers = any(word in text for text in schema["features"].values() for word in NUMBERS)
     columns = [
         *schema["columns"].items(),
         *((f"label, weight {w:g}", n) for n, w in schema["labels"].items()),
@@ -135,6 +138,7 @@ def findings(found: Mapping[str, Any]) -> list[str]:
     said = [
         "columns: " + ", ".join(f"{role} = {name}" for role, name in columns),
         *(["features: " + ", ".join(schema["features"])] if schema["features"] else []),
+        *(["numbers: by quantiles of training; vectors: by mean and spread"] if numbers else []),
         *(["columns left alone: " + ", ".join(schema["ignored"])] if schema["ignored"] else []),
         f"{found['rows']} rows, {found['requests']} requests of {length['min']} to "
         f"{length['max']} candidates (median {length['median']:g})",
@@ -151,13 +155,6 @@ def findings(found: Mapping[str, Any]) -> list[str]:
 def warnings(found: Mapping[str, Any]) -> list[str]:
     """Say what a user should know before trusting the numbers."""
     said = []
-    numbers = [
-        n
-        for n, words in found["schema"]["features"].items()
-        if ", numeric" in words or ", vector" in words
-    ]
-    if numbers:
-        said.append(f"columns of numbers are not read, only ids: {', '.join(numbers)}")
     if not found["score"]:
         said.append("no score and no rank: rows that read the first stage's scores mean nothing")
     if found["candidates_cut"]:

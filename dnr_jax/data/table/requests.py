@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from dnr_jax.data.encoders import (
     UNKNOWN,
@@ -17,6 +18,8 @@ from dnr_jax.data.encoders import (
     integer,
     listed,
 )
+from dnr_jax.data.table import scales
+from dnr_jax.data.table.scales import Scales
 from dnr_jax.types import Request
 
 FIELDS = ("user_id", "history", "items")
@@ -42,6 +45,9 @@ def encode(
     """
     size = encoders.size if size is None else size
     user, context, item = (encoders.transforms["widths"][s] for s in ("user", "context", "item"))
+    numbers, item_numbers = (
+        scales.read(encoders.transforms[name]) for name in ("numbers", "item_numbers")
+    )
     count, words = len(requests), encoders.vocabularies["item_id"]
     wide = {"user_id": 1, **user}
     users = np.zeros((count, sum(wide.values())), np.int32)
@@ -50,14 +56,14 @@ def encode(
     candidates = np.zeros((count, size, 1 + sum(item.values())), np.int32)
     for row, raw in enumerate(requests):
         place = f"request {row}"
-        check_keys(place, raw, (*FIELDS, *user, *context), ("items",))
+        check_keys(place, raw, (*FIELDS, *user, *context, *numbers), ("items",))
         items = listed(f"{place}: items", raw["items"])
         if not 0 < len(items) <= size:
             raise ValueError(f"{place} has {len(items)} items: it must have 1 to {size}")
         users[row] = _record(place, raw, wide, encoders)
         contexts[row] = _record(place, raw, context, encoders)
         for slot, one in enumerate(items):
-            check_keys(f"{place}: item {slot}", one, (*ITEM, *item), ITEM[:1])
+            check_keys(f"{place}: item {slot}", one, (*ITEM, *item, *item_numbers), ITEM[:1])
             named = {"item_id": 1, **item}
             candidates[row, slot] = _record(f"{place}: item {slot}", one, named, encoders)
         events = listed(f"{place}: history", raw.get("history") or [])[-encoders.history :]
@@ -71,7 +77,19 @@ def encode(
         "history_where": past > 0,
         "candidates": candidates,
         "where": candidates[..., 0] > 0,
+        "numbers": _numbers([("request", n, raw) for n, raw in enumerate(requests)], numbers),
+        "item_numbers": None,
     }
+    if item_numbers:
+        rows = [
+            (f"request {n}: item", slot, item)
+            for n, raw in enumerate(requests)
+            for slot, item in enumerate(raw["items"])
+        ]
+        values = _numbers(rows, item_numbers)
+        assert values is not None
+        arrays["item_numbers"] = np.zeros((count, size, values.shape[1]), np.float32)
+        arrays["item_numbers"][arrays["where"]] = values
     request = Request(**arrays)
     return Encoded(request, count_unknown(request, encoders.spec))
 
@@ -91,6 +109,31 @@ def _record(
         part[: len(values)] = _ids(f"{place}: {name}", values, words)
         parts.append(part)
     return np.concatenate(parts)
+
+
+def _numbers(rows: list[tuple[str, int, Mapping[str, Any]]], scales_: Scales) -> np.ndarray | None:
+    """Scale the numbers of named records: `float32 [rows, columns]`."""
+    columns = {}
+    for name, scale in scales_.items():
+        width = len(scale.mean)
+        values = [_number(f"{place} {n}: {name}", raw.get(name), width) for place, n, raw in rows]
+        kind = pl.List(pl.Float32) if width else pl.Float64
+        columns[name] = scale.scale(pl.Series(name, values, dtype=kind))
+    return scales.stack(pl.DataFrame(columns), scales_)
+
+
+def _number(place: str, value: Any, width: int) -> Any:
+    """Check a raw number, or a list of `width` numbers; None = missing."""
+    if value is None:
+        return None
+    parts = listed(place, value) if width else [value]
+    for part in parts:
+        real = isinstance(part, int | float | np.number) and not isinstance(part, bool)
+        if not real or not np.isfinite(part):
+            raise ValueError(f"{place} is {part!r}: it must be a finite number")
+    if width and len(parts) != width:
+        raise ValueError(f"{place} has {len(parts)} numbers: it must have {width}")
+    return [float(part) for part in parts] if width else float(value)
 
 
 def _ids(place: str, raw: Sequence[Any], words: Vocabulary) -> np.ndarray:

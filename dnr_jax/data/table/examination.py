@@ -1,0 +1,88 @@
+"""Look at every value of a table before any long work."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from dnr_jax.data.table import checks, columns, groups, labels, reader, splits
+from dnr_jax.data.table.columns import Typed
+from dnr_jax.data.table.labels import Grading
+from dnr_jax.data.table.reader import Source, open_table
+from dnr_jax.data.table.schema import Schema, understand
+from dnr_jax.data.table.settings import TableSettings
+
+
+class Examined(NamedTuple):
+    """A table whose every value was looked at.
+
+    Attributes:
+      table: typed.
+      rows: number of its rows.
+      grading: how its labels are read.
+      requests: of `splits.assign`.
+      splits: how requests were put into splits, in words.
+    """
+
+    table: Typed
+    rows: int
+    grading: Grading
+    requests: pl.DataFrame
+    splits: str
+
+
+def examine(given: Any, settings: TableSettings, *, seed: int) -> Examined:
+    """Look at every value of a table before any long work.
+
+    Args:
+      given: a path, or a frame of polars, pandas or pyarrow.
+      settings: how it is read.
+      seed: of the hashes that requests are split by.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the first thing found to be wrong: place, value, what was expected, the cure.
+      TypeError: a frame of an unknown kind.
+    """
+    source, schema = open_known(given, settings)
+    table = columns.typed(source, schema, _time_unit(source, schema))
+    rows = checks.check_values(table, score_as_is=settings.score == "as_is")
+    grading = labels.grading(table, settings)
+    gathered = groups.gather(table, grading.expression())
+    requests, words = splits.assign(gathered, settings, seed=seed, place=source.place)
+    return Examined(table, rows, grading, requests, words)
+
+
+def open_known(given: Any, settings: TableSettings) -> tuple[Source, Schema]:
+    """Open a table and find out what its columns are, of types that fit; see `examine`."""
+    source = open_table(given)
+    schema = understand(source.types, settings.naming, source.place)
+    checks.check_types(source, schema)
+    if not schema.labels:
+        raise ValueError(
+            f"{source.place} has no label: name the column, as in columns=label=YOURS; its columns "
+            f"are {', '.join(source.types)}"
+        )
+    if settings.score in ("as_is", "sigmoid") and "score" not in schema.columns:
+        raise ValueError(
+            f"score is {settings.score}, but {source.place} has no column score: choose minmax"
+        )
+    return source, schema
+
+
+def _time_unit(source: Source, schema: Schema) -> str:
+    name = schema.columns.get("timestamp")
+    if name is None:
+        return ""
+    kind, low, high = source.types[name], None, None
+    if kind.is_numeric():
+        value = pl.col(name).cast(pl.Float64)
+        found = source.frame.select(value.min().alias("low"), value.max().alias("high"))
+        low, high = reader.collect(found, source.files).row(0)
+    try:
+        return columns.time_unit(kind, low, high)
+    except ValueError as error:
+        raise ValueError(
+            f"{source.place}: column {name} holds times {error}: write all of them in one unit"
+        ) from None
