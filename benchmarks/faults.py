@@ -189,17 +189,8 @@ def _try(folder: Path, seed: int, number: int, task: Task) -> Outcome:
         disturbed.remove(own)
 
 
-def main() -> None:
-    """Run the campaign and write its tables."""
-    parser = harness.parser(__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=200, help="runs to kill")
-    parser.add_argument("--faults", type=int, default=500, help="files to damage")
-    parser.add_argument("--limits", type=int, default=40, help="runs under a limit on file sizes")
-    parser.add_argument("--cases", default=",".join(disturbed.CASES), help="which runs")
-    parser.add_argument("--workers", type=int, default=2, help="runs at a time")
-    parser.add_argument("--seed", type=int, default=0, help="of all draws but the scheduler's")
-    parser.add_argument("--out", type=Path, help="also write the tables to this Markdown file")
-    sizes = parser.parse_args()
+def main(sizes: argparse.Namespace) -> None:
+    """Run the campaign, write its tables, and exit with 1 if something bad has happened."""
     if sizes.smoke:
         sizes.kills, sizes.faults, sizes.limits, sizes.cases = 1, 2, 1, "recflow"
     with tempfile.TemporaryDirectory() as folder:
@@ -214,5 +205,18 @@ def main() -> None:
     sys.exit(any(outcome.bad for outcome in found))
 
 
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the campaign's options."""
+    made = harness.parser(__doc__.splitlines()[0])
+    made.add_argument("--kills", type=int, default=200, help="runs to kill")
+    made.add_argument("--faults", type=int, default=500, help="files to damage")
+    made.add_argument("--limits", type=int, default=40, help="runs under a limit on file sizes")
+    made.add_argument("--cases", default=",".join(disturbed.CASES), help="which runs")
+    made.add_argument("--workers", type=int, default=2, help="runs at a time")
+    made.add_argument("--seed", type=int, default=0, help="of all draws but the scheduler's")
+    made.add_argument("--out", type=Path, help="also write the tables to this Markdown file")
+    return made
+
+
 if __name__ == "__main__":
-    main()
+    main(parser().parse_args())
