@@ -60,7 +60,7 @@ class Lists(NamedTuple):
     report: dict[str, Any]
 
 
-class Pairs(NamedTuple):
+class Events(NamedTuple):
     """Interactions of lists.
 
     Attributes:
@@ -109,11 +109,11 @@ def build(interactions: Interactions, *, slate: int, history: int) -> Lists:
     return _fill(kept, catalogue, starts, bounds, split, slate, history, report)
 
 
-def pairs(lists: Lists, *splits: int) -> Pairs:
+def events(lists: Lists, *splits: int) -> Events:
     """Flatten the lists of the given splits (`TRAIN`, `VALID`, `TEST`) to interactions."""
     rows = np.flatnonzero(np.isin(lists.split, splits))
     slate = lists.items.shape[1]
-    return Pairs(
+    return Events(
         np.repeat(lists.user[rows], slate),
         lists.items[rows].reshape(-1),
         lists.labels[rows].reshape(-1),
@@ -123,7 +123,7 @@ def pairs(lists: Lists, *splits: int) -> Pairs:
 
 def popularity(lists: Lists) -> np.ndarray:
     """Count the training interactions of each encoded item: `float32 [V]`."""
-    items = pairs(lists, TRAIN).item
+    items = events(lists, TRAIN).item
     return np.bincount(items, minlength=len(lists.catalogue.item_ids)).astype(np.float32)
 
 
@@ -134,7 +134,7 @@ def item_vectors(lists: Lists, *, width: int, seed: int) -> np.ndarray:
     users. It depends on no model, so every model's diversity is measured with one ruler. Items
     that nobody met in training get the zero vector.
     """
-    train = pairs(lists, TRAIN)
+    train = events(lists, TRAIN)
     users, items = len(lists.catalogue.user_ids), len(lists.catalogue.item_ids)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], (users, width))
     columns = [np.bincount(train.item, signs[train.user, d], items) for d in range(width)]

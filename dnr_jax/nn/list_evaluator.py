@@ -17,8 +17,8 @@ from dnr_jax.nn.adapter import Lesson, taught
 from dnr_jax.nn.attention import Transformer
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.layers import Dense
-from dnr_jax.nn.lists import take_items
 from dnr_jax.nn.losses import bce
+from dnr_jax.nn.slates import take_items
 from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
 from dnr_jax.types import Array, Batch, FeatureSpec, Memory, Request, Reranker

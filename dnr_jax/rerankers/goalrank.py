@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dnr_jax import ops
-from dnr_jax.nn import lists
+from dnr_jax.nn import slates
 from dnr_jax.nn.adapter import Lesson
 from dnr_jax.nn.attention import Transformer
 from dnr_jax.nn.dropout import Drop, identity
@@ -79,7 +79,7 @@ class GoalRank(nn.Module):
         """Run generator and evaluator once, so that `init` makes all parameters."""
         memory = self.encode(request, drop=identity)
         logits = self.decode(memory, scores, request.where, drop=identity)
-        first = lists.top_list(logits, request.where, self.slate_size)[:, None]
+        first = slates.top_list(logits, request.where, self.slate_size)[:, None]
         return logits, judge(self.evaluator, request, first)
 
     def teach_policy(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
@@ -88,12 +88,12 @@ class GoalRank(nn.Module):
         memory = self.encode(request, drop=drop)
         logits = self.decode(memory, batch.scores, request.where, drop=drop)
         keys = ops.per_request_keys(key, request.index)
-        group = lists.sample_lists(
+        group = slates.sample_lists(
             keys, logits, request.where, size=self.slate_size, count=self.settings.group_size
         )
         clicks = judge(self.evaluator, request, group)
         reference = reference_policy(list_reward(jax.lax.stop_gradient(clicks), group))
-        likelihood = lists.list_log_probability(logits, request.where, group)
+        likelihood = slates.list_log_probability(logits, request.where, group)
         # A request without candidates has one list, the empty one, and nothing to learn.
         real = request.where.any(axis=1).astype(jnp.float32)
         away = ops.weighted_mean(-(reference * likelihood).sum(axis=-1), real)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dnr_jax import ops
-from dnr_jax.nn import lists
+from dnr_jax.nn import slates
 from dnr_jax.nn.item_tables import vectors_of
 from dnr_jax.rerankers.trivial import fixed
 from dnr_jax.settings import Settings, knob
@@ -51,7 +51,7 @@ def mmr(task: Task, settings: MMRSettings) -> Reranker:
         chosen = jax.vmap(lambda *row: greedy(*row, relevance=settings.relevance, size=size))(
             ops.min_max(scores, where), vectors, where
         )
-        return lists.score_list(chosen, scores, where)
+        return slates.score_list(chosen, scores, where)
 
     return fixed(encode, lambda _, scores: scores)._replace(arrange=arrange)
 

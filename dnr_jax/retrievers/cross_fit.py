@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dnr_jax.data.lists import TEST, TRAIN, VALID, Lists, Pairs, pairs
+from dnr_jax.data.lists import TEST, TRAIN, VALID, Events, Lists, events
 from dnr_jax.retrievers.quality import measure
 from dnr_jax.retrievers.retriever import FittedRetriever, Retriever
 from dnr_jax.types import Array
@@ -59,7 +59,7 @@ def fit(
     Raises:
       ValueError: a fold takes all training lists.
     """
-    train, valid = pairs(lists, TRAIN), pairs(lists, VALID)
+    train, valid = events(lists, TRAIN), events(lists, VALID)
     counts = {
         "user_count": len(lists.catalogue.user_ids),
         "item_count": len(lists.catalogue.item_ids),
@@ -68,7 +68,7 @@ def fit(
     def fit_on(number: int, kept: np.ndarray) -> FittedRetriever:
         if not kept.any():
             raise ValueError(f"one of {folds} folds takes all training lists: use fewer folds")
-        some = Pairs(*(column[kept] for column in train))
+        some = Events(*(column[kept] for column in train))
         own_key = jax.random.fold_in(key, number)
         return retriever.fit(own_key, some, valid, progress=progress, **counts)
 
@@ -90,5 +90,5 @@ def fit(
 
 
 def _quality(fitted: FittedRetriever, lists: Lists, counts: dict[str, int]) -> dict[str, Any]:
-    before, test = pairs(lists, TRAIN, VALID), pairs(lists, TEST)
+    before, test = events(lists, TRAIN, VALID), events(lists, TEST)
     return {"test": measure(fitted.score, before, test, **counts)}

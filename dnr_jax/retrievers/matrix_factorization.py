@@ -15,7 +15,7 @@ import optax
 from tqdm import tqdm
 
 from dnr_jax.data.encoders import KNOWN
-from dnr_jax.data.lists import Pairs
+from dnr_jax.data.lists import Events
 from dnr_jax.retrievers.quality import measure
 from dnr_jax.retrievers.retriever import (
     FittedRetriever,
@@ -81,8 +81,8 @@ def matrix_factorization(settings: MatrixFactorizationSettings) -> Retriever:
 
     def fit(
         key: Array,
-        train: Pairs,
-        valid: Pairs,
+        train: Events,
+        valid: Events,
         *,
         user_count: int,
         item_count: int,
@@ -145,7 +145,7 @@ def _until_best(
     return params, report | {"auc_valid_by_epoch": qualities}
 
 
-def _examples(train: Pairs, user_count: int, item_count: int) -> Examples:
+def _examples(train: Events, user_count: int, item_count: int) -> Examples:
     positive = train.label > 0.5
     if not positive.any():
         raise ValueError("the training lists hold no positive: lower data.positive_rating")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dnr_jax.data.lists import Pairs
+from dnr_jax.data.lists import Events
 from dnr_jax.retrievers.retriever import FittedRetriever, Retriever, RetrieverSettings
 from dnr_jax.types import Array
 
@@ -17,8 +17,8 @@ def popularity(settings: RetrieverSettings) -> Retriever:
 
 def _fit(
     key: Array,
-    train: Pairs,
-    valid: Pairs,
+    train: Events,
+    valid: Events,
     *,
     user_count: int,
     item_count: int,

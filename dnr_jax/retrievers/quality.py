@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dnr_jax.data.encoders import KNOWN
-from dnr_jax.data.lists import Pairs
+from dnr_jax.data.lists import Events
 from dnr_jax.retrievers.retriever import ScoreCatalogue
 
 RECALL_AT = 50
@@ -15,7 +15,7 @@ CHUNK = 256
 
 
 def measure(
-    score: ScoreCatalogue, seen: Pairs, target: Pairs, *, user_count: int, item_count: int
+    score: ScoreCatalogue, seen: Events, target: Events, *, user_count: int, item_count: int
 ) -> dict[str, float]:
     """Rank each user's target positives among all items that he has not seen.
 

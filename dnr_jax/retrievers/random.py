@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dnr_jax import ops
-from dnr_jax.data.lists import Pairs
+from dnr_jax.data.lists import Events
 from dnr_jax.retrievers.retriever import FittedRetriever, Retriever, RetrieverSettings
 from dnr_jax.types import Array
 
@@ -20,8 +20,8 @@ def random(settings: RetrieverSettings) -> Retriever:
 
 def _fit(
     key: Array,
-    train: Pairs,
-    valid: Pairs,
+    train: Events,
+    valid: Events,
     *,
     user_count: int,
     item_count: int,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from dnr_jax.data.lists import Pairs
+from dnr_jax.data.lists import Events
 from dnr_jax.data.protocols import SCORES
 from dnr_jax.settings import Settings, knob
 from dnr_jax.types import Array
@@ -57,8 +57,8 @@ class Fit(Protocol):
     def __call__(
         self,
         key: Array,
-        train: Pairs,
-        valid: Pairs,
+        train: Events,
+        valid: Events,
         *,
         user_count: int,
         item_count: int,

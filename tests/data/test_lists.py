@@ -68,7 +68,7 @@ def test_against_a_slow_reference():
 
 def test_training_pairs_hold_no_valid_or_test_interaction():
     made = lists_.build(interactions([20, 31, 18]), slate=3, history=5)
-    parts = [lists_.pairs(made, split) for split in (TRAIN, VALID, TEST)]
+    parts = [lists_.events(made, split) for split in (TRAIN, VALID, TEST)]
     keys = [set(zip(p.user.tolist(), p.item.tolist(), strict=True)) for p in parts]
     assert not keys[0] & keys[1]
     assert not keys[0] & keys[2]
@@ -94,7 +94,7 @@ def test_features_are_encoded_beside_the_ids():
 def test_item_vectors_approximate_shared_users():
     made = lists_.build(interactions([45] * 40), slate=5, history=5)
     vectors = lists_.item_vectors(made, width=4000, seed=0)
-    train = lists_.pairs(made, TRAIN)
+    train = lists_.events(made, TRAIN)
     met = np.zeros((len(made.catalogue.user_ids), len(made.catalogue.item_ids)))
     met[train.user, train.item] = 1
     np.testing.assert_allclose(vectors @ vectors.T, met.T @ met, atol=3.5)

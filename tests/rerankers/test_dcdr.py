@@ -12,7 +12,7 @@ from test_contract import model_of
 
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.list_evaluator import list_value
-from dnr_jax.nn.lists import top_list
+from dnr_jax.nn.slates import top_list
 from dnr_jax.rerankers import RERANKERS, build
 from dnr_jax.rerankers.dcdr import DCDR, DCDRSettings, feedback_of
 from dnr_jax.rerankers.dcdr.denoiser import LIKED, UNKNOWN

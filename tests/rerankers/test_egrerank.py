@@ -14,8 +14,8 @@ from dnr_jax import types
 from dnr_jax.nn.adapter import hide_padding
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.list_evaluator import judge
-from dnr_jax.nn.lists import take_items, top_list
 from dnr_jax.nn.score_entry import ScoreUse
+from dnr_jax.nn.slates import take_items, top_list
 from dnr_jax.rerankers import RERANKERS, build
 from dnr_jax.rerankers.egrerank import (
     ENTROPY,

@@ -10,7 +10,7 @@ import pytest
 from test_contract import model_of
 
 from dnr_jax import ops
-from dnr_jax.nn import lists
+from dnr_jax.nn import slates
 from dnr_jax.nn.losses import bce
 from dnr_jax.rerankers import build
 from dnr_jax.rerankers.goalrank import REFERENCE_WEIGHT, list_reward, reference_policy
@@ -81,7 +81,7 @@ def test_under_equal_rewards_the_reference_is_the_mean_likelihood_of_the_sampled
     found = factories.quick_jit(model.reranker.stages[1].loss)(params, batch, key=key)
     logits, where = (np.asarray(a) for a in (model.logits(batch), batch.request.where))
     keys = ops.per_request_keys(jax.random.split(key)[1], batch.request.index)
-    group = np.asarray(lists.sample_lists(keys, logits, where, size=3, count=4))
+    group = np.asarray(slates.sample_lists(keys, logits, where, size=3, count=4))
     likelihood = [
         [plackett_luce(row.astype(np.float64), real, order) for order in orders]
         for row, real, orders in zip(logits, where, group, strict=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dnr_jax import ops
-from dnr_jax.nn import lists
+from dnr_jax.nn import slates
 from dnr_jax.rerankers.hetcomp import consensus, distillation
 from dnr_jax.rerankers.hetcomp.distillation import School
 from dnr_jax.types import Reranker
@@ -90,8 +90,8 @@ def test_order_inside_the_target_matters_to_the_fine_loss_alone():
 
 def test_list_mle_is_the_likelihood_of_the_list():
     chosen = consensus._better(RANKS, WHERE, share=2)
-    order = lists.top_list(-RANKS.astype(jnp.float32), chosen, S.shape[1])
-    likelihood = lists.list_log_probability(S, WHERE, order[:, None])
+    order = slates.top_list(-RANKS.astype(jnp.float32), chosen, S.shape[1])
+    likelihood = slates.list_log_probability(S, WHERE, order[:, None])
     np.testing.assert_allclose(
         consensus.list_mle(S, RANKS, chosen, where=WHERE),
         -likelihood.sum() / chosen.sum(),

@@ -14,7 +14,7 @@ from dnr_jax import types
 from dnr_jax.nn.adapter import hide_padding, wrap
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.list_evaluator import list_value
-from dnr_jax.nn.lists import keep_best, top_list
+from dnr_jax.nn.slates import keep_best, top_list
 from dnr_jax.nn.trunk import Trunk
 from dnr_jax.rerankers import RERANKERS
 from dnr_jax.rerankers.mge import MGE, MGESettings, mge

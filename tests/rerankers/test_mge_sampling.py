@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dnr_jax.nn.lists import places_log_probability
+from dnr_jax.nn.slates import places_log_probability
 from dnr_jax.rerankers.mge.sampling import sample_places
 
 MATRIX = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 3)), jnp.float32)

@@ -12,7 +12,7 @@ from dnr_jax import ops, types
 from dnr_jax.nn.adapter import hide_padding, wrap
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.list_evaluator import list_value
-from dnr_jax.nn.lists import keep_best
+from dnr_jax.nn.slates import keep_best
 from dnr_jax.rerankers import RERANKERS
 from dnr_jax.rerankers.nar4rec import (
     MARGIN,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from test_contract import irregular, model_of
 
-from dnr_jax.nn import lists
+from dnr_jax.nn import slates
 from dnr_jax.nn.adapter import hide_padding
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.list_evaluator import slate_labels
@@ -106,7 +106,7 @@ def parts():
         request = hide_padding(batch.request)
         memory = module.encode(request, drop=identity)
         logits = module.decode(memory, batch.scores, request.where, drop=identity)
-        page = lists.top_list(logits, request.where, K)
+        page = slates.top_list(logits, request.where, K)
         nearest, farthest = module.pages.propose(memory.items, memory.history, page, 6)
         both = jnp.concatenate([nearest.lists, farthest.lists, batch.slate[:, None]], axis=1)
         base = jax.nn.sigmoid(logits)

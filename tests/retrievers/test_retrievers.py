@@ -11,7 +11,7 @@ import pytest
 
 from dnr_jax.data import lists as lists_
 from dnr_jax.data.interactions import k_core
-from dnr_jax.data.lists import TEST, TRAIN, VALID, Pairs
+from dnr_jax.data.lists import TEST, TRAIN, VALID, Events
 from dnr_jax.data.movielens import reader, simulator
 from dnr_jax.data.movielens.settings import MovieLensSimulation
 from dnr_jax.retrievers import RETRIEVERS, build, cross_fit
@@ -72,7 +72,7 @@ def test_learning_beats_popularity_beats_random(quality):
 
 def test_fit_is_deterministic_and_keeps_the_best_epoch(lists):
     retriever = build("matrix_factorization", **KNOBS | {"epochs": 4})
-    train, valid = lists_.pairs(lists, TRAIN), lists_.pairs(lists, VALID)
+    train, valid = lists_.events(lists, TRAIN), lists_.events(lists, VALID)
     counts = {
         "user_count": len(lists.catalogue.user_ids),
         "item_count": len(lists.catalogue.item_ids),
@@ -119,7 +119,7 @@ def test_negatives_are_items_that_the_user_did_not_meet():
     met = draw.random((users, items)) < 0.4
     met[:, :2] = False
     user, item = (a.astype(np.int32) for a in np.nonzero(met))
-    train = Pairs(user, item, np.ones(len(user), np.float32), user)
+    train = Events(user, item, np.ones(len(user), np.float32), user)
     examples = _examples(train, users, items)
     asked = jnp.asarray(np.repeat(np.arange(users), 2000))
     drawn = np.asarray(unmet_items(jax.random.key(0), examples, asked))
@@ -149,7 +149,7 @@ def test_measure_equals_brute_force():
     def made(which):
         user, item = np.nonzero(kind == which)
         label = (draw.random(len(user)) < 0.7).astype(np.float32)
-        return Pairs(user.astype(np.int32), item.astype(np.int32), label, user)
+        return Events(user.astype(np.int32), item.astype(np.int32), label, user)
 
     seen, target = made(1), made(2)
     found = measure(lambda u: scores[u], seen, target, user_count=users, item_count=items)
@@ -170,7 +170,7 @@ def test_measure_equals_brute_force():
 
 
 def test_measure_without_positives_is_undefined():
-    one = Pairs(*(np.zeros(1, np.int32) for _ in range(4)))
+    one = Events(*(np.zeros(1, np.int32) for _ in range(4)))
     found = measure(lambda u: np.zeros((len(u), 5)), one, one, user_count=3, item_count=5)
     assert found["users"] == 0
     assert np.isnan(found["auc_user"])
@@ -203,7 +203,7 @@ def test_cross_fit_scores_training_lists_by_a_retriever_that_did_not_see_them(li
     assert len(spy.fits) == folds + 1
     shares = np.bincount(cross_fit.fold_of(rows[train], folds), minlength=folds) / train.sum()
     np.testing.assert_allclose(shares, 1 / folds, atol=0.05)
-    test = lists_.pairs(lists, TEST, VALID)
+    test = lists_.events(lists, TEST, VALID)
     held = set(zip(test.user.tolist(), test.item.tolist(), strict=True))
     for fitted_on in spy.fits:
         assert not held & set(zip(fitted_on.user.tolist(), fitted_on.item.tolist(), strict=True))

@@ -29,9 +29,9 @@ from dnr_jax.nn.adapter import Lesson
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.layers import MLP
 from dnr_jax.nn.list_evaluator import ListEvaluator, generator_evaluator, list_value
-from dnr_jax.nn.lists import keep_best, score_list, take_items, top_list
 from dnr_jax.nn.losses import bce
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.slates import keep_best, score_list, take_items, top_list
 from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
 from dnr_jax.rerankers.dcdr.denoiser import LIKED, PERMUTATION, TOKEN, UNKNOWN, ListDiffusion

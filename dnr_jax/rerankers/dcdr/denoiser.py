@@ -17,7 +17,7 @@ from dnr_jax import ops
 from dnr_jax.nn.attention import Transformer
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.layers import Dense
-from dnr_jax.nn.lists import take_items
+from dnr_jax.nn.slates import take_items
 from dnr_jax.nn.step_embedding import StepEmbedding
 from dnr_jax.nn.trunk import Trunk
 from dnr_jax.rerankers.dcdr.noise import (

@@ -36,8 +36,8 @@ from dnr_jax import ops
 from dnr_jax.nn.adapter import Lesson
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.list_evaluator import ListEvaluator, generator_evaluator, judge
-from dnr_jax.nn.lists import score_list
 from dnr_jax.nn.policy_gradient import clipped_gain, discounted_returns, standardise
+from dnr_jax.nn.slates import score_list
 from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
 from dnr_jax.rerankers.egrerank.pointer import Pointer, Rollout

@@ -36,8 +36,8 @@ from dnr_jax.nn.list_evaluator import (
     list_value,
     slate_labels,
 )
-from dnr_jax.nn.lists import score_list
 from dnr_jax.nn.policy_gradient import standardise
+from dnr_jax.nn.slates import score_list
 from dnr_jax.nn.trunk import Trunk
 from dnr_jax.rerankers.glorank.generator import Scene, TokenGenerator
 from dnr_jax.rerankers.glorank.semantic_ids import semantic_ids

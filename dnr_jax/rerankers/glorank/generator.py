@@ -25,8 +25,8 @@ from dnr_jax import ops
 from dnr_jax.nn.attention import Transformer, TransformerLayer
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.layers import MLP
-from dnr_jax.nn.lists import chosen_before, take_items
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead
+from dnr_jax.nn.slates import chosen_before, take_items
 from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
 from dnr_jax.types import Array, FeatureSpec, Request

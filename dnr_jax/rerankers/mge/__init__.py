@@ -25,9 +25,9 @@ from dnr_jax import ops
 from dnr_jax.nn.adapter import Lesson
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.list_evaluator import ListEvaluator, generator_evaluator, judge, list_value
-from dnr_jax.nn.lists import keep_best, places_log_probability, score_list, top_list
 from dnr_jax.nn.losses import attrank, bce
 from dnr_jax.nn.policy_gradient import reinforce_loss
+from dnr_jax.nn.slates import keep_best, places_log_probability, score_list, top_list
 from dnr_jax.nn.trunk import Trunk
 from dnr_jax.rerankers.mge.list_distance import disagreement
 from dnr_jax.rerankers.mge.sampling import greedy_list, sample_places

@@ -21,7 +21,7 @@ from dnr_jax import ops
 from dnr_jax.nn.adapter import Lesson
 from dnr_jax.nn.dropout import Drop, identity
 from dnr_jax.nn.list_evaluator import ListEvaluator, generator_evaluator, list_value
-from dnr_jax.nn.lists import keep_best, score_list
+from dnr_jax.nn.slates import keep_best, score_list
 from dnr_jax.nn.trunk import Trunk
 from dnr_jax.rerankers.nar4rec.matching import (
     MatchingGenerator,

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dnr_jax import ops
-from dnr_jax.nn import lists
+from dnr_jax.nn import slates
 from dnr_jax.nn.adapter import Lesson, taught
 from dnr_jax.nn.attention import Transformer
 from dnr_jax.nn.dropout import Drop, identity
@@ -108,13 +108,13 @@ class PIER(nn.Module):
     def arrange(self, memory: Memory, scores: Array, where: Array) -> Array:
         """Show the proposed order of the base scorer's best K with the highest mean rate."""
         logits = self.decode(memory, scores, where, drop=identity)
-        page = lists.top_list(logits, where, self.slate_size)
+        page = slates.top_list(logits, where, self.slate_size)
         count = min(PROPOSALS, len(fpsm.page_orders(self.slate_size)))
         nearest, _ = self.pages.propose(memory.items, memory.history, page, count)
         base = jax.nn.sigmoid(logits)
         clicks = self.pages(memory.items, base, memory.history, nearest.lists, drop=identity)
         values = jnp.where(nearest.where, list_value(clicks, nearest.lists), -jnp.inf)
-        return lists.score_list(lists.keep_best(nearest.lists, values), logits, where)
+        return slates.score_list(slates.keep_best(nearest.lists, values), logits, where)
 
     def teach(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
         """Compute L."""
@@ -124,7 +124,7 @@ class PIER(nn.Module):
         base = jax.lax.stop_gradient(jax.nn.sigmoid(logits))
         shown = self.pages(memory.items, base, memory.history, batch.slate[:, None], drop=drop)
         fit = bce(logits, batch.labels, batch.weights) + bce(shown[:, 0], *slate_labels(batch))
-        page = lists.top_list(jax.lax.stop_gradient(logits), where, self.slate_size)
+        page = slates.top_list(jax.lax.stop_gradient(logits), where, self.slate_size)
         return fit - CONTRAST * self._contrast(memory, base, page, drop=drop)
 
     def _contrast(self, memory: Memory, base: Array, page: Array, *, drop: Drop) -> Array:

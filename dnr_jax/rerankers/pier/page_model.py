@@ -21,7 +21,7 @@ from flax import linen as nn
 from dnr_jax.nn.attention import Attention
 from dnr_jax.nn.dropout import Drop
 from dnr_jax.nn.layers import MLP, Dense, LayerNorm
-from dnr_jax.nn.lists import take_items
+from dnr_jax.nn.slates import take_items
 from dnr_jax.rerankers.pier import page_orders as fpsm
 from dnr_jax.types import Array
 

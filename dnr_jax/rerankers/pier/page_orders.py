@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dnr_jax.nn.lists import take_items
+from dnr_jax.nn.slates import take_items
 from dnr_jax.types import Array
 
 # Of the latest page first: the authors' 1/2, 1/2, 1/3, 1/3, 1/4 times 12, whose sums are exact.

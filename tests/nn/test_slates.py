@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dnr_jax import ops
-from dnr_jax.nn import lists
+from dnr_jax.nn import slates
 
 LOGITS = np.array([[0.3, -1.0, 1.2, 0.0]], np.float32)
 WHERE = np.array([[True, True, False, True]])
@@ -28,7 +28,7 @@ def test_log_probability_is_that_of_drawing_without_replacement():
     real = np.flatnonzero(WHERE[0])
     every = list(permutations(range(3), 2))
     group = np.array([[[real[i] for i in order] for order in every]], np.int32)
-    found = factories.quick_jit(lists.list_log_probability)(LOGITS, WHERE, group)[0]
+    found = factories.quick_jit(slates.list_log_probability)(LOGITS, WHERE, group)[0]
     expected = [plackett_luce(LOGITS[0, real], order) for order in every]
     np.testing.assert_allclose(np.exp(found), expected, rtol=1e-5)
     np.testing.assert_allclose(np.exp(found).sum(), 1.0, rtol=1e-5)
@@ -36,13 +36,13 @@ def test_log_probability_is_that_of_drawing_without_replacement():
 
 def test_an_empty_place_adds_nothing_to_the_log_probability():
     full, cut = (np.array([[row]], np.int32) for row in ([3, 0, -1], [3, 0, 1]))
-    found = [lists.list_log_probability(LOGITS, WHERE, group)[0, 0] for group in (full, cut)]
+    found = [slates.list_log_probability(LOGITS, WHERE, group)[0, 0] for group in (full, cut)]
     np.testing.assert_allclose(*found, rtol=1e-5)  # the last of three candidates is certain
 
 
 def test_samples_follow_plackett_luce():
     keys = jax.random.split(jax.random.key(0), 1)
-    drawn = lists.sample_lists(keys, jnp.asarray(LOGITS), jnp.asarray(WHERE), size=2, count=40000)
+    drawn = slates.sample_lists(keys, jnp.asarray(LOGITS), jnp.asarray(WHERE), size=2, count=40000)
     real = np.flatnonzero(WHERE[0])
     found, counts = np.unique(np.asarray(drawn[0]), axis=0, return_counts=True)
     assert {tuple(row) for row in found} == set(permutations(real.tolist(), 2))
@@ -52,13 +52,13 @@ def test_samples_follow_plackett_luce():
 
 
 def test_a_list_ends_where_the_candidates_do():
-    best = lists.top_list(jnp.asarray(LOGITS), jnp.asarray(WHERE), 6)
+    best = slates.top_list(jnp.asarray(LOGITS), jnp.asarray(WHERE), 6)
     assert best.tolist() == [[0, 3, 1, -1, -1, -1]]
 
 
 def test_the_list_stands_before_the_others_which_keep_their_order():
     order = np.asarray(
-        lists.score_list(jnp.array([[1, 3, -1]]), jnp.asarray(LOGITS), jnp.asarray(WHERE))[0]
+        slates.score_list(jnp.array([[1, 3, -1]]), jnp.asarray(LOGITS), jnp.asarray(WHERE))[0]
     )
     assert order[1] == 5.0
     assert order[3] == 4.0
@@ -67,5 +67,5 @@ def test_the_list_stands_before_the_others_which_keep_their_order():
 
 
 def test_chosen_before_is_a_running_set():
-    found = lists.chosen_before(jnp.array([2, -1, 0]), 3)
+    found = slates.chosen_before(jnp.array([2, -1, 0]), 3)
     assert found.tolist() == [[False] * 3, [False, False, True], [False, False, True]]
