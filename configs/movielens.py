@@ -10,7 +10,7 @@ audit), or several of them with commas between. Presets: the default (small, 3 s
 (under a minute), `rivals` (every model under every protocol, each with the same two trials of the
 learning rate), `ablation` (DNR with parts left out, and over its weights), `paper` (the group's
 settings at full size) and `rivals_paper` (every model at that size). Measured times and metrics
-stand in docs/results.md.
+are in docs/results/.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,7 @@
-"""The directive `room`: a page of the API reference for a package and all modules inside it."""
+"""Directives of the API reference.
+
+`room` documents a package and all modules inside it, `face` lists the public names of a module.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,30 @@ class Room(SphinxDirective):
         return sections.children
 
 
+class Face(SphinxDirective):
+    """List the public names of the module that the argument names, and where each is defined."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return a list of names."""
+        module = importlib.import_module(self.arguments[0])
+        text = [
+            f"- ``{self.arguments[0]}.{name}``: {home(module, name)}" for name in module.__all__
+        ]
+        box = nodes.container(document=self.state.document)
+        self.state.nested_parse(StringList(text, self.arguments[0]), 0, box)
+        return box.children
+
+
+def home(module: Any, name: str) -> str:
+    """Refer to the place where a public name is documented."""
+    thing = getattr(module, name)
+    if hasattr(thing, "__qualname__"):
+        return f":py:obj:`{thing.__module__}.{thing.__qualname__}`"
+    return f"the table of {', '.join(f'``{key}``' for key in thing)}"
+
+
 def section(module: str) -> list[str]:
     """Write the lines of one module's section."""
     directive = [f".. automodule:: {module}", "   :members:", "   :ignore-module-all:"]
@@ -39,6 +66,7 @@ def modules(name: str) -> list[str]:
 
 
 def setup(app: Any) -> dict[str, Any]:
-    """Register the directive."""
+    """Register the directives."""
     app.add_directive("room", Room)
+    app.add_directive("face", Face)
     return {"parallel_read_safe": True, "version": "1"}

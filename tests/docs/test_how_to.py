@@ -10,8 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs" / "how_to").glob("*.md"))
-NAMES = [page.stem for page in PAGES]
+NAMES = ("reranker", "noise", "loss", "retriever", "dataset")
 
 
 def diff(name):
