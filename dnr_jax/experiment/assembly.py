@@ -67,8 +67,10 @@ def assemble(plan: Plan, prepared: Prepared) -> list[Assembly]:
     """Build what every row needs, one reranker for all rows that want the same one.
 
     Raises:
-      ValueError: a model learns from the displayed order, and the data has none.
+      ValueError: a model learns from the displayed order, or rows read the first stage's scores,
+        and the data has none.
     """
+    _check_scores(plan, prepared)
     layout = sharding.make_layout(count=plan.devices.count, shard_tables=plan.devices.shard_tables)
     task = make_task(plan, prepared, layout)
     wanted = {(row.reranker, row.compute): row for row in plan.rows}
@@ -129,6 +131,19 @@ def _check_slates(row: Row, prepared: Prepared) -> None:
             f"reranker {name!r} learns from the order in which items were shown, but no training "
             "request has one (every slate is -1): leave it out of config.table, give data with "
             "displayed positions, or train it as a scorer with --config.train.loss=bce"
+        )
+
+
+def _check_scores(plan: Plan, prepared: Prepared) -> None:
+    """Refuse rows that read the scores of a first stage where the data has none."""
+    if np.any(prepared.splits["train"].batch.scores):
+        return
+    reading = [row.key for row in plan.rows if row.reads_scores]
+    if reading:
+        left = ",".join(row.key for row in plan.rows if not row.reads_scores)
+        raise ValueError(
+            f"config.table has rows that read a first stage's scores ({', '.join(reading)}), but "
+            f"the data has none, every score is 0: set --config.table={left or 'random,plain'}"
         )
 
 

@@ -14,6 +14,8 @@ from dnr_jax.objectives import ObjectiveSettings
 from dnr_jax.rerankers import RERANKERS
 from dnr_jax.training.settings import TrainSettings
 
+# Models that order by the first stage's scores and learn nothing.
+BY_SCORES = ("retriever", "reversed", "mmr")
 # What a row may set; the other sections belong to the whole table.
 SETTABLE = {
     *("objective", "optim", "train", "compute"),
@@ -60,6 +62,12 @@ class Row:
     def trains(self) -> bool:
         """Whether the model has anything to learn."""
         return RERANKERS[self.reranker.name].trains
+
+    @property
+    def reads_scores(self) -> bool:
+        """Whether the row means nothing without a first stage's scores."""
+        entry = getattr(self.reranker.settings, "score_entry", "none")
+        return self.noise is not None or entry != "none" or self.reranker.name in BY_SCORES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,3 +93,14 @@ def test_a_model_that_needs_the_shown_order_refuses_data_without_one(blind):
     with pytest.raises(ValueError, match=r"'goalrank' learns from the order.*no training request"):
         assemble(*blind())
     assert not assemble(*blind(train={"loss": "bce"}))[0].arranges
+
+
+def test_rows_that_read_scores_are_refused_where_the_data_has_none(jobs):
+    job = jobs(table="random,plain,score,dnr_b,retriever")["plain"]
+    train = job.prepared.splits["train"]
+    blank = train._replace(batch=train.batch.replace(scores=np.zeros_like(train.batch.scores)))
+    prepared = job.prepared._replace(splits=dict(job.prepared.splits) | {"train": blank})
+    words = r"scores \(score, dnr_b, retriever\), but .*--config.table=random,plain"
+    with pytest.raises(ValueError, match=words):
+        assemble(job.plan, prepared)
+    assert {row.key for row in job.plan.rows if row.reads_scores} == {"score", "dnr_b", "retriever"}

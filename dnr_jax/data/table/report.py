@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from dnr_jax.data.table.history import Past
 from dnr_jax.data.table.labels import Grading
 from dnr_jax.data.table.schema import Schema
 
+NAMED = 12  # columns named in a sentence
 NUMBERS = (", numeric (", ", vector (")
 
 
@@ -137,9 +138,9 @@ def findings(found: Mapping[str, Any]) -> list[str]:
     ]
     said = [
         "columns: " + ", ".join(f"{role} = {name}" for role, name in columns),
-        *(["features: " + ", ".join(schema["features"])] if schema["features"] else []),
+        *([f"features: {_some(schema['features'])}"] if schema["features"] else []),
         *(["numbers: by quantiles of training; vectors: by mean and spread"] if numbers else []),
-        *(["columns left alone: " + ", ".join(schema["ignored"])] if schema["ignored"] else []),
+        *([f"columns left alone: {_some(schema['ignored'])}"] if schema["ignored"] else []),
         f"{found['rows']} rows, {found['requests']} requests of {length['min']} to "
         f"{length['max']} candidates (median {length['median']:g})",
         f"splits: {found['split_by']}",
@@ -152,11 +153,17 @@ def findings(found: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def _some(names: Collection[str]) -> str:
+    """List names, not too many of them."""
+    left = len(names) - NAMED
+    return ", ".join(list(names)[:NAMED]) + (f" and {left} more" if left > 0 else "")
+
+
 def warnings(found: Mapping[str, Any]) -> list[str]:
     """Say what a user should know before trusting the numbers."""
     said = []
     if not found["score"]:
-        said.append("no score and no rank: rows that read the first stage's scores mean nothing")
+        said.append("no score and no rank: leave out the rows that read a first stage's scores")
     if found["candidates_cut"]:
         said.append(
             f"{found['lists_cut']} lists have more than {found['candidates']} candidates: "

@@ -1,0 +1,56 @@
+"""RecBole's atomic files: a header of `name:type`, fields between tabs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+TYPES = ("token", "token_seq", "float", "float_seq")
+# What describes users and items gets the prefix by which a log table knows it.
+SIDES = {".user": ("user_id", "u_"), ".item": ("item_id", "i_")}
+
+
+def read_recbole(path: str | Path) -> pl.DataFrame:
+    """Read an atomic file, with the types that its header says.
+
+    Args:
+      path: `NAME.inter`, `NAME.user` or `NAME.item`. Features of the last two get the prefixes
+        `u_` and `i_`, as side tables have them.
+
+    Returns:
+      tokens as text, floats as numbers, sequences as lists of them.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: a header without types, or of an unknown one; a value that is no number.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    frame = pl.read_csv(path, separator="\t", quote_char=None, infer_schema=False)
+    columns = []
+    for header in frame.columns:
+        name, _, kind = header.partition(":")
+        if kind not in TYPES:
+            raise ValueError(
+                f"{path}: the header has {header!r}, expected NAME:TYPE with one of "
+                f"{', '.join(TYPES)}: is it an atomic file?"
+            )
+        columns.append(_typed(path, frame[header], kind).alias(_named(path, name)))
+    return frame.select(columns)
+
+
+def _named(path: Path, name: str) -> str:
+    key, prefix = SIDES.get(path.suffix, (name, ""))
+    return name if name == key or name.startswith(prefix) else f"{prefix}{name}"
+
+
+def _typed(path: Path, values: pl.Series, kind: str) -> pl.Series:
+    parts = values.str.extract_all(r"[^ ]+") if kind.endswith("_seq") else values
+    if kind.startswith("token"):
+        return parts
+    try:
+        return parts.cast(pl.List(pl.Float64) if kind.endswith("_seq") else pl.Float64)
+    except pl.exceptions.InvalidOperationError as error:
+        raise ValueError(f"{path}: column {values.name} has a value that is no number") from error
