@@ -18,9 +18,10 @@ def check(tiny):
     return make
 
 
-def test_what_fits_passes(check):
+def test_the_larger_the_memory_the_more_fits(check):
     check(2**30)
-    check(None)
+    with pytest.raises(ValueError, match="does not fit a device of 0.00 GiB"):
+        check(2**10)
 
 
 def test_a_batch_larger_than_the_training_split(check):

@@ -55,8 +55,10 @@ def test_many_strange_files_are_not_all_named(tmp_path):
 
 def test_an_empty_folder_and_one_left_by_a_kill_are_taken(tmp_path):
     os.close(lock.take(tmp_path))
+    marked = (tmp_path / ".lock").read_bytes()
     (tmp_path / ".lock").write_bytes(b"")  # killed before the mark was written
     os.close(lock.take(tmp_path))
+    assert len((tmp_path / ".lock").read_bytes()) == len(marked) > 0
 
 
 @pytest.mark.parametrize("lost", [".lock", "environment.json"])
