@@ -21,17 +21,15 @@ default, range and meaning stand in the file of what it belongs to, as in dnr_ja
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from dnr_jax import config_files
+from dnr_jax import config_files, console
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "run folder; default: runs/CONFIG-PRESET-PROTOCOL in the current folder"
@@ -42,8 +40,6 @@ _COORDINATOR = flags.DEFINE_string(
 _PROCESSES = flags.DEFINE_integer("processes", 1, "how many processes run together")
 _PROCESS = flags.DEFINE_integer("process", 0, "which of them this is, from 0")
 _HELP = "See python -m dnr_jax.main --help"
-# What a shell says of a program that Ctrl-C ended.
-_INTERRUPTED = 130
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -99,22 +95,17 @@ def _default_workdir(name: str, protocols: str) -> Path:
 def _main(argv: list[str]) -> None:
     config: dict[str, Any] = flags.FLAGS.config.to_dict()
     default = _default_workdir(argv[1], config["candidates"]["name"])
-    _log_plainly()
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    console.log_plainly(logging.WARNING if _PROCESS.value else logging.INFO)
     _run_or_say_why(config, Path(_WORKDIR.value or default))
 
 
 def _run_or_say_why(config: dict[str, Any], workdir: Path) -> None:
     """Run a config; what stops it ends in one line."""
-    try:
+    with console.one_line(
+        f"{workdir} holds every finished epoch; start the same command again to go on"
+    ):
         _run(config, workdir)
-    except KeyboardInterrupt:
-        _stop(f"{workdir} holds every finished epoch; start the same command again to go on")
-    except OSError as error:
-        from dnr_jax.io import os_errors
-
-        sys.exit(f"error: {os_errors.explain(error)}")
-    except (ValueError, ArithmeticError, MemoryError) as error:
-        sys.exit(f"error: {str(error) or 'not enough memory: choose smaller sizes'}")
 
 
 def _run(config: dict[str, Any], workdir: Path) -> None:
@@ -130,38 +121,13 @@ def _run(config: dict[str, Any], workdir: Path) -> None:
         print(reports.write_overview(workdir, folders))
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """End the run on Ctrl-C, and ask again each second: code inside a callback may not end it."""
-    signal.signal(signal.SIGALRM, _interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 1.0)
-    raise KeyboardInterrupt
-
-
-def _stop(words: str) -> NoReturn:
-    """Exit as an interrupted program does, and say what to do."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    print(f"stopped: {words}", file=sys.stderr)
-    sys.exit(_INTERRUPTED)
-
-
-def _log_plainly() -> None:
-    """Show this package's messages without prefixes, and only warnings of other packages."""
-    absl_logging.set_verbosity(absl_logging.WARNING)
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("dnr_jax")
-    logger.addHandler(handler)
-    logger.setLevel(logging.WARNING if _PROCESS.value else logging.INFO)
-    logger.propagate = False
-
-
 def main() -> None:
     """Run the command line."""
-    signal.signal(signal.SIGINT, _interrupt)
+    console.catch_interrupts()
     try:
         app.run(_main, flags_parser=_parse)
     except KeyboardInterrupt:
-        _stop("nothing had begun")
+        console.stop("nothing had begun")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ LEVELS = [
     {"nn", "data", "divergences", "metrics", "io"},
     {"retrievers", "rerankers", "noise", "objectives"},
     {"training", "evaluation"},
-    {"experiment", "reports", "serving"},
-    {"main"},
+    {"experiment", "reports", "serving", "console"},
+    {"main", "cli"},
     {"__init__"},  # the public face may show any room
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -77,9 +77,10 @@ def installed(tmp_path_factory):
     return work / "site"
 
 
-def test_the_wheel_holds_the_package_and_its_configs_and_nothing_else(installed):
+def test_the_wheel_holds_the_package_its_configs_and_its_program_and_nothing_else(installed):
     found = {p.name for p in installed.iterdir() if not p.name.endswith(".dist-info")}
-    assert found == {"dnr_jax"}
+    assert found == {"dnr_jax", "bin"}
+    assert {p.name for p in (installed / "bin").iterdir()} == {"dnr-jax"}
     for folder, home in (("dnr_jax", installed), ("configs", installed / "dnr_jax")):
         files = {p.relative_to(ROOT / folder) for p in (ROOT / folder).rglob("*.py")}
         assert files <= {p.relative_to(home / folder) for p in (home / folder).rglob("*.py")}

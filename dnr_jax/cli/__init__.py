@@ -1,0 +1,53 @@
+"""The program `dnr-jax`: a user's own logs checked, a trained model at work, the machine examined.
+
+A file a subcommand. They import what takes time only when they run: `--help` loads no JAX.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+import dnr_jax
+from dnr_jax import console
+from dnr_jax.cli.doctor import doctor
+
+NAME = "dnr-jax"
+COMMANDS = (doctor,)
+
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(NAME, context_settings=_SETTINGS, no_args_is_help=False)
+@click.version_option(dnr_jax.__version__, prog_name=NAME, message="%(prog)s %(version)s")
+def program() -> None:
+    """Rerank the lists of a recommender by a denoising neural reranker.
+
+    Models are trained by `python -m dnr_jax.main --config table --config.data.path=LOGS`.
+    """
+
+
+for _command in COMMANDS:
+    program.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a mistake in it ends in one line and exit status 2."""
+    console.catch_interrupts()
+    try:
+        sys.exit(program.main(arguments, prog_name=NAME, standalone_mode=False))
+    except click.Abort:
+        console.stop("nothing had begun")
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        called = context.command_path if context else NAME
+        print(f"error: {_plain(error)} See {called} --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def _plain(error: click.ClickException) -> str:
+    text = " ".join(error.format_message().split())
+    return text if text.endswith((".", "?")) else f"{text}."

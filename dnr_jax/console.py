@@ -1,0 +1,66 @@
+"""How a program of this package speaks and ends: plain messages, errors in one line, Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from dnr_jax.io import os_errors
+from dnr_jax.io.os_errors import OF_A_RUN, Words
+
+# What a shell says of a program that Ctrl-C ended.
+INTERRUPTED = 130
+
+
+@contextmanager
+def one_line(stopped: str, words: Words = OF_A_RUN) -> Iterator[None]:
+    """End the program in one line of stderr where the block raises an error that a user can mend.
+
+    Args:
+      stopped: what a user should know after Ctrl-C.
+      words: the program's own, for errors of the operating system.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        stop(stopped)
+    except OSError as error:
+        sys.exit(f"error: {os_errors.explain(error, words)}")
+    except (ValueError, ArithmeticError, MemoryError) as error:
+        sys.exit(f"error: {str(error) or 'not enough memory: choose smaller sizes'}")
+
+
+def stop(words: str) -> NoReturn:
+    """Exit as an interrupted program does, and say what to do."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    print(f"stopped: {words}", file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
+def catch_interrupts() -> None:
+    """Let Ctrl-C raise `KeyboardInterrupt` each second until the program ends.
+
+    An exception inside a callback of C code may be lost: one would not end the program.
+    """
+    signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    raise KeyboardInterrupt
+
+
+def log_plainly(level: int = logging.INFO) -> None:
+    """Show this package's messages of a level or above without prefixes."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("dnr_jax")
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
