@@ -32,8 +32,9 @@ __all__ = ["build", "check", "examine", "inputs"]
 
 def inputs(path: Path, settings: TableSettings) -> list[Path]:
     """List the files that a run reads, for the fingerprint of the prepared data."""
-    schema = [Path(settings.schema).expanduser()] if settings.schema else []
-    return [*reader.find_files(path)[1], *schema]
+    sides = [Path(side).expanduser() for side in (settings.users, settings.items) if side]
+    files = [file for part in (path, *sides) for file in reader.find_files(part)[1]]
+    return [*files, *([Path(settings.schema).expanduser()] if settings.schema else [])]
 
 
 def check(path: Path, settings: TableSettings) -> None:

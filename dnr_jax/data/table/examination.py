@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from dnr_jax.data.table import checks, columns, groups, labels, reader, splits
+from dnr_jax.data.table import checks, columns, groups, labels, reader, sides, splits
 from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.labels import Grading
 from dnr_jax.data.table.reader import Source, open_table
-from dnr_jax.data.table.schema import Schema, understand
+from dnr_jax.data.table.schema import Schema, find_role, understand
 from dnr_jax.data.table.settings import TableSettings
 
 
@@ -56,7 +56,7 @@ def examine(given: Any, settings: TableSettings, *, seed: int) -> Examined:
 
 def open_known(given: Any, settings: TableSettings) -> tuple[Source, Schema]:
     """Open a table and find out what its columns are, of types that fit; see `examine`."""
-    source = open_table(given)
+    source = _described(open_table(given), settings)
     schema = understand(source.types, settings.naming, source.place)
     checks.check_types(source, schema)
     if not schema.labels:
@@ -69,6 +69,16 @@ def open_known(given: Any, settings: TableSettings) -> tuple[Source, Schema]:
             f"score is {settings.score}, but {source.place} has no column score: choose minmax"
         )
     return source, schema
+
+
+def _described(source: Source, settings: TableSettings) -> Source:
+    """Join the side tables, if there are any."""
+    for role, side in (("user_id", settings.users), ("item_id", settings.items)):
+        if side:
+            named = settings.naming.columns.get(role)
+            own = named or find_role(role, source.types, source.place)
+            source = sides.join(source, own, side, role)
+    return source
 
 
 def _time_unit(source: Source, schema: Schema) -> str:

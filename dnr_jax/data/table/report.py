@@ -147,6 +147,16 @@ def findings(found: Mapping[str, Any]) -> list[str]:
         f"labels: {found['labels']}",
         f"histories: {found['history']}",
     ]
+    test = found["splits"]["test"]
+    said.append(
+        f"test: {test['unknown_items'] / max(test['candidates'], 1):.1%} of the candidates are "
+        "items that training lacks"
+        + (
+            f", {found['users_new_in_test']:.1%} of the requests have a new user"
+            if "users" in found
+            else ""
+        )
+    )
     if "time" in found:
         time = found["time"]
         said.append(f"times: {time['unit']}, from {time['first']} to {time['last']}")

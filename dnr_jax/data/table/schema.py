@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import polars as pl
@@ -111,6 +111,17 @@ def understand(types: Mapping[str, pl.DataType], naming: Naming, place: str) -> 
 def plain(name: str) -> str:
     """Reduce a name to what is compared: lower case, without blanks, hyphens and underscores."""
     return name.strip().lower().translate({ord(c): None for c in "_- "})
+
+
+def find_role(role: str, names: Iterable[str], place: str) -> str:
+    """Return the column that is `role` by its name; `ValueError` for none, or several."""
+    names = list(names)
+    found = _customary(role, names, place)
+    if found is None:
+        raise ValueError(
+            f"{place} has no column {role}; its columns are {', '.join(names)}. Rename yours"
+        )
+    return found
 
 
 def _check_named(types: Mapping[str, pl.DataType], naming: Naming, place: str) -> None:

@@ -1,0 +1,70 @@
+"""Side tables: what describes users and items, kept by their ids in files of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from dnr_jax.data.table import columns, schema
+from dnr_jax.data.table.reader import ROW, Source, collect, locate, open_table
+
+_KEY = "__key__"
+
+
+def join(table: Source, own: str, given: Any, role: str) -> Source:
+    """Give each row of a table what a side table says of its user or item.
+
+    A feature of the side table keeps its name where that begins with the prefix of its side (`u_`,
+    `i_`), and gets the prefix where it does not. What the side table lacks is missing.
+
+    Args:
+      table: the log.
+      own: its column of ids.
+      given: the side table, as of `reader.open_table`.
+      role: "user_id" or "item_id".
+
+    Raises:
+      FileNotFoundError, TypeError: see `open_table`.
+      ValueError: the side table has no column of ids, an id twice or none, or a column that the
+        log has as well.
+    """
+    side = open_table(given)
+    key = schema.find_role(role, side.types, side.place)
+    prefix = f"{role[0]}_"
+    names = {
+        name: name if name.startswith(prefix) else f"{prefix}{name}"
+        for name in side.types
+        if name != key
+    }
+    both = sorted(set(names.values()) & set(table.types))
+    if both:
+        raise ValueError(
+            f"{side.place} and {table.place} both have {', '.join(both)}: keep it in one of them"
+        )
+    _check_ids(side, key)
+    described = side.frame.select(
+        _as_text(key, side.types[key]).alias(_KEY),
+        *(pl.col(name).alias(new) for name, new in names.items()),
+    )
+    frame = table.frame.with_columns(_as_text(own, table.types[own]).alias(_KEY))
+    frame = frame.join(described, on=_KEY, how="left", maintain_order="left").drop(_KEY)
+    types = {new: side.types[name] for name, new in names.items()}
+    return Source(frame, table.types | types, table.files)
+
+
+def _as_text(name: str, kind: pl.DataType) -> pl.Expr:
+    """Read ids as text, which those of both tables can be, whatever their types."""
+    return columns.identifier(name, kind).cast(pl.String)
+
+
+def _check_ids(side: Source, key: str) -> None:
+    ids = side.frame.select(ROW, _as_text(key, side.types[key]).alias(key))
+    bad = ids.filter(pl.col(key).is_null() | pl.col(key).is_duplicated())
+    found = collect(bad.sort(ROW).head(1), side.files)
+    if len(found):
+        row, value = found.row(0)
+        what = "missing" if value is None else f"{value!r}, which other rows have as well"
+        raise ValueError(
+            f"{locate(side, row)}: {key} is {what}, expected every id once: drop or correct the row"
+        )
