@@ -12,10 +12,11 @@ import click
 
 import dnr_jax
 from dnr_jax import console
+from dnr_jax.cli.check import check
 from dnr_jax.cli.doctor import doctor
 
 NAME = "dnr-jax"
-COMMANDS = (doctor,)
+COMMANDS = (check, doctor)
 
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dnr_jax.data import store, table
 from dnr_jax.data.settings import Shape
 from dnr_jax.data.store import Writer
+from dnr_jax.data.table import report
 from dnr_jax.data.table.settings import TableSettings
 from dnr_jax.evaluation.audit import audit, render
+
+_TRIVIAL = {"retriever": "first stage", "reversed": "first stage reversed", "constant": "chance"}
+_COUNTS = {
+    "requests": "requests",
+    "rows": "candidates",
+    "judged": "judged",
+    "positives": "positives",
+    "requests_without_positive": "without positive",
+    "unknown_users": "of unknown users",
+    "unknown_items": "unknown items",
+}
 
 
 class Checked(NamedTuple):
@@ -18,24 +31,30 @@ class Checked(NamedTuple):
 
     Attributes:
       report: of the reader: columns as understood, counts, splits, `findings` and `warnings`.
-      audit: leaks, and how far the first stage and trivial scorers get.
+      audit: leaks, and how far the first stage and trivial scorers get; None = left out.
     """
 
     report: dict[str, Any]
-    audit: dict[str, Any]
+    audit: dict[str, Any] | None
 
     def __str__(self) -> str:
         """Write everything as plain lines."""
-        warned = [f"WARN  {text}" for text in self.report["warnings"]]
-        counts = [
-            f"{name}: {split['requests']} requests, {split['rows']} candidates, {split['judged']} "
-            f"judged, {split['positives']} positive"
-            for name, split in self.report["splits"].items()
-        ]
-        return "\n".join([*self.report["findings"], *counts, *warned, "", render(self.audit)])
+        lines = [*self.report["findings"], "", *_counts(self.report["splits"]), ""]
+        if self.audit is not None:
+            lines += ["on the test split:", *(f"  {x}" for x in self.first_stage()), ""]
+        lines += [f"WARN  {text}" for text in self.report["warnings"]]
+        return "\n".join([*lines, *(["", render(self.audit)] if self.audit is not None else [])])
+
+    def first_stage(self, split: str = "test") -> list[str]:
+        """Say how good the order of the first stage is, its reverse and chance, a line each."""
+        scorers = self.audit["scorers"][split] if self.audit is not None else {}
+        names = [name for name in _TRIVIAL if name in scorers]
+        return [f"{_TRIVIAL[name]}: {_numbers(scorers[name])}" for name in names]
 
 
-def check_log(given: Any, settings: TableSettings, shape: Shape, *, seed: int = 0) -> Checked:
+def check_log(
+    given: Any, settings: TableSettings, shape: Shape, *, seed: int = 0, progress: bool = False
+) -> Checked:
     """Read a table as for training, audit it, and keep nothing of it.
 
     Args:
@@ -43,15 +62,40 @@ def check_log(given: Any, settings: TableSettings, shape: Shape, *, seed: int = 
       settings: how it is read.
       shape: candidates N and shown places K; metrics are cut at K.
       seed: of splits by hash and of the order of candidates.
+      progress: shows a bar.
 
     Raises:
       FileNotFoundError, ValueError, TypeError: see `table.examine`.
     """
 
     def build(writer: Writer) -> None:
-        table.build(writer, given, settings, shape, seed=seed, progress=False)
+        table.build(writer, given, settings, shape, seed=seed, progress=progress)
 
     with tempfile.TemporaryDirectory() as scratch:
         prepared = store.prepare(Path(scratch), {}, build)
         found = audit(prepared, k=shape.slate, protocol="logged")
     return Checked(prepared.report, found)
+
+
+def glance(given: Any, settings: TableSettings, *, seed: int = 0) -> Checked:
+    """Look at every value, but make no arrays and so no audit; see `check_log`."""
+    seen = table.examine(given, settings, seed=seed)
+    found = report.facts(seen.table, seen.requests, seen.grading, seen.splits, seen.rows)
+    return Checked(found | {"findings": report.findings(found), "warnings": []}, None)
+
+
+def _numbers(means: Mapping[str, float | None]) -> str:
+    found = {name.upper(): value for name, value in means.items()}
+    return ", ".join(f"{n} {'-' if v is None else format(v, '.4f')}" for n, v in found.items())
+
+
+def _counts(splits: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Align the counts of all splits in columns."""
+    names = [name for name in _COUNTS if all(name in counts for counts in splits.values())]
+    rows = [["", *(_COUNTS[name] for name in names)]]
+    rows += [[split, *(f"{c[name]:,}" for name in names)] for split, c in splits.items()]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return [
+        "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True))
+        for row in rows
+    ]

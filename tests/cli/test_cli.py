@@ -11,17 +11,6 @@ from dnr_jax.cli.doctor import doctor
 from dnr_jax.io import health
 
 
-def call(capsys, *arguments):
-    """Run the program in this process; return exit status, stdout and stderr."""
-    with pytest.raises(SystemExit) as stopped:
-        cli.main([str(argument) for argument in arguments])
-    said = capsys.readouterr()
-    code = stopped.value.code
-    if isinstance(code, str):  # what Python prints when the program ends
-        return 1, said.out, f"{code}\n"
-    return code or 0, said.out, said.err
-
-
 def test_help_answers_without_loading_jax():
     words = [[], *([name] for name in cli.program.commands)]
     code = (
@@ -45,15 +34,15 @@ def test_help_answers_without_loading_jax():
         (["doctor", "--foo"], "error: No such option '--foo'. See dnr-jax doctor --help"),
     ],
 )
-def test_a_mistake_ends_in_one_line(capsys, arguments, said):
-    code, out, err = call(capsys, *arguments)
+def test_a_mistake_ends_in_one_line(call, arguments, said):
+    code, out, err = call(*arguments)
     assert (code, out) == (2, "")
     assert said in err
     assert err.count("\n") == 1
 
 
-def test_doctor_finds_what_this_machine_has(capsys, tmp_path):
-    code, out, _ = call(capsys, "doctor", "--device", "cpu", "--cache", tmp_path / "new" / "cache")
+def test_doctor_finds_what_this_machine_has(call, tmp_path):
+    code, out, _ = call("doctor", "--device", "cpu", "--cache", tmp_path / "new" / "cache")
     assert code == 0
     assert all(line.startswith("ok ") for line in out.splitlines())
     for words in ("Python 3.", "1 cpu device", "can be written", "GiB of disk free"):
@@ -61,9 +50,9 @@ def test_doctor_finds_what_this_machine_has(capsys, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_doctor_fails_where_what_was_asked_for_is_missing(capsys, monkeypatch, tmp_path):
+def test_doctor_fails_where_what_was_asked_for_is_missing(call, monkeypatch, tmp_path):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    code, out, _ = call(capsys, "doctor", "--device", "tpu", "--cache", tmp_path)
+    code, out, _ = call("doctor", "--device", "tpu", "--cache", tmp_path)
     assert code == 1
     assert "MISSING  tpu: JAX_PLATFORMS is cpu, which leaves it out: unset it" in out
 

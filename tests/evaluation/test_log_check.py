@@ -18,7 +18,7 @@ def test_a_report_says_what_was_understood_and_how_good_the_first_stage_is(tmp_p
     for part in (
         "columns: request_id = request_id (Int64)",
         "splits: by time",
-        "train: 320 requests",
+        "train       320 ",
         "items that training lacks, 0.0% of the requests have a new user",
         "audit of protocol logged",
         "retriever order: N@6 = ",

@@ -145,18 +145,17 @@ def findings(found: Mapping[str, Any]) -> list[str]:
         f"{length['max']} candidates (median {length['median']:g})",
         f"splits: {found['split_by']}",
         f"labels: {found['labels']}",
-        f"histories: {found['history']}",
     ]
+    if "history" in found:
+        said.append(f"histories: {found['history']}")
     test = found["splits"]["test"]
-    said.append(
-        f"test: {test['unknown_items'] / max(test['candidates'], 1):.1%} of the candidates are "
-        "items that training lacks"
-        + (
-            f", {found['users_new_in_test']:.1%} of the requests have a new user"
-            if "users" in found
-            else ""
-        )
-    )
+    new = []
+    if "unknown_items" in test:
+        share = test["unknown_items"] / max(test["candidates"], 1)
+        new.append(f"{share:.1%} of the candidates are items that training lacks")
+    if "users" in found:
+        new.append(f"{found['users_new_in_test']:.1%} of the requests have a new user")
+    said += [f"test: {', '.join(new)}"] if new else []
     if "time" in found:
         time = found["time"]
         said.append(f"times: {time['unit']}, from {time['first']} to {time['last']}")

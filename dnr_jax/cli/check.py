@@ -1,0 +1,86 @@
+"""`dnr-jax check`: what a log table holds, and whether it can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dnr_jax import console, settings
+
+if TYPE_CHECKING:
+    from dnr_jax.data.table.settings import TableSettings
+
+_PLACE = "data"
+
+
+@click.command()
+@click.argument("logs", type=click.Path(path_type=Path))
+@click.option("--schema", default="", metavar="FILE", help="TOML that says what your columns are.")
+@click.option(
+    "--columns", default="", metavar="PAIRS", help="As request_id=session,score=bm25; wins."
+)
+@click.option(
+    "--set",
+    "knobs",
+    multiple=True,
+    metavar="KNOB=VALUE",
+    help="Any knob of config.data of a run on a table, as split_by=user. May be repeated.",
+)
+@click.option("--k", default=6, show_default=True, type=click.IntRange(1), help="Shown places K.")
+@click.option(
+    "--size", default=50, show_default=True, type=click.IntRange(2), help="Most candidates N."
+)
+@click.option("--quick", is_flag=True, help="Look at the values only: no metrics and no audit.")
+@click.pass_context
+def check(
+    context: click.Context,
+    logs: Path,
+    schema: str,
+    columns: str,
+    knobs: tuple[str, ...],
+    k: int,
+    size: int,
+    quick: bool,
+) -> None:
+    """Look at a log table: columns, counts, faults, the first stage's quality, leaks.
+
+    LOGS is a Parquet, Arrow or CSV file or a folder of them, a row a candidate. Exits with 1 at the
+    first fault, which is named by file, row and column, and if the audit finds a leak.
+    """
+    with console.one_line("nothing was written"):
+        from dnr_jax.data.settings import Shape
+        from dnr_jax.evaluation import log_check
+
+        how = _settings({"schema": schema, "columns": columns}, knobs)
+        shape = Shape(max(size, k), k)
+        found = (
+            log_check.glance(logs, how)
+            if quick
+            else log_check.check_log(logs, how, shape, progress=True)
+        )
+        click.echo(f"{logs}\n{found}".rstrip())
+        if found.audit is not None and found.audit["level"] == "LEAK":
+            context.exit(1)
+
+
+def _settings(own: Mapping[str, str], pairs: tuple[str, ...]) -> TableSettings:
+    """Make settings of the options and the pairs of `--set`, numbers read where they belong."""
+    from dnr_jax.data.table.settings import TableSettings
+
+    usual, values = settings.defaults(TableSettings), dict[str, Any](own)
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--set is {pair!r}: write KNOB=VALUE, as in split_by=user")
+        values[name] = _value(text, usual.get(name))
+    return settings.read(TableSettings, values, _PLACE)
+
+
+def _value(text: str, usual: Any) -> Any:
+    try:
+        return type(usual)(text) if isinstance(usual, int | float) else text
+    except ValueError:
+        return text  # `settings.read` says of what type it must be

@@ -1,0 +1,93 @@
+"""`dnr-jax check`: what it says of good and of bad tables."""
+
+import polars as pl
+import pytest
+from table_cases import log, put
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """Write a frame and return its path."""
+
+    def write(frame, name="log.parquet"):
+        path = tmp_path / name
+        frame.write_parquet(path) if path.suffix == ".parquet" else frame.write_csv(path)
+        return path
+
+    return write
+
+
+def test_a_good_table_is_described_for_people(call, logs):
+    code, out, _ = call("check", logs(log(requests=400, users=50)), "--k", "3")
+    assert code == 0
+    for words in (
+        "columns: request_id = request_id (Int64)",
+        "1600 rows, 400 requests of 4 to 4 candidates",
+        "splits: by time",
+        "first stage: N@3 0.6309, H@3 0.3333, AUC 0.5000",
+        "chance: N@3",
+        "audit of protocol logged",
+    ):
+        assert words in out
+    [test] = [line.split() for line in out.splitlines() if line.startswith(" test ")]
+    assert test[:5] == ["test", "40", "160", "120", "40"]
+
+
+def test_quick_leaves_out_what_takes_long(call, logs):
+    code, out, _ = call("check", logs(log(), "log.csv"), "--quick")
+    assert code == 0
+    assert "160 rows, 40 requests" in out
+    assert "audit" not in out
+    assert "histories" not in out
+
+
+def test_a_leak_is_an_exit_status(call, logs):
+    inverted = log(requests=400, users=50, score=-pl.col("label").fill_null(0.0))
+    code, out, _ = call("check", logs(inverted), "--k", "3")
+    assert code == 1
+    assert "\nLEAK " in out
+
+
+def test_columns_are_named_by_options_and_by_a_schema_file(call, logs, tmp_path):
+    path = logs(log().rename({"request_id": "session", "score": "bm25"}))
+    columns = "request_id=session,score=bm25"
+    code, out, _ = call("check", path, "--quick", "--columns", columns)
+    assert code == 0
+    assert "score = bm25 (Float64)" in out
+    (tmp_path / "schema.toml").write_text('[columns]\nrequest_id = "session"\nscore = "bm25"\n')
+    assert call("check", path, "--quick", "--schema", tmp_path / "schema.toml")[1] == out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "split_by"], "--set is 'split_by': write KNOB=VALUE, as in split_by=user"),
+        (["--set", "split_by=usr"], "data.split_by is 'usr': it must be one of auto, column"),
+        (["--set", "valid_share=many"], "data.valid_share is 'many': it must be of type float"),
+        (["--set", "min_cuont=2"], "there is no knob 'min_cuont'; did you mean 'min_count'"),
+        (["--columns", "item_id=itm"], "there is no column 'itm'; did you mean 'item_id'"),
+        (["--schema", "none.toml"], "schema is none.toml, but there is no such file"),
+    ],
+)
+def test_a_wrong_option_is_one_line(call, logs, arguments, said):
+    code, out, err = call("check", logs(log()), *arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_a_fault_is_named_by_row_and_column(call, logs):
+    code, _, err = call("check", logs(put(log(), 6, score=float("nan"))), "--quick")
+    assert code == 1
+    assert "log.parquet, row 7: score is nan, expected a finite score (1 such row)" in err
+    code, _, err = call("check", "nowhere.parquet")
+    assert code == 1
+    assert err == "error: there is no file or folder nowhere.parquet\n"
+
+
+def test_numbers_of_set_reach_the_settings(call, logs):
+    path = logs(log(label=pl.col("label") * 3))
+    code, out, _ = call("check", path, "--quick", "--set", "positive_from=3")
+    assert code == 0
+    assert "labels: 1 from a label of 3 on, else 0" in out
