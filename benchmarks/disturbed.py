@@ -13,11 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import damage
+from benchmarks import damage, quick_compile
 
 ROOT = Path(__file__).parents[1]
-# Compiling takes nearly all the time of a short run: three times less with these.
-QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 SHORT = ("--config.table=retriever,dnr_b", "--config.train.epochs=4", "--config.train.lambda_e=2")
 ROW = "dnr_b"  # the one that is trained
 CASES = {
@@ -110,7 +108,7 @@ def start(arguments: tuple[str, ...], place: Place, *, limit: int = 0) -> Popen:
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env=own | {"XLA_FLAGS": QUICK, "PYTHONPATH": str(ROOT)},
+        env=own | {"XLA_FLAGS": quick_compile.FLAGS, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

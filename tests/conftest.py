@@ -1,26 +1,23 @@
-"""Make `tests/` importable, compile fast (programs run once, on tiny arrays), use both cores."""
+"""Compile fast (programs run once, on tiny arrays), use both cores."""
 
 import gc
 import os
-import sys
-from pathlib import Path
 
 import pytest
+
+from benchmarks import quick_compile
 
 # Before JAX starts; subprocesses inherit them.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
-        "--xla_cpu_use_fusion_emitters=false",
-        "--xla_backend_optimization_level=0",
+        quick_compile.FLAGS,
         "--xla_cpu_parallel_codegen_split_count=1",  # both cores are busy with tests already
     ]
 ).strip()
 
 # Tracing makes many objects and little garbage: looking through them was a tenth of the time.
 gc.set_threshold(100_000, 50, 1000)
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 def pytest_configure(config: pytest.Config) -> None:

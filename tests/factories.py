@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.quick_compile import HAS_OLD_EMITTERS
 from dnr_jax.types import Batch, FeatureSpec, Params, Request, Reranker, Task
 
 # Compiling takes nearly all the time of a test on tiny arrays: four times less with these.
 quick_jit = partial(
     jax.jit,
-    compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
+    compiler_options={"xla_backend_optimization_level": 0}
+    | ({"xla_cpu_use_fusion_emitters": False} if HAS_OLD_EMITTERS else {}),
 )
 
 # The smallest trunk in which every part is there.

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import dnr_jax
+from benchmarks import quick_compile
 from dnr_jax import main
 from dnr_jax.training.epoch import NonFiniteError
 
@@ -22,8 +23,6 @@ SMOKE = "configs/recflow.py:smoke"
 SHORT = ("--config.table=retriever,dnr_b", "--config.train.epochs=4", "--config.train.lambda_e=2")
 PHASE_TWO = 3  # its first epoch
 FINAL = ("results.json", "metrics.jsonl", "per_request.parquet", "audit.json", "config.json")
-# Compiling takes nearly all the time of a short run: three times less with these.
-QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 
 def command(*arguments):
@@ -31,7 +30,7 @@ def command(*arguments):
 
 
 def start(*arguments, **options):
-    environment = os.environ | {"XLA_FLAGS": QUICK, "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"XLA_FLAGS": quick_compile.FLAGS, "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(
         command(*arguments), cwd=ROOT, env=environment, **pipes, start_new_session=True, **options

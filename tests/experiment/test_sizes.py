@@ -20,7 +20,7 @@ def check(tiny):
 
 def test_the_larger_the_memory_the_more_fits(check):
     check(2**30)
-    with pytest.raises(ValueError, match="does not fit a device of 0.00 GiB"):
+    with pytest.raises(ValueError, match=r"does not fit a device of 0\.00 GiB"):
         check(2**10)
 
 
