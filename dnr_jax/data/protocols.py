@@ -105,6 +105,22 @@ SCORES: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
+def scale(raw: np.ndarray, where: np.ndarray, name: str) -> np.ndarray:
+    """Bring raw scores to x in [0, 1] by a transform of `SCORES`: `float32 [B, N]`.
+
+    Args:
+      raw: `float [B, N]`, finite where `where` is True.
+      where: `bool [B, N]`, real candidates.
+      name: of the transform; "" or "as_is" = they lie in [0, 1] already.
+    """
+    raw = np.where(where, raw, 0).astype(np.float64)
+    if name in ("", "as_is"):
+        return raw.astype(np.float32)
+    if name != "sigmoid":  # not changed by a shift, which keeps large scores apart in float32
+        raw = np.where(where, raw - np.min(raw, 1, initial=np.inf, where=where, keepdims=True), 0)
+    return np.asarray(SCORES[name](jnp.asarray(raw, jnp.float32), jnp.asarray(where)), np.float32)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CandidateSettings(Settings):
     """Which candidates a request has."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from dnr_jax import durable, sealed, settings
 from dnr_jax.data import DATASETS, InteractionData, encoders
+from dnr_jax.data.protocols import SCORES
 from dnr_jax.data.store import Prepared
 from dnr_jax.experiment import processes
 from dnr_jax.experiment.assembly import Job
@@ -68,16 +69,18 @@ def _card(job: Job, records: Sequence[Mapping[str, Any]], seed: int) -> dict[str
         },
         "data": {"name": plan.data.name, "fingerprint": job.prepared.fingerprint},
         "catalogue_sha256": sealed.digest(job.run.path / CATALOGUE),
-        "score": _score_transform(plan),
+        "score": _score_transform(plan, job.prepared),
         "metrics": {r["split"]: r["metrics"] for r in records if r["seed"] == seed},
         "versions": {name: metadata.version(name) for name in VERSIONS},
     }
 
 
-def _score_transform(plan: Plan) -> str | None:
+def _score_transform(plan: Plan, prepared: Prepared) -> str | None:
     """Name the transform from raw first-stage scores to x, of `protocols.SCORES`; None = none."""
-    interactions = isinstance(DATASETS[plan.data.name], InteractionData)
-    return plan.data.retriever_settings.score if interactions else None
+    if isinstance(DATASETS[plan.data.name], InteractionData):
+        return str(plan.data.retriever_settings.score)
+    name = prepared.encoders.transforms.get("score")
+    return name if name in SCORES else None
 
 
 def _best(job: Job, records: Sequence[Mapping[str, Any]]) -> tuple[int, Mapping[str, Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 from dnr_jax import sealed, settings
 from dnr_jax.data import DATASETS, encoders
 from dnr_jax.data.encoders import Encoders
-from dnr_jax.data.protocols import SCORES
+from dnr_jax.data.protocols import scale
 from dnr_jax.io import model_files
 from dnr_jax.io.run_folder import CATALOGUE, ENCODERS, MODELS
 from dnr_jax.nn.precision import compute_in
@@ -32,8 +32,8 @@ class Model:
     """A trained reranker that takes raw requests.
 
     A raw request is what the data set's `encode` takes, plus `"scores"`: the first stage's score of
-    each item, raw for data with a retriever of this package, else in [0, 1]. A model that reads no
-    scores does without. Unknown users, items and values are read as unknown.
+    each item, raw for data with a retriever of this package and for log tables, else in [0, 1]. A
+    model that reads no scores does without. Unknown users, items and values are read as unknown.
 
     Attributes:
       card: what it is, how it was trained and what it scored.
@@ -117,15 +117,14 @@ def _build(card: Mapping[str, Any], task: Task) -> Reranker:
 
 def _scores(requests: Sequence[RawRequest], where: np.ndarray, card: Mapping[str, Any]) -> Array:
     """Collect the scores x `float32 [B, N]` of all requests."""
-    raw = np.zeros(where.shape, np.float32)
+    raw = np.zeros(where.shape, np.float64)
     reads = card["reranker"].get("score_entry") != "none"
     for row, request in enumerate(requests):
         given = request.get("scores")
         if given is None and not reads:
             continue
         raw[row, : len(request["items"])] = _given(f"request {row}", request, card["score"])
-    transform = card["score"] and SCORES[card["score"]]
-    return transform(jnp.asarray(raw), jnp.asarray(where)) if transform else jnp.asarray(raw)
+    return jnp.asarray(scale(raw, where, card["score"] or ""))
 
 
 def _given(place: str, request: RawRequest, transform: str | None) -> np.ndarray:
@@ -133,7 +132,7 @@ def _given(place: str, request: RawRequest, transform: str | None) -> np.ndarray
     given, count = request.get("scores"), len(request["items"])
     if given is None:
         raise ValueError(f"{place} has no 'scores', which this model reads: give one for each item")
-    scores = np.asarray(given, np.float32)
+    scores = np.asarray(given, np.float64)
     if scores.shape != (count,) or not np.isfinite(scores).all():
         raise ValueError(f"{place}: scores are {given!r}: give {count} finite numbers, one an item")
     if transform is None and not ((scores >= 0) & (scores <= 1)).all():

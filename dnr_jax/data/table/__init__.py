@@ -32,7 +32,7 @@ __all__ = ["build", "check", "examine", "inputs"]
 
 def inputs(path: Path, settings: TableSettings) -> list[Path]:
     """List the files that a run reads, for the fingerprint of the prepared data."""
-    sides = [Path(side).expanduser() for side in (settings.users, settings.items) if side]
+    sides = [Path(side).expanduser() for side in (settings.user_file, settings.item_file) if side]
     files = [file for part in (path, *sides) for file in reader.find_files(part)[1]]
     return [*files, *([Path(settings.schema).expanduser()] if settings.schema else [])]
 

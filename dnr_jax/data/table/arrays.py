@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
 from dnr_jax.data.encoders import UNKNOWN
 from dnr_jax.data.hashing import mix
-from dnr_jax.data.protocols import SCORES
+from dnr_jax.data.protocols import scale
 from dnr_jax.data.settings import Shape
 from dnr_jax.data.store import Split
 from dnr_jax.data.table import scales
@@ -111,7 +110,7 @@ def _chunk(
         "item_numbers": None if numbers is None else fill(numbers, 0),
     }
     feedback: dict[str, Any] = {
-        "scores": _scores(fill(frame["score"].to_numpy(), 0.0), where, recipe.score),
+        "scores": scale(fill(frame["score"].to_numpy(), 0.0), where, recipe.score),
         "labels": fill(frame["z"].to_numpy(), 0),
         "exposed": fill(frame["exposed"].to_numpy(), False),
         "slate": _slate(frame, rows.start, len(requests), recipe.shape.slate),
@@ -180,16 +179,6 @@ def _spread(column: pl.Series, width: int) -> np.ndarray:
     spread = np.zeros((len(lists), width), np.int32)
     spread[row, place] = lists.explode().drop_nulls().to_numpy()
     return spread
-
-
-def _scores(raw: np.ndarray, where: np.ndarray, name: str) -> np.ndarray:
-    """Bring the first stage's scores to [0, 1] by a transform of `protocols.SCORES`."""
-    if name in ("", "as_is"):
-        return raw.astype(np.float32)
-    if name != "sigmoid":  # not changed by a shift, which keeps large scores apart in float32
-        raw = raw - np.min(raw, axis=1, initial=np.inf, where=where, keepdims=True)
-    shifted = np.where(where, raw, 0).astype(np.float32)
-    return np.asarray(SCORES[name](jnp.asarray(shifted), jnp.asarray(where)), np.float32)
 
 
 def _slate(frame: pl.DataFrame, first: int, requests: int, size: int) -> np.ndarray:

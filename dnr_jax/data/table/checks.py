@@ -123,7 +123,7 @@ def shown(value: Any) -> str:
     if value is None:
         return "missing"
     whole = isinstance(value, float) and value.is_integer()
-    text = f"{value:g}" if whole else repr(value)
+    text = repr(int(value) if whole else value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -139,7 +139,18 @@ def _faults(source: Source, schema: Schema, unit: str, score_as_is: bool) -> Ite
         yield from _of_label(name, source.types[name])
     for feature in schema.features:
         yield from _of_feature(feature.name, feature.kind, source.types[feature.name])
+    if {"history", "history_time"} <= set(schema.columns):
+        yield _uneven_history(source, schema)
     yield from _unseen_labels(source, schema)
+
+
+def _uneven_history(source: Source, schema: Schema) -> Fault:
+    name, clock = schema.columns["history"], schema.columns["history_time"]
+    events = columns.ids(name, source.types[name]).list.len()
+    times = columns.times(clock, source.types[clock], columns.UNITS[0][0]).list.len()
+    differ = events.fill_null(0) != times.fill_null(0)
+    cure = "Give each event its time, or leave the times out."
+    return Fault(clock, differ, f"as many times as {name} has items", cure)
 
 
 def _of_role(role: str, name: str, kind: pl.DataType, unit: str) -> Iterator[Fault]:

@@ -73,7 +73,7 @@ def open_known(given: Any, settings: TableSettings) -> tuple[Source, Schema]:
 
 def _described(source: Source, settings: TableSettings) -> Source:
     """Join the side tables, if there are any."""
-    for role, side in (("user_id", settings.users), ("item_id", settings.items)):
+    for role, side in (("user_id", settings.user_file), ("item_id", settings.item_file)):
         if side:
             named = settings.naming.columns.get(role)
             own = named or find_role(role, source.types, source.place)

@@ -39,8 +39,8 @@ class TableSettings(DataSettings):
 
     path: str = knob("", "a file or folder of Parquet, Arrow or CSV; empty = simulate one")
     schema: str = knob("", "a TOML file that says what your columns are; empty = by their names")
-    items: str = knob("", "a file that describes items, by item_id; empty = none")
-    users: str = knob("", "a file that describes users, by user_id; empty = none")
+    item_file: str = knob("", "a file that describes items, by item_id; empty = none")
+    user_file: str = knob("", "a file that describes users, by user_id; empty = none")
     columns: str = knob("", "your names of columns, as request_id=session,score=bm25")
     labels: str = knob("", "several labels and their weights, as label_click:1,label_buy:5")
     grades: str = knob(

@@ -12,6 +12,7 @@ from dnr_jax.data.table.settings import TableSimulation
 FILE = "log.parquet"
 WIDTH = 6
 SHOWN = 10  # the first places, of which the user clicks
+UNPRICED = 0.1  # share of the items whose price is missing
 LONG = 0.5  # share of the requests whose list is full
 START = np.datetime64("2024-03-01T00:00:00", "us")
 CITIES, BRANDS, TAGS = ("Oslo", "Kraków", "東京"), 12, 20
@@ -55,6 +56,7 @@ def table(settings: TableSimulation) -> pl.DataFrame:
     item = chosen[row, slot]
     seconds = np.sort(rng.integers(0, 28 * 86400, size=requests))
     time = START + seconds.astype("timedelta64[s]")
+    price = np.where(rng.random(settings.catalogue) < UNPRICED, np.nan, np.exp(items[:, 0]))
     tags = rng.integers(TAGS, size=(settings.catalogue, 3))
     frame = pl.DataFrame(
         {
@@ -69,6 +71,7 @@ def table(settings: TableSimulation) -> pl.DataFrame:
             "c_weekday": (seconds // 86400 % 7)[row],
             "i_brand": (np.argmax(items[:, :WIDTH], 1)[item] * 2 + item % 2),
             "i_tags": tags[item].tolist(),
+            "i_price": pl.Series(price[item]).fill_nan(None),
         }
     )
     hidden = pl.col("position") == 0

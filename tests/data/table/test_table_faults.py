@@ -66,6 +66,11 @@ CASES = {
         {},
         r"request 0 has u_age 3 and 4, expected one value in all rows",
     ),
+    "times that are no history's": (
+        log(history=pl.lit([101, 102]), history_time=pl.concat_list(pl.col("timestamp") - 9)),
+        {},
+        r"row 1: history_time is \[1699999991\], expected as many times as history has items",
+    ),
     "all labels equal": (
         log(label=pl.lit(1.0), position=pl.lit(None, pl.Int64)).drop("position"),
         {},

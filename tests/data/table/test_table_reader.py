@@ -215,3 +215,9 @@ def test_a_csv_of_uneven_lines_is_refused(tmp_path):
     path.write_text(path.read_text() + "1,2,3,4,5,6,7,8,9\n")
     with pytest.raises(ValueError, match=r"log\.csv cannot be read"):
         examine(path)
+
+
+def test_a_csv_of_a_header_alone_has_no_rows(tmp_path):
+    path = write_csv(log().head(0), tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=r"log\.csv has no rows"):
+        examine(path)

@@ -22,7 +22,10 @@ def sides(tmp_path):
         )
         items.with_columns(**changed).write_csv(tmp_path / "items.csv")
         users.write_parquet(tmp_path / "users.parquet")
-        return {"items": str(tmp_path / "items.csv"), "users": str(tmp_path / "users.parquet")}
+        return {
+            "item_file": str(tmp_path / "items.csv"),
+            "user_file": str(tmp_path / "users.parquet"),
+        }
 
     return write
 
@@ -69,4 +72,4 @@ def test_a_side_table_needs_ids_on_both_sides(tmp_path, sides):
         examine(log().drop("user_id"), **sides())
     pl.DataFrame({"brand": [1]}).write_csv(tmp_path / "bare.csv")
     with pytest.raises(ValueError, match=r"bare\.csv has no column item_id; its columns are brand"):
-        examine(log(), items=str(tmp_path / "bare.csv"))
+        examine(log(), item_file=str(tmp_path / "bare.csv"))
