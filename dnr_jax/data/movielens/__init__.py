@@ -28,7 +28,9 @@ def read(path: Path, settings: MovieLensSettings) -> Interactions:
       ValueError: a broken file, an empty core, or a full MovieLens-1M whose 20-core is not the
         published one.
     """
-    ratings = reader.read(path, positive_rating=settings.positive_rating)
+    ratings = reader.read(
+        path, positive_rating=settings.positive_rating, tie_seed=settings.tie_seed
+    )
     core = k_core(ratings, core=settings.core)
     reader.check_published(core)
     return core

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from dnr_jax.data.hashing import mix
 from dnr_jax.data.interactions import Features, Interactions
 from dnr_jax.data.movielens import text
 from dnr_jax.data.movielens.settings import STARS
@@ -43,12 +44,13 @@ def inputs(path: Path) -> list[Path]:
     return [main, *(p for p in beside if p.exists())]
 
 
-def read(path: Path, *, positive_rating: float) -> Interactions:
+def read(path: Path, *, positive_rating: float, tie_seed: int = 0) -> Interactions:
     """Read a folder or a single file of interactions.
 
     Args:
       path: the folder, or one of the files named in `LAYOUTS`.
       positive_rating: ratings at or above it are positive; without ratings everything is.
+      tie_seed: of the order within one time stamp of a user; 0 = the order of the file.
 
     Raises:
       FileNotFoundError, ValueError: what `inputs` raises; `ValueError` also for an empty file, a
@@ -62,7 +64,7 @@ def read(path: Path, *, positive_rating: float) -> Interactions:
         side, parse = layout.beside[file.name]
         features[side] = parse(file)
     rows = len(events)
-    events = events.sort("user", "time", maintain_order=True)
+    events = _in_order(events, tie_seed)
     time, warnings = _seconds(main, events["time"].to_numpy())
     events = events.with_columns(pl.Series("time", time))
     events = events.unique(["user", "item"], keep="first", maintain_order=True)
@@ -82,6 +84,15 @@ def read(path: Path, *, positive_rating: float) -> Interactions:
         item_features=features["item"],
         report=report,
     )
+
+
+def _in_order(events: pl.DataFrame, tie_seed: int) -> pl.DataFrame:
+    """Sort by user and time; the draw of a rating is its own, whatever else the file holds."""
+    if not tie_seed:
+        return events.sort("user", "time", maintain_order=True)
+    draw = mix(tie_seed, 0, events["user"].to_numpy(), events["item"].to_numpy())
+    tied = events.with_columns(pl.Series("draw", draw))
+    return tied.sort("user", "time", "draw", maintain_order=True).drop("draw")
 
 
 def _seconds(path: Path, time: np.ndarray) -> tuple[np.ndarray, list[str]]:

@@ -28,6 +28,11 @@ class MovieLensSettings(DataSettings):
         3.0, "ratings from here on are positive feedback", at_least=STARS[0], at_most=STARS[1]
     )
     core: int = knob(20, "keep users and items with at least so many ratings", at_least=0)
+    tie_seed: int = knob(
+        0,
+        "> 0: ratings of one time stamp are ordered by a draw of this seed, not as in the file",
+        at_least=0,
+    )
     simulate: MovieLensSimulation = knob(
         MovieLensSimulation(), "size of the simulation, read only while path is empty"
     )

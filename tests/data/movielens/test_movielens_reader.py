@@ -121,6 +121,20 @@ def test_torn_gzip_is_one_clear_error(tmp_path):
             reader.read(path, positive_rating=3)
 
 
+def test_ties_are_ordered_by_the_file_or_by_a_seed(tmp_path):
+    """The draw is a rating's own: it does not follow the file's order, nor the item's number."""
+    rows = [f"1\t{item}\t5\t{300 + item // 20}\n" for item in range(60)]
+
+    def items(lines, seed):
+        write(tmp_path / "u.data", "".join(lines))
+        return reader.read(tmp_path, positive_rating=3, tie_seed=seed).item.tolist()
+
+    assert items(rows, 0) == list(range(60))
+    assert items(rows, 1) == items(rows[::-1], 1) != items(rows, 2)
+    assert items(rows, 1) not in (items(rows, 0), items(rows[::-1], 0))
+    assert [item // 20 for item in items(rows, 1)] == [0] * 20 + [1] * 20 + [2] * 20
+
+
 def test_marks_of_editors_are_known(tmp_path):
     (tmp_path / "u.data").write_bytes(b"\xef\xbb\xbf35\t10\t5\t300\n")
     assert reader.read(tmp_path, positive_rating=3).user.tolist() == [35]
