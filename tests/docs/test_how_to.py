@@ -53,7 +53,7 @@ def outcomes(patched):
     paths, words = zip(*map(selection, NAMES), strict=True)
     command = [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", "--junit-xml=out"]
     done = run(*command, *sorted(set(paths)), "-k", " or ".join(words), cwd=patched)
-    assert (patched / "out").exists(), done.stdout + done.stderr
+    assert done.returncode in (0, 1), done.stdout + done.stderr  # 1 = a test failed
     cases = ElementTree.parse(patched / "out").getroot().iter("testcase")
     return {(case.get("classname"), case.get("name")): wrong(case) for case in cases}
 
