@@ -91,7 +91,7 @@ def build(
     recipe = recipe_of(table, settings, shape, learned, seed)
     coded = coding.request_side(seen.requests, table, learned)
     counts = _write(writer, rows, coded, past, recipe, progress)
-    encoders = encoders_of(table, learned, recipe)
+    encoders = encoders_of(table, learned, recipe, seen.requests)
     vectors = _vectors(coded, positives, encoders.spec.sizes["item_id"], settings, seed)
     found = report.written(
         report.facts(table, seen.requests, seen.grading, seen.splits, seen.rows),

@@ -117,8 +117,7 @@ def _chunk(
         "weights": fill(frame["weight"].to_numpy(), 0),
     }
     truth = np.full(where.shape, np.nan, np.float32)
-    number = requests["request_id"]
-    raw = number if number.dtype == pl.Int64 else requests["q"]
+    raw = requests["request_number"]
     positives = requests["positives"].to_numpy().astype(np.int32)
     batch = Batch(request=Request(**arrays), **feedback)
     return Split(batch, raw.to_numpy().astype(np.int64), positives, truth)

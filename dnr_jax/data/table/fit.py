@@ -58,7 +58,7 @@ def fit(table: Typed, requests: pl.DataFrame, z: pl.Expr, *, min_count: int) -> 
         known=(pl.col("count") > 0) & (pl.col("count") >= min_count)
     )
     words = {"user_id": _user_words(train, min_count)}
-    words["item_id"] = Vocabulary(_keys(items.filter("known")["item_id"]))
+    words["item_id"] = Vocabulary(keys(items.filter("known")["item_id"]))
     longest = {}
     for feature in table.schema.features:
         frame = marked.filter("train") if feature.side == "item" else train.lazy()
@@ -97,7 +97,7 @@ def _user_words(train: pl.DataFrame, min_count: int) -> Vocabulary:
     if "user_id" not in train.columns:
         return Vocabulary(np.zeros(0, np.int64))
     counts = train.drop_nulls("user_id").group_by("user_id").len()
-    return Vocabulary(_keys(counts.filter(pl.col("len") >= min_count)["user_id"]))
+    return Vocabulary(keys(counts.filter(pl.col("len") >= min_count)["user_id"]))
 
 
 def _words(table: Typed, frame: pl.LazyFrame, feature: Feature, min_count: int) -> Vocabulary:
@@ -105,7 +105,7 @@ def _words(table: Typed, frame: pl.LazyFrame, feature: Feature, min_count: int) 
     values = frame.select(column.explode() if feature.kind == "bag" else column)
     counts = values.drop_nulls().group_by(feature.name).len()
     found = collect(counts.filter(pl.col("len") >= min_count), table.source.files)
-    return Vocabulary(_keys(found[feature.name]))
+    return Vocabulary(keys(found[feature.name]))
 
 
 def _longest(table: Typed, frame: pl.LazyFrame, feature: Feature) -> int:
@@ -113,7 +113,7 @@ def _longest(table: Typed, frame: pl.LazyFrame, feature: Feature) -> int:
     return max(1, collect(length, table.source.files).item() or 0)
 
 
-def _keys(values: pl.Series) -> np.ndarray:
+def keys(values: pl.Series) -> np.ndarray:
     """Return the sorted values as `int64 [n]` or `str [n]`."""
     ordered = values.sort()
     if values.dtype == pl.String:

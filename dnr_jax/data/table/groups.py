@@ -21,7 +21,8 @@ def gather(table: Typed, z: pl.Expr) -> pl.DataFrame:
       z: the feedback.
 
     Returns:
-      `q` (uint32, its number), `request_id`, `rows`, `judged` and `positives`; `user_id`,
+      `q` (uint32, its number), `request_id`, `request_number` (int64: the id itself, or the place
+      from 1 of an id of text among them all), `rows`, `judged` and `positives`; `user_id`,
       `timestamp` (the earliest of its rows), `later` (a row has a later one), `split`, `history`,
       `history_time` and the features of user and context as far as the table has them.
 
@@ -49,6 +50,9 @@ def gather(table: Typed, z: pl.Expr) -> pl.DataFrame:
     groups = table.frame.group_by("request_id").agg(wanted)
     order = ["timestamp", "request_id"] if "timestamp" in names else ["request_id"]
     requests = collect(groups, table.source.files).sort(order).with_row_index("q")
+    raw = pl.col("request_id")
+    number = raw if requests["request_id"].dtype == pl.Int64 else raw.rank("ordinal").cast(pl.Int64)
+    requests = requests.with_columns(request_number=number)
     _check(table, requests, same)
     return requests.drop([c for c in requests.columns if c.startswith(("differ ", "same "))])
 

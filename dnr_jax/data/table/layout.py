@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dnr_jax.data.encoders import Encoders
+import polars as pl
+
+from dnr_jax.data.encoders import Encoders, Vocabulary
 from dnr_jax.data.settings import Shape
 from dnr_jax.data.table import coding, scales
 from dnr_jax.data.table.arrays import Recipe
 from dnr_jax.data.table.columns import Typed
-from dnr_jax.data.table.fit import Learned
+from dnr_jax.data.table.fit import Learned, keys
 from dnr_jax.data.table.settings import TableSettings
 from dnr_jax.types import FeatureSpec
 
@@ -30,7 +32,7 @@ def recipe_of(
     return Recipe(shape, settings.history, score, user, context, item, numbers, own, seed)
 
 
-def encoders_of(table: Typed, learned: Learned, recipe: Recipe) -> Encoders:
+def encoders_of(table: Typed, learned: Learned, recipe: Recipe, requests: pl.DataFrame) -> Encoders:
     """Collect what makes arrays of raw requests; a bag stands several times among the columns."""
     kinds = {feature.name: feature.kind for feature in table.schema.features}
     sides = {"user": recipe.user, "context": recipe.context, "item": recipe.item}
@@ -46,11 +48,14 @@ def encoders_of(table: Typed, learned: Learned, recipe: Recipe) -> Encoders:
         numbers=scales.names(recipe.numbers),
         item_numbers=scales.names(recipe.item_numbers),
     )
+    words = dict(learned.vocabularies)
+    if requests["request_id"].dtype == pl.String:  # so that results can be told by their raw ids
+        words["request_id"] = Vocabulary(keys(requests["request_id"]))
     return Encoders(
         spec=spec,
         size=recipe.shape.size,
         history=recipe.history,
-        vocabularies=learned.vocabularies,
+        vocabularies=words,
         tables={},
         transforms={
             "score": recipe.score,

@@ -251,3 +251,14 @@ def test_counts_of_the_report_add_up(tmp_path):
     kept = sum(split["candidates"] for split in splits)
     assert kept == report["rows"] - report["candidates_cut"]
     assert report["schema"]["columns"]["user_id"] == "user_id (Int64)"
+
+
+def test_requests_of_text_are_numbered_and_their_ids_kept(tmp_path):
+    frame = log(request_id=pl.format("r{}", "request_id"))
+    prepared, by_number = prepare(frame, tmp_path), prepare(log(), tmp_path)
+    keys = prepared.encoders.vocabularies["request_id"].keys
+    for name in SPLITS:
+        numbers = prepared.splits[name].request_id
+        raw = [f"r{number}" for number in by_number.splits[name].request_id]
+        assert [keys[number - 1] for number in numbers] == raw
+    assert "request_id" not in prepared.spec.sizes
