@@ -38,6 +38,20 @@ class Scorer(Protocol):
     def decode(self, memory: Memory, scores: Array, where: Array, *, drop: Drop) -> Array: ...
 
 
+class Encoded(NamedTuple):
+    """What `encode` of a wrapped module returns.
+
+    Attributes:
+      inner: the module's own memory.
+      where: `bool [B, N]`, `Request.where`.
+      request_index: `uint32 [B]`, `Request.index`: dropout in `decode` folds it in.
+    """
+
+    inner: Memory
+    where: Array
+    request_index: Array
+
+
 def require_key(key: Array | None, *, train: bool) -> None:
     """Raise `ValueError` if dropout is on and there is no key to draw from."""
     if train and key is None:
@@ -93,12 +107,12 @@ def wrap(
     def encode(
         params: Params, request: Request, *, key: Array | None = None, train: bool = False
     ) -> Memory:
-        drop = _drop(dropout, key, train=train)
+        drop = _drop(dropout, key, request.index, train=train)
 
         def run(scorer: Scorer) -> Memory:
             return scorer.encode(hide_padding(request), drop=drop)
 
-        return module.apply({"params": params}, method=run), request.where
+        return Encoded(module.apply({"params": params}, method=run), request.where, request.index)
 
     def decode(
         params: Params,
@@ -108,8 +122,8 @@ def wrap(
         key: Array | None = None,
         train: bool = False,
     ) -> Array:
-        drop = _drop(dropout, key, train=train)
-        inner, where = memory
+        inner, where, index = memory
+        drop = _drop(dropout, key, index, train=train)
 
         def run(scorer: Scorer) -> Array:
             return scorer.decode(inner, _real(scores, where), where, drop=drop)
@@ -124,7 +138,7 @@ def arranging(module: nn.Module, method: Callable[[Any, Memory, Array, Array], A
     """Make `Reranker.arrange` of `method(module, memory, scores, where) -> [B, N]`."""
 
     def arrange(params: Params, memory: Memory, scores: Array) -> Array:
-        inner, where = memory
+        inner, where, _ = memory
 
         def run(scorer: Any) -> Array:
             return method(scorer, inner, _real(scores, where), where)
@@ -148,7 +162,7 @@ def module_loss(module: nn.Module, method: Callable[..., Array], *, dropout: flo
     ) -> Array:
         require_key(key, train=train)
         drop_key, draw_key = jax.random.split(jax.random.key(0) if key is None else key)
-        drop = _drop(dropout, drop_key, train=train)
+        drop = _drop(dropout, drop_key, batch.request.index, train=train)
         request = hide_padding(batch.request)
         hidden = replace(batch, request=request, scores=_real(batch.scores, request.where))
 
@@ -235,6 +249,6 @@ def _real(scores: Array, where: Array) -> Array:
     return jnp.where(where, scores, 0.0).astype(jnp.float32)
 
 
-def _drop(rate: float, key: Array | None, *, train: bool) -> Drop:
+def _drop(rate: float, key: Array | None, index: Array, *, train: bool) -> Drop:
     require_key(key, train=train)
-    return make_dropout(rate, key) if train and key is not None else identity
+    return make_dropout(rate, key, index) if train and key is not None else identity

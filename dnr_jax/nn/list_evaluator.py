@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from dnr_jax.nn.adapter import Lesson, taught
 from dnr_jax.nn.attention import Transformer
-from dnr_jax.nn.dropout import Drop, identity
+from dnr_jax.nn.dropout import Drop, grouped, identity
 from dnr_jax.nn.layers import Dense
 from dnr_jax.nn.losses import bce
 from dnr_jax.nn.slates import take_items
@@ -59,7 +59,7 @@ class ListEvaluator(nn.Module):
         """
         flat = lists.reshape(-1, self.slate_size)
         tokens = take_items(items, lists).reshape(*flat.shape, -1) + self.places[None]
-        encoded = self.list_encoder(tokens, flat >= 0, drop=drop)
+        encoded = self.list_encoder(tokens, flat >= 0, drop=grouped(drop, lists.shape[1]))
         return self.head(encoded)[..., 0].reshape(lists.shape)
 
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from dnr_jax import ops
-from dnr_jax.nn.adapter import require_key, wrap
+from dnr_jax.nn.adapter import Encoded, require_key, wrap
 from dnr_jax.nn.losses import bce
 from dnr_jax.nn.pointwise import PointwiseScorer
 from dnr_jax.nn.trunk import Trunk
@@ -64,17 +64,18 @@ def direction(gradient: Array) -> Array:
 
 
 def adversarial_loss(reranker: Reranker, *, radius: float, weight: float) -> Loss:
-    """Make L of the reranker whose `encode` returns `(h, where)`; eps is `radius`, a `weight`."""
+    """Make L of the reranker of a wrapped module whose memory is h; eps is `radius`, a `weight`."""
 
     def loss(
         params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
     ) -> Array:
         require_key(key, train=train)
         keys = (None, None) if key is None else jax.random.split(key)
-        states, where = reranker.encode(params, batch.request, key=keys[0], train=train)
+        encoded: Encoded = reranker.encode(params, batch.request, key=keys[0], train=train)
+        states = encoded.inner
 
         def judge(states: Array, *, train: bool) -> Array:
-            memory = (states, where)
+            memory = encoded._replace(inner=states)
             return reranker.decode(params, memory, batch.scores, key=keys[1], train=train)
 
         # What the model would answer as deployed: neither draw nor direction depends on dropout.

@@ -16,7 +16,6 @@ import optax
 from flax import struct
 
 from dnr_jax import objectives
-from dnr_jax.nn.dropout import part_of_batch
 from dnr_jax.objectives import LOSSES, ObjectiveSettings, Terms
 from dnr_jax.training.parts import shares, split
 from dnr_jax.types import Array, Batch, Divergence, Loss, Noise, Params, Reranker, apply
@@ -141,16 +140,14 @@ def reranker_gradient(
         return slope(batch)
     chunks = split(batch, part)
 
-    def add(total: Any, now: tuple[Array, Batch, Array]) -> tuple[Any, None]:
-        number, chunk, share = now
-        with part_of_batch(number):
-            found = slope(chunk)
+    def add(total: Any, now: tuple[Batch, Array]) -> tuple[Any, None]:
+        chunk, share = now
+        found = slope(chunk)
         return jax.tree.map(lambda so_far, x: so_far + share * x, total, found), None
 
     nothing = jax.tree.map(jnp.zeros_like, (theta, _all_terms({})))
-    numbers = jnp.arange(len(chunks.scores))
     weighed = shares(chunks, LOSSES[game.objective.loss].mass)
-    found: tuple[Params, Terms] = jax.lax.scan(add, nothing, (numbers, chunks, weighed))[0]
+    found: tuple[Params, Terms] = jax.lax.scan(add, nothing, (chunks, weighed))[0]
     return found
 
 

@@ -1,4 +1,6 @@
-"""Dropout's masks are as good as independent coins, whatever two places one compares."""
+"""Dropout's masks are as good as independent coins, and a request's depend on it alone."""
+
+from functools import partial
 
 import factories
 import jax
@@ -6,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dnr_jax.nn.dropout import identity, make_dropout
+from dnr_jax.nn.dropout import grouped, identity, make_dropout
 
 SHAPE = (16, 64, 64)  # as if B, N, D
 SIZE = int(np.prod(SHAPE))
+INDEX = jnp.arange(SHAPE[0], dtype=jnp.uint32)
 CALLS = 3
 ROOT = jax.random.key(3)
 KEYS = {
@@ -25,7 +28,7 @@ def coins(keys, rate):
     """Return the masks `[keys * calls, SIZE]`, standardised: independent means uncorrelated."""
 
     def one(key):
-        drop = make_dropout(rate, key)
+        drop = make_dropout(rate, key, INDEX)
         return jnp.stack([drop(jnp.ones(SHAPE)) for _ in range(CALLS)])
 
     values = np.asarray(factories.quick_jit(jax.vmap(one))(keys)).reshape(-1, SIZE)
@@ -82,7 +85,7 @@ def test_the_gradient_has_the_mask_of_the_value():
 
     @factories.quick_jit
     def both(x):
-        return jax.vjp(make_dropout(0.5, ROOT), x)
+        return jax.vjp(lambda x: make_dropout(0.5, ROOT, INDEX[:5])(x), x)
 
     value, pull = both(x)
     np.testing.assert_allclose(pull(jnp.ones_like(x))[0] * x, value, rtol=1e-6)
@@ -91,7 +94,7 @@ def test_the_gradient_has_the_mask_of_the_value():
 
 def test_vmap_map_scan_and_a_loop_agree():
     def one(key):
-        drop = make_dropout(0.3, key)
+        drop = make_dropout(0.3, key, INDEX[:3])
         return drop(drop(jnp.ones((3, 7))))
 
     @factories.quick_jit
@@ -106,5 +109,67 @@ def test_vmap_map_scan_and_a_loop_agree():
 
 
 def test_rate_zero_is_the_identity_and_half_precision_stays():
-    assert make_dropout(0.0, ROOT) is identity
-    assert make_dropout(0.5, ROOT)(jnp.ones(8, jnp.bfloat16)).dtype == jnp.bfloat16
+    assert make_dropout(0.0, ROOT, INDEX) is identity
+    half = make_dropout(0.5, ROOT, INDEX)(jnp.ones(SHAPE[:1], jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+
+
+def masks_of(index, size=3):
+    """Return the masks of two calls, the second by groups: `bool [2, B, size, 7]`."""
+    drop, ones = make_dropout(0.4, ROOT, index), jnp.ones((len(index), size, 7))
+    rows = grouped(drop, size)(ones.reshape(-1, 7))
+    return np.stack([drop(ones) != 0, rows.reshape(ones.shape) != 0])
+
+
+def test_a_request_has_its_mask_in_any_batch_part_and_order():
+    index = jnp.array([7, 0, 4_000_000_000, 12, 3, 1], jnp.uint32)
+    order = np.array([4, 2, 0, 5, 1, 3])
+    whole = masks_of(index)
+    np.testing.assert_array_equal(masks_of(index[order]), whole[:, order])
+    np.testing.assert_array_equal(masks_of(index[2:4]), whole[:, 2:4])
+    assert (masks_of(index + 1) != whole).any(axis=(0, 2, 3)).all()
+
+
+def test_requests_far_apart_and_side_by_side_are_independent():
+    size = 8192
+    index = np.concatenate([np.arange(24), 2 ** np.arange(5, 32), 10**6 + np.arange(24)])
+    drop = factories.quick_jit(lambda index, x: make_dropout(0.5, ROOT, index)(x))
+    kept = np.asarray(drop(jnp.asarray(index, jnp.uint32), jnp.ones((len(index), size)))) - 1
+    pairs = kept @ kept.T / np.sqrt(size)
+    assert np.abs(pairs[np.triu_indices(len(index), 1)]).max() < 5
+    # Nor is one the other, moved along: a counter that they shared would show here.
+    spectra = np.fft.rfft(kept)
+    for other in range(1, len(index)):
+        moved = np.fft.irfft(spectra[:-other] * spectra[other:].conj()) / np.sqrt(size)
+        assert np.abs(moved).max() < 7
+
+
+def test_lists_or_samples_of_one_request_have_masks_of_their_own():
+    masks = masks_of(INDEX, size=5)[1].reshape(-1, 7)
+    kept = np.unique(masks.reshape(len(INDEX), 5, 7), axis=1)
+    assert kept.shape[1] == 5
+    assert 0.5 < masks.mean() < 0.7
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (12, 3), (), (3, 6, 2)])
+def test_another_leading_axis_than_the_requests_is_refused(shape):
+    drop = make_dropout(0.5, ROOT, INDEX[:6])
+    with pytest.raises(ValueError, match=r"arrays \[B, \.\.\.\] of B = 6 requests, but x is"):
+        drop(jnp.ones(shape))
+
+
+@pytest.mark.parametrize("rows", [7, 12, 24, 6])
+def test_another_number_of_rows_than_that_of_the_groups_is_refused(rows):
+    drop = grouped(make_dropout(0.5, ROOT, INDEX[:6]), 3)
+    with pytest.raises(ValueError, match="drop takes"):
+        drop(jnp.ones((rows, 2)))
+
+
+@pytest.mark.parametrize("way", [jax.vmap, lambda f: partial(jax.lax.map, f)], ids=["vmap", "map"])
+def test_samples_or_steps_cannot_share_a_mask(way):
+    @jax.jit
+    def run(x):
+        return way(make_dropout(0.5, ROOT, INDEX[:6]))(x)
+
+    with pytest.raises(ValueError, match="drop was made outside"):
+        run(jnp.ones((2, 6, 4)))

@@ -65,17 +65,18 @@ def test_the_perturbation_is_against_the_model():
 def test_the_direction_is_held_fixed():
     # Along a line of parameters: the derivative is that of the loss at a delta that does not move.
     model, batch = model_of("advir"), model_of("advir").batch
-    states, where = model.reranker.encode(model.params, batch.request)
+    memory = model.reranker.encode(model.params, batch.request)
     logits = model.logits(batch)
     drawn = sampling_weights(logits, batch.labels, batch.weights)
 
     def judge(params, h):
-        return bce(model.reranker.decode(params, (h, where), batch.scores), batch.labels, drawn)
+        logits = model.reranker.decode(params, memory._replace(inner=h), batch.scores)
+        return bce(logits, batch.labels, drawn)
 
-    delta = 0.3 * direction(jax.grad(judge, argnums=1)(model.params, states))
+    delta = 0.3 * direction(jax.grad(judge, argnums=1)(model.params, memory.inner))
 
     def fixed(params):
-        h = model.reranker.encode(params, batch.request)[0]
+        h = model.reranker.encode(params, batch.request).inner
         return judge(params, h) + judge(params, h + delta)
 
     expected = factories.quick_jit(jax.grad(fixed))(model.params)

@@ -308,6 +308,18 @@ def test_dropout_is_on_in_training_only(model):
     np.testing.assert_array_equal(model.logits(batch), model.logits(batch))
 
 
+def test_what_is_drawn_in_training_does_not_depend_on_the_order_of_the_batch(model):
+    batch, key, order = model.batch, jax.random.key(1), np.array([3, 0, 5, 1, 4, 2])
+    moved = jax.tree.map(lambda a: a[order], batch)
+    logits = model.gradients(model.params, batch.scores, batch, key)[1]
+    again = model.gradients(model.params, moved.scores, moved, key)[1]
+    np.testing.assert_allclose(again, logits[order], rtol=1e-4, atol=1e-5)
+    losses, found = (
+        [float(value) for value, _ in model.lessons(model.params, b, key)] for b in (batch, moved)
+    )
+    np.testing.assert_allclose(found, losses, rtol=1e-4, atol=1e-5)
+
+
 def test_training_without_a_key_raises(model):
     batch = model.batch
     with pytest.raises(ValueError, match="needs a key"):

@@ -122,7 +122,7 @@ def test_many_samples_agree():
 
     def gap(count):
         encode = make(uncertainty=1.0, reverse_samples=count).encode
-        run = factories.quick_jit(lambda p, request: encode(p, request)[0][0])
+        run = factories.quick_jit(lambda p, request: encode(p, request).inner[0])
         return float(jnp.abs(run(parameters(), BATCH.request) - run(parameters(), moved)).mean())
 
     assert 0 < gap(64) < gap(1) / 4  # 1 / 8 is expected

@@ -198,7 +198,7 @@ def test_each_stage_moves_its_own_groups_alone():
 def test_the_greedy_list_is_shown_before_the_others():
     @factories.quick_jit
     def run(params):
-        memory, _ = make().encode(params, BATCH.request)
+        memory = make().encode(params, BATCH.request).inner
         inputs = (memory, BATCH.scores, WHERE, jnp.zeros((6, 1, 3, 8)))
         rollout = Pointer(USE, 8).apply(
             {"params": params["pointer"]}, *inputs, drop=identity, method=Pointer.unroll

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.attention import Transformer
-from dnr_jax.nn.dropout import Drop, identity
+from dnr_jax.nn.dropout import Drop, grouped, identity
 from dnr_jax.nn.layers import Dense
 from dnr_jax.nn.slates import take_items
 from dnr_jax.nn.step_embedding import StepEmbedding
@@ -85,7 +85,8 @@ class Denoiser(nn.Module):
         flat = lists.reshape(-1, size)
         tokens = (take_items(items, lists) + known[:, None]).reshape(*flat.shape, width)
         encoder = Transformer(*self.trunk.blocks, causal=False)
-        encoded = encoder(tokens, flat >= 0, drop=drop).reshape(*lists.shape, width)
+        encoded = encoder(tokens, flat >= 0, drop=grouped(drop, lists.shape[1]))
+        encoded = encoded.reshape(*lists.shape, width)
         queries = Dense(width, name="slot")(encoded)
         keys = Dense(width, name="item")(items)
         return jnp.einsum("bwkd,bnd->bwkn", queries, keys) / jnp.sqrt(width)

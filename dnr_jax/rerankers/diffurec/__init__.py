@@ -26,7 +26,7 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.adapter import Lesson, taught
-from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.dropout import Drop, grouped
 from dnr_jax.nn.embeddings import FeatureEmbedding
 from dnr_jax.nn.layers import LayerNorm
 from dnr_jax.nn.losses import softmax_cross_entropy
@@ -93,7 +93,7 @@ class DiffuRec(nn.Module):
         keys = jax.vmap(lambda key: jax.random.split(key, count))(keys).reshape(-1)
         both = (events, request.history_where)
         events, where = (jnp.repeat(a, count, axis=0) for a in both)
-        samples = self.diffusion.sample(keys, events, where, drop=drop)
+        samples = self.diffusion.sample(keys, events, where, drop=grouped(drop, count))
         return samples.reshape(-1, count, self.settings.width).mean(axis=1), items
 
     def decode(

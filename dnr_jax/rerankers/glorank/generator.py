@@ -23,7 +23,7 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.attention import Transformer, TransformerLayer
-from dnr_jax.nn.dropout import Drop, identity
+from dnr_jax.nn.dropout import Drop, grouped, identity
 from dnr_jax.nn.layers import MLP
 from dnr_jax.nn.score_entry import EarlyEntry, ScoredHead
 from dnr_jax.nn.slates import chosen_before, take_items
@@ -75,7 +75,7 @@ class ListDecoder(nn.Module):
                 for part in ("among", "across")
             )
             flat = x.reshape(batch * group, size, width)
-            flat = among(flat, flat, every, causal=True, drop=drop)
+            flat = among(flat, flat, every, causal=True, drop=grouped(drop, group))
             flat = flat.reshape(batch, group * size, width)
             x = across(flat, items, where, causal=False, drop=drop).reshape(x.shape)
         return x

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dnr_jax.nn.attention import Attention
-from dnr_jax.nn.dropout import Drop
+from dnr_jax.nn.dropout import Drop, grouped
 from dnr_jax.nn.layers import MLP, Dense, LayerNorm
 from dnr_jax.nn.slates import take_items
 from dnr_jax.rerankers.pier import page_orders as fpsm
@@ -87,7 +87,7 @@ class PageModel(nn.Module):
         flat = (-1, *items.shape[2:])
         tokens = (items + self.places[None, None]).reshape(flat)
         mixed = self.attention(tokens, tokens, where.reshape(flat[:2]), causal=False)
-        states = self.norm(tokens + drop(mixed)).reshape(items.shape)
+        states = self.norm(tokens + grouped(drop, items.shape[1])(mixed)).reshape(items.shape)
         count = jnp.maximum(where.sum(axis=2), 1)
         return states, jnp.where(where[..., None], states, 0.0).sum(axis=2) / count[..., None]
 
