@@ -32,6 +32,7 @@ def read_letor(
     query: str | Path | None = None,
     names: Mapping[int, str] | None = None,
     prefix: str | None = None,
+    features: int = 0,
 ) -> pl.DataFrame:
     """Read a file of judged documents as a log table with numeric features `i_*`.
 
@@ -44,6 +45,8 @@ def read_letor(
       names: of features, by number; others are called by their number.
       prefix: before the numbers of queries that `query` makes; None = the file's name, so that
         those of several files keep apart.
+      features: how many there are at least, so that files of one data set have the same columns;
+        one that no line of a file names is 0 in all of them, and else has no column.
 
     Returns:
       `request_id`, `item_id` (the document's name, else query and place), `label` and `i_*`, in
@@ -75,7 +78,7 @@ def read_letor(
     named = pl.col("item_id") != ""
     own = pl.format("{}-{}", "request_id", place)
     frame = frame.with_columns(item_id=pl.when(named).then("item_id").otherwise(own))
-    return frame.with_columns(_features(parts, names or {}))
+    return frame.with_columns(_features(parts, names or {}, features))
 
 
 def _text(path: Path) -> IO[str]:
@@ -123,8 +126,9 @@ def _parse(path: Path, first: int, lines: list[str]) -> _Part:
     return part
 
 
-def _features(parts: list[_Part], names: Mapping[int, str]) -> list[pl.Series]:
-    numbers = sorted({number for part in parts for number in part.values})
+def _features(parts: list[_Part], names: Mapping[int, str], least: int) -> list[pl.Series]:
+    named = {number for part in parts for number in part.values}
+    numbers = sorted(named | set(range(1, least + 1)))
     columns = []
     for number in numbers:
         pieces = [part.values.get(number, np.zeros(len(part.label), np.float32)) for part in parts]
