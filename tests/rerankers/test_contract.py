@@ -234,9 +234,15 @@ def test_gradients_reach_every_parameter(model):
     batch, key = model.batch, jax.random.key(1)
     (params, scores), logits = model.gradients(model.params, batch.scores, batch, key)
     lessons = [gradient for _, gradient in model.lessons(model.params, batch, key)]
+    # A ReLU on a single number, as MIR's decay, may rest under one draw of dropout.
+    more = [
+        model.gradients(model.params, batch.scores, batch, jax.random.key(n))[0][0] for n in (2, 3)
+    ]
     for path, gradient in jax.tree_util.tree_leaves_with_path(params):
         assert finite(gradient), path
-    moved = jax.tree.map(lambda *leaves: sum(np.abs(x).max() for x in leaves), params, *lessons)
+    moved = jax.tree.map(
+        lambda *leaves: sum(np.abs(x).max() for x in leaves), params, *more, *lessons
+    )
     for path, size in jax.tree_util.tree_leaves_with_path(moved):
         assert size > 0, path
     assert finite(logits)
