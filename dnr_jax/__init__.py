@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dnr_jax.noise import GENERATORS, NOISES
     from dnr_jax.reports import write as report
     from dnr_jax.rerankers import RERANKERS, build
-    from dnr_jax.serving import Model, load
+    from dnr_jax.serving import Model, Scorer, load, pack
     from dnr_jax.types import Batch, FeatureSpec, Noise, Request, Reranker, Task, apply, rank
 
 __version__ = "0.1.0"
@@ -37,7 +37,7 @@ _HOMES = {
     "config": "config_files:load",
     "run": "experiment:run_all",
     "report": "reports:write",
-    **dict.fromkeys(("Model", "load"), "serving"),
+    **dict.fromkeys(("Model", "Scorer", "load", "pack"), "serving"),
 }
 
 __all__ = [  # the same names, as the type checker wants to see them
@@ -51,6 +51,7 @@ __all__ = [  # the same names, as the type checker wants to see them
     "Noise",
     "Request",
     "Reranker",
+    "Scorer",
     "Task",
     "apply",
     "build",
@@ -58,6 +59,7 @@ __all__ = [  # the same names, as the type checker wants to see them
     "evaluate",
     "evaluate_batch",
     "load",
+    "pack",
     "rank",
     "report",
     "run",

@@ -14,9 +14,10 @@ import dnr_jax
 from dnr_jax import console
 from dnr_jax.cli.check import check
 from dnr_jax.cli.doctor import doctor
+from dnr_jax.cli.score import pack, score
 
 NAME = "dnr-jax"
-COMMANDS = (check, doctor)
+COMMANDS = (check, pack, score, doctor)
 
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dnr_jax.data import movielens, recflow, table
-from dnr_jax.data.dataset import InteractionData, LoggedData
+from dnr_jax.data.dataset import Candidates, InteractionData, LoggedData
 from dnr_jax.data.movielens import simulator as movielens_simulator
 from dnr_jax.data.movielens.settings import MovieLensSettings
 from dnr_jax.data.movielens.truth import truth as movielens_truth
@@ -12,6 +12,7 @@ from dnr_jax.data.recflow import requests as recflow_requests
 from dnr_jax.data.recflow import simulator as recflow_simulator
 from dnr_jax.data.recflow.settings import RecFlowSettings
 from dnr_jax.data.settings import DataSettings
+from dnr_jax.data.table import candidates as table_candidates
 from dnr_jax.data.table import requests as table_requests
 from dnr_jax.data.table import simulator as table_simulator
 from dnr_jax.data.table.settings import TableSettings
@@ -41,5 +42,8 @@ DATASETS: dict[str, InteractionData | LoggedData] = {
         table.build,
         table_simulator.simulate,
         table_requests.encode,
+        candidates=Candidates(
+            table_candidates.read, table_candidates.code, table_candidates.request_arrays
+        ),
     ),
 }

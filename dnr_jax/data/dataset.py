@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from dnr_jax.data import requests
 from dnr_jax.data.candidates import Truth
 from dnr_jax.data.encoders import Encoded, Encoders
@@ -13,6 +15,7 @@ from dnr_jax.data.interactions import Interactions
 from dnr_jax.data.protocols import CANDIDATES
 from dnr_jax.data.settings import DataSettings, Shape
 from dnr_jax.data.store import Writer
+from dnr_jax.types import Request
 
 
 class Build(Protocol):
@@ -42,6 +45,20 @@ class Encode(Protocol):
     def __call__(
         self, encoders: Encoders, requests: Sequence[Mapping[str, Any]], *, size: int | None = None
     ) -> Encoded: ...
+
+
+class Candidates(NamedTuple):
+    """How a data set reads tables of candidates to be scored, a row each.
+
+    Attributes:
+      read: `(table, encoders, settings)` -> the table with its columns understood.
+      code: `(what read returned, encoders)` -> its rows and requests, coded, in memory.
+      arrays: `(what code returned, numbers of requests, N, encoders)` -> request and scores x.
+    """
+
+    read: Callable[[Any, Encoders, Any], Any]
+    code: Callable[[Any, Encoders], Any]
+    arrays: Callable[[Any, np.ndarray, int, Encoders], tuple[Request, np.ndarray]]
 
 
 class InteractionData(NamedTuple):
@@ -82,6 +99,7 @@ class LoggedData(NamedTuple):
       simulate: `(folder, settings.simulate)` writes the files of a world of its own.
       encode: makes arrays of raw requests, with the encoders of the prepared data.
       protocols: the candidate protocols under which it can be prepared.
+      candidates: reads tables of candidates; None = requests come one by one, for `encode`.
     """
 
     settings: type[DataSettings]
@@ -91,6 +109,7 @@ class LoggedData(NamedTuple):
     simulate: Callable[[Path, Any], None]
     encode: Encode
     protocols: tuple[str, ...] = ("logged",)
+    candidates: Candidates | None = None
 
     @property
     def modules(self) -> tuple[str, ...]:

@@ -68,6 +68,7 @@ def _card(job: Job, records: Sequence[Mapping[str, Any]], seed: int) -> dict[str
             "sizes": dict(task.spec.sizes),
         },
         "data": {"name": plan.data.name, "fingerprint": job.prepared.fingerprint},
+        "encoders_sha256": sealed.digest(job.run.path / ENCODERS / encoders.FILE),
         "catalogue_sha256": sealed.digest(job.run.path / CATALOGUE),
         "score": _score_transform(plan, job.prepared),
         "metrics": {r["split"]: r["metrics"] for r in records if r["seed"] == seed},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dnr_jax.serving.batches import Scorer
 from dnr_jax.serving.model import Model, load
+from dnr_jax.serving.packing import pack
 
-__all__ = ["Model", "load"]
+__all__ = ["Model", "Scorer", "load", "pack"]

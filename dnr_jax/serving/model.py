@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from dnr_jax.data import DATASETS, encoders
 from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.protocols import scale
 from dnr_jax.io import model_files
-from dnr_jax.io.run_folder import CATALOGUE, ENCODERS, MODELS
+from dnr_jax.io.run_folder import CATALOGUE, ENCODERS
 from dnr_jax.nn.precision import compute_in
 from dnr_jax.rerankers import RERANKERS
+from dnr_jax.serving import folders
 from dnr_jax.types import Array, Params, Request, Reranker, Task, apply, rank
 
 RawRequest = Mapping[str, Any]
@@ -47,6 +49,11 @@ class Model:
     encoders: Encoders
     order: Order
 
+    @property
+    def reads_scores(self) -> bool:
+        """Whether it reads the first stage's scores."""
+        return bool(self.card["reranker"].get("score_entry") != "none")
+
     def rank(self, requests: Sequence[RawRequest]) -> list[list[Any]]:
         """Return each request's items, the best first; equally good ones in the given order."""
         return [
@@ -68,33 +75,31 @@ class Model:
         size = max(self.encoders.size, *(len(raw.get("items", ())) for raw in requests))
         encode = DATASETS[self.card["data"]["name"]].encode
         request = encode(self.encoders, plain, size=size).request
-        scores = _scores(requests, np.asarray(request.where), self.card)
-        padded = jax.tree.map(_to_power_of_two, (request, scores))
+        # Its number is the key of what a model draws: not that of its place among others.
+        request = dataclasses.replace(request, index=jnp.zeros_like(request.index))
+        scores = _scores(requests, np.asarray(request.where), self)
+        padded = jax.tree.map(to_power_of_two, (request, scores))
         found = np.asarray(self.order(self.params, *padded))
         return [found[row, : len(raw["items"])] for row, raw in enumerate(requests)]
 
 
-def load(run_folder: str | os.PathLike[str], row: str) -> Model:
-    """Load the trained model of one row of a run, the seed that was best on validation.
+def load(path: str | os.PathLike[str], row: str | None = None) -> Model:
+    """Load a trained model: a row of a run, the seed that was best on validation, or one packed.
 
     Args:
-      run_folder: of a finished run.
-      row: its name in the table, as "dnr_b".
+      path: a run folder, or a folder that `pack` made.
+      row: its name in the run's table, as "dnr_b"; None for a packed one.
 
     Raises:
       FileNotFoundError: there is no such folder.
       ValueError: the run has no model of that row (the known ones are named), a file is damaged,
         or the model was written by a later version.
     """
-    path = Path(run_folder).absolute()
-    known = sorted(card.parent.name for card in (path / MODELS).glob(f"*/{model_files.CARD}"))
-    if not path.exists():
-        raise FileNotFoundError(f"there is no run folder {path}")
-    if row not in known:
-        raise ValueError(f"{path}: {settings.unknown('trained model of a row', row, known)}")
-    card, params = model_files.load(path / MODELS / row)
-    encoded = encoders.load(path / ENCODERS)
-    reranker = _build(card, _task(card, encoded, path))
+    home, folder = folders.find(Path(path), row)
+    card, params = model_files.load(folder)
+    sealed.check(home / ENCODERS / encoders.FILE, card["encoders_sha256"], cure=model_files.CURE)
+    encoded = encoders.load(home / ENCODERS)
+    reranker = _build(card, _task(card, encoded, home))
     deployed = rank if card["deployed_order"] == "arrange" else apply
     return Model(card, params, encoded, jax.jit(lambda *inputs: deployed(reranker, *inputs)))
 
@@ -115,16 +120,16 @@ def _build(card: Mapping[str, Any], task: Task) -> Reranker:
     return compute_in(built, card["dtype"])
 
 
-def _scores(requests: Sequence[RawRequest], where: np.ndarray, card: Mapping[str, Any]) -> Array:
+def _scores(requests: Sequence[RawRequest], where: np.ndarray, model: Model) -> Array:
     """Collect the scores x `float32 [B, N]` of all requests."""
     raw = np.zeros(where.shape, np.float64)
-    reads = card["reranker"].get("score_entry") != "none"
+    transform = model.card["score"]
     for row, request in enumerate(requests):
         given = request.get("scores")
-        if given is None and not reads:
+        if given is None and not model.reads_scores:
             continue
-        raw[row, : len(request["items"])] = _given(f"request {row}", request, card["score"])
-    return jnp.asarray(scale(raw, where, card["score"] or ""))
+        raw[row, : len(request["items"])] = _given(f"request {row}", request, transform)
+    return jnp.asarray(scale(raw, where, transform or ""))
 
 
 def _given(place: str, request: RawRequest, transform: str | None) -> np.ndarray:
@@ -140,7 +145,7 @@ def _given(place: str, request: RawRequest, transform: str | None) -> np.ndarray
     return scores
 
 
-def _to_power_of_two(array: Any) -> np.ndarray:
+def to_power_of_two(array: Any) -> np.ndarray:
     """Add empty requests, so that few batch sizes are ever compiled."""
     array = np.asarray(array)
     rows = 1 << (len(array) - 1).bit_length()

@@ -1,21 +1,5 @@
 """The program `dnr-jax` called in this process."""
 
-import pytest
+from program import call
 
-from dnr_jax import cli
-
-
-@pytest.fixture
-def call(capsys):
-    """Run the program; return exit status, stdout and stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        code = stopped.value.code
-        if isinstance(code, str):  # what Python prints when the program ends
-            return 1, said.out, f"{said.err}{code}\n"
-        return code or 0, said.out, said.err
-
-    return run
+__all__ = ["call"]

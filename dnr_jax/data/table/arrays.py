@@ -94,7 +94,7 @@ def _chunk(
 ) -> Split:
     frame = _cut(frame, recipe)
     frame = _shuffle(frame, recipe.seed)
-    fill = _Scatter(frame, rows.start, len(requests), recipe.shape.size)
+    fill = Scatter(frame, rows.start, len(requests), recipe.shape.size)
     items, real = past.latest(rows, recipe.history)
     numbers = scales.stack(frame, recipe.item_numbers)
     where = fill(np.ones(len(frame), bool), False)
@@ -143,7 +143,7 @@ def _place(q: np.ndarray) -> np.ndarray:
     return np.arange(len(q)) - np.repeat(starts, sizes)
 
 
-class _Scatter:
+class Scatter:
     """Puts one value a row at `[request, slot]` of a padded array."""
 
     def __init__(self, frame: pl.DataFrame, first: int, requests: int, size: int):

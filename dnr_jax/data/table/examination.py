@@ -46,7 +46,7 @@ def examine(given: Any, settings: TableSettings, *, seed: int) -> Examined:
       TypeError: a frame of an unknown kind.
     """
     source, schema = open_known(given, settings)
-    table = columns.typed(source, schema, _time_unit(source, schema))
+    table = columns.typed(source, schema, time_unit(source, schema))
     rows = checks.check_values(table, score_as_is=settings.score == "as_is")
     grading = labels.grading(table, settings)
     gathered = groups.gather(table, grading.expression())
@@ -56,7 +56,7 @@ def examine(given: Any, settings: TableSettings, *, seed: int) -> Examined:
 
 def open_known(given: Any, settings: TableSettings) -> tuple[Source, Schema]:
     """Open a table and find out what its columns are, of types that fit; see `examine`."""
-    source = _described(open_table(given), settings)
+    source = described(open_table(given), settings)
     schema = understand(source.types, settings.naming, source.place)
     checks.check_types(source, schema)
     if not schema.labels:
@@ -71,7 +71,7 @@ def open_known(given: Any, settings: TableSettings) -> tuple[Source, Schema]:
     return source, schema
 
 
-def _described(source: Source, settings: TableSettings) -> Source:
+def described(source: Source, settings: TableSettings) -> Source:
     """Join the side tables, if there are any."""
     for role, side in (("user_id", settings.user_file), ("item_id", settings.item_file)):
         if side:
@@ -81,7 +81,8 @@ def _described(source: Source, settings: TableSettings) -> Source:
     return source
 
 
-def _time_unit(source: Source, schema: Schema) -> str:
+def time_unit(source: Source, schema: Schema) -> str:
+    """Tell in which unit the times of a table are, in words; "" = it has none."""
     name = schema.columns.get("timestamp")
     if name is None:
         return ""

@@ -1,0 +1,112 @@
+"""`dnr-jax score` and `dnr-jax pack`: a trained model at work on tables of candidates."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dnr_jax import console
+from dnr_jax.io.os_errors import Words
+
+if TYPE_CHECKING:
+    from dnr_jax.serving.files import Summary
+
+_PATH = click.Path(path_type=Path)
+_WORDS = Words("--out or --cache", "part")
+
+
+@click.command()
+@click.argument("model", type=_PATH)
+@click.argument("candidates", type=_PATH)
+@click.option("--out", required=True, type=_PATH, help="Parquet file of the ranked candidates.")
+@click.option("--row", help="Which model of a run folder; not needed for a packed model.")
+@click.option("--schema", default="", metavar="FILE", help="TOML that says what your columns are.")
+@click.option(
+    "--columns", default="", metavar="PAIRS", help="As request_id=session,score=bm25; wins."
+)
+@click.option("--item-file", default="", metavar="FILE", help="Describes items, by item_id.")
+@click.option("--user-file", default="", metavar="FILE", help="Describes users, by user_id.")
+@click.option(
+    "--part-rows",
+    default=2**18,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Candidates in memory at once, about.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there, once all is done.")
+@click.option(
+    "--cache",
+    type=_PATH,
+    default=Path("~/.cache/dnr_jax"),
+    show_default=True,
+    help="Folder of compiled programs.",
+)
+def score(
+    model: Path,
+    candidates: Path,
+    out: Path,
+    row: str | None,
+    schema: str,
+    columns: str,
+    item_file: str,
+    user_file: str,
+    part_rows: int,
+    overwrite: bool,
+    cache: Path,
+) -> None:
+    """Rank the candidates of each request by a trained model.
+
+    MODEL is a folder made by `dnr-jax pack`, or a run folder with --row. CANDIDATES is a Parquet,
+    Arrow or CSV file, or a folder of them, with the columns of the training table except labels;
+    the rows of a request must be next to each other. Interrupted, it goes on from the last
+    finished part when the same command is started again.
+    """
+    with console.one_line("finished parts are kept; start the same command again to go on", _WORDS):
+        console.log_plainly()
+        from dnr_jax.io import compiled
+        from dnr_jax.serving import Scorer, files
+
+        began = time.monotonic()
+        files.check_out(out, overwrite=overwrite)
+        compiled.keep(cache.expanduser() / "compiled")
+        names = {"schema": schema, "columns": columns}
+        scorer = Scorer(model, row, **names, item_file=item_file, user_file=user_file)
+        done = files.score_file(
+            scorer, candidates, out, rows=part_rows, overwrite=overwrite, progress=True
+        )
+        click.echo("\n".join(_lines(done, time.monotonic() - began)))
+
+
+@click.command()
+@click.argument("run", type=_PATH)
+@click.option("--row", required=True, help="Which of the run's models, as dnr_b.")
+@click.option("--out", required=True, type=_PATH, help="The model folder; must not exist.")
+def pack(run: Path, row: str, out: Path) -> None:
+    """Copy a trained model out of a run folder, with all that it needs to score requests."""
+    with console.one_line("nothing was written", Words("--out", "file")):
+        from dnr_jax import serving
+
+        click.echo(f"{serving.pack(run, row, out)} can be copied anywhere")
+
+
+def _lines(done: Summary, seconds: float) -> list[str]:
+    counts = done.counts
+    rate = (counts["candidates"] - done.resumed) / seconds
+    lines = [
+        f"{done.out}: {counts['requests']:,} requests, {counts['candidates']:,} candidates, "
+        f"{seconds:.1f} s, {rate:,.0f} candidates/s"
+    ]
+    if done.resumed:
+        lines.append(f"{done.resumed:,} candidates of them had been scored before")
+    if done.missing:
+        lines.append(f"not in the table, taken as unknown: {', '.join(done.missing)}")
+    of = {"user": "requests", "context": "requests", "item": "candidates"}
+    for name, count in sorted(counts.items()):
+        side, _, column = name.removeprefix("unknown ").partition(".")
+        if name.startswith("unknown ") and column not in done.missing:
+            whole = f" of {counts[of[side]]:,}" if side in of else ""
+            lines.append(f"unknown {column} ({side}): {count:,}{whole}")
+    return lines

@@ -1,0 +1,277 @@
+"""Candidates to be scored: a table without labels, coded with the encoders of a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from dnr_jax.data.encoders import Encoders
+from dnr_jax.data.protocols import scale
+from dnr_jax.data.table import arrays, checks, coding, columns, examination, history, scales
+from dnr_jax.data.table.columns import Typed
+from dnr_jax.data.table.history import Past
+from dnr_jax.data.table.naming import Naming
+from dnr_jax.data.table.reader import ROW, Source, collect, open_table
+from dnr_jax.data.table.schema import PREFIXES, REQUIRED, ROLES, Feature, plain, understand
+from dnr_jax.data.table.settings import TableSettings
+from dnr_jax.types import Request
+
+READ = (*REQUIRED, "score", "rank", "user_id", "timestamp", "history", "history_time")
+GIVEN = "given "
+_OPTIONAL = ("user_id", "history")
+_FIRST = ("user_id", "timestamp", "history", "history_time")
+
+
+class Candidates(NamedTuple):
+    """A table of candidates, of which names and types were checked.
+
+    Attributes:
+      table: typed.
+      missing: columns that the model reads where they are there, and that the table lacks.
+      scored: whether there are scores of a first stage.
+    """
+
+    table: Typed
+    missing: tuple[str, ...]
+    scored: bool
+
+    @property
+    def place(self) -> str:
+        """What to call the table in a message."""
+        return self.table.source.place
+
+    def part(self, first: int, rows: int) -> Candidates:
+        """Read some of the rows into memory."""
+        source = self.table.source
+        held = collect(source.frame.slice(first, rows), source.files).lazy()
+        table = columns.typed(
+            Source(held, source.types, source.files), self.table.schema, self.table.time_unit
+        )
+        return self._replace(table=table)
+
+    def check_values(self, encoders: Encoders) -> int:
+        """Look at every value once and return the number of rows.
+
+        Raises:
+          ValueError: the table is empty, or a value is none; see `checks.check_values`.
+        """
+        as_is = encoders.transforms["score"] == "as_is"
+        return checks.check_values(self.table, score_as_is=as_is)
+
+
+def read(given: Any, encoders: Encoders, settings: TableSettings) -> Candidates:
+    """Open a table of candidates and find out what its columns are.
+
+    Args:
+      given: a path, or a frame of polars, pandas or pyarrow.
+      encoders: of the model.
+      settings: names of columns and side tables; the other knobs do not matter here.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: a required column is absent, or one is of a type that does not fit.
+      TypeError: a frame of an unknown kind.
+    """
+    source = examination.described(open_table(given), settings)
+    features = {feature.name: feature for feature in features_of(encoders)}
+    naming = _naming(settings.naming, features, source)
+    types = {name: k for name, k in source.types.items() if _readable(name, naming, features)}
+    schema = understand(types, naming, source.place)
+    schema = schema._replace(
+        columns={role: name for role, name in schema.columns.items() if role in READ}, labels={}
+    )
+    checks.check_types(source, schema)
+    present = {*schema.columns, *(feature.name for feature in schema.features)}
+    missing = tuple(name for name in (*_OPTIONAL, *features) if name not in present)
+    if not len(encoders.vocabularies["user_id"].keys):  # there were no users in training
+        missing = tuple(name for name in missing if name != "user_id")
+    table = columns.typed(source, schema, examination.time_unit(source, schema))
+    return Candidates(table, missing, coding.has_score(schema.columns))
+
+
+def features_of(encoders: Encoders) -> tuple[Feature, ...]:
+    """List the features that a model was trained with."""
+    transforms = encoders.transforms
+    sides = {name: side for side, widths in transforms["widths"].items() for name in widths}
+    sides |= dict.fromkeys(transforms["numbers"], "context")  # or of the user: both are a request's
+    sides |= dict.fromkeys(transforms["item_numbers"], "item")
+    return tuple(Feature(name, sides[name], kind) for name, kind in transforms["kinds"].items())
+
+
+def _naming(given: Naming, features: Mapping[str, Feature], source: Source) -> Naming:
+    """Keep of what the user says what is needed here; features are what they were in training."""
+    named = {
+        role: name
+        for role, name in given.columns.items()
+        if role in REQUIRED or (role in READ and name in source.types)
+    }
+    words = {name: (f.side, f.kind) for name, f in features.items() if name in source.types}
+    return Naming(named, {}, words, ())
+
+
+def _readable(name: str, naming: Naming, features: Mapping[str, Feature]) -> bool:
+    """Tell whether a column may be read: labels and features unknown to the model may not."""
+    if name in features or name in naming.columns.values():
+        return True
+    others = {plain(alias) for role in ROLES if role not in READ for alias in (role, *ROLES[role])}
+    return name[:2] not in PREFIXES and plain(name) not in others
+
+
+class Coded(NamedTuple):
+    """Candidates in memory as feature ids, scaled numbers and raw scores.
+
+    Attributes:
+      rows: a row a candidate, those of a request together: `ROW`, `q` (number of the request),
+        `code`, `score` (float64; 0 = there is none), the features of items, and what the table
+        itself has as `given request_id`, `given item_id` and `given score` (float64 or null).
+      requests: a row a request: `q`, `rows` (its candidates), `user_id` and the features of user
+        and context.
+      past: what the user met before each request.
+    """
+
+    rows: pl.DataFrame
+    requests: pl.DataFrame
+    past: Past
+
+
+def code(candidates: Candidates, encoders: Encoders) -> Coded:
+    """Code all candidates of a table; requests are numbered as they first appear."""
+    features = features_of(encoders)
+    frame = _with_given(candidates.table)
+    _check_vectors(frame, encoders, candidates.place)
+    frame = frame.with_columns(_absent(frame, features))
+    own = [f.name for f in features if f.side != "item"]
+    first = [name for name in (*_FIRST, *own) if name in frame.columns]
+    requests = (
+        frame.group_by("request_id", maintain_order=True)
+        .agg(pl.len().alias("rows"), *(pl.col(name).drop_nulls().first() for name in first))
+        .with_row_index("q")
+    )
+    past = history.none(requests)
+    if "history" in requests.columns:
+        past = history.given(requests, _items(encoders))
+    rows = frame.join(requests.select("request_id", "q"), on="request_id", how="left")
+    score = coding.score(set(frame.columns)).alias("score")
+    rows = rows.with_columns(score, pl.col("item_id").alias("code"))
+    return Coded(
+        _coded(rows, [f for f in features if f.side == "item"], encoders, "code", "item_id").sort(
+            "q", ROW
+        ),
+        _coded(
+            requests, [f for f in features if f.side != "item"], encoders, "user_id", "user_id"
+        ).sort("q"),
+        past,
+    )
+
+
+def _with_given(table: Typed) -> pl.DataFrame:
+    """Read the typed rows, in the order of the table, and beside them its own ids and scores."""
+    named, source = table.schema.columns, table.source
+    own = source.frame.select(ROW, *(pl.col(named[role]).alias(GIVEN + role) for role in REQUIRED))
+    frame = collect(table.frame, source.files).sort(ROW)
+    score = pl.col("score") if "score" in frame.columns else pl.lit(None, pl.Float64)
+    given = collect(own, source.files).sort(ROW).drop(ROW)
+    return frame.with_columns(score.alias(f"{GIVEN}score")).hstack(given)
+
+
+def _check_vectors(frame: pl.DataFrame, encoders: Encoders, place: str) -> None:
+    known = {**encoders.transforms["numbers"], **encoders.transforms["item_numbers"]}
+    for name, one in scales.read(known).items():
+        if one.mean and name in frame.columns:
+            lengths = set(frame[name].list.len().drop_nulls().unique()) - {len(one.mean)}
+            if lengths:
+                raise ValueError(
+                    f"{place}: column {name} has lists of {min(lengths)} numbers: the model was "
+                    f"trained on lists of {len(one.mean)}"
+                )
+
+
+def _absent(frame: pl.DataFrame, features: tuple[Feature, ...]) -> list[pl.Expr]:
+    """Fill in columns that the table lacks: all of their values are missing."""
+    kinds = {
+        "id": pl.Int64(),
+        "bag": pl.List(pl.Int64),
+        "numeric": pl.Float64(),
+        "vector": pl.List(pl.Float32),
+    }
+    wanted = {"user_id": kinds["id"], **{f.name: kinds[f.kind] for f in features}}
+    return [
+        pl.lit(None, dtype).alias(name)
+        for name, dtype in wanted.items()
+        if name not in frame.columns
+    ]
+
+
+def _items(encoders: Encoders) -> pl.DataFrame:
+    """List the known items: `item_id` and `code`."""
+    words = encoders.vocabularies["item_id"]
+    return pl.DataFrame({"item_id": words.keys, "code": words.encode(words.keys)})
+
+
+def _coded(
+    frame: pl.DataFrame,
+    features: list[Feature],
+    encoders: Encoders,
+    column: str,
+    words: str,
+) -> pl.DataFrame:
+    """Code one column of ids with the vocabulary `words`, and all features of a side."""
+    lazy = _code(frame.lazy(), Feature(column, "", "id"), encoders, words)
+    transforms = encoders.transforms
+    known = scales.read({**transforms["numbers"], **transforms["item_numbers"]})
+    for feature in features:
+        if feature.kind in ("id", "bag"):
+            lazy = _code(lazy, feature, encoders, feature.name)
+    own = {f.name: known[f.name] for f in features if f.kind == "numeric"}
+    return lazy.with_columns(scales.scaled(own)).collect()
+
+
+def _code(frame: pl.LazyFrame, feature: Feature, encoders: Encoders, words: str) -> pl.LazyFrame:
+    vocabulary = encoders.vocabularies[words]
+    kind = pl.String if vocabulary.keys.dtype.kind == "U" else pl.Int64
+    if feature.kind == "id":
+        frame = frame.with_columns(pl.col(feature.name).cast(kind, strict=False))
+    return coding.code(frame, feature, vocabulary)
+
+
+def request_arrays(
+    coded: Coded, chosen: np.ndarray, size: int, encoders: Encoders
+) -> tuple[Request, np.ndarray]:
+    """Make arrays of some requests.
+
+    Args:
+      coded: of `code`.
+      chosen: numbers of the requests, ascending.
+      size: candidates N that there is room for.
+      encoders: of the model.
+
+    Returns:
+      The requests and the scores x `float32 [B, N]`; candidates are in the order of `coded.rows`.
+    """
+    transforms = encoders.transforms
+    user, context, item = (transforms["widths"][side] for side in ("user", "context", "item"))
+    requests = coded.requests[chosen]
+    rows = coded.rows.filter(pl.col("q").is_in(requests["q"].implode()))
+    place = np.searchsorted(chosen, rows["q"].to_numpy())
+    fill = arrays.Scatter(rows.with_columns(q=place), 0, len(chosen), size)
+    past = coded.past._replace(start=coded.past.start[chosen], end=coded.past.end[chosen])
+    items, real = past.latest(slice(0, len(chosen)), encoders.history)
+    where = fill(np.ones(len(rows), bool), False)
+    numbers = scales.stack(rows, scales.read(transforms["item_numbers"]))
+    content: dict[str, Any] = {
+        "index": np.zeros(len(chosen), np.uint32),  # draws do not depend on what else is scored
+        "user": arrays.ids(requests, {"user_id": 1, **user}),
+        "context": arrays.ids(requests, context),
+        "history": items[..., None],
+        "history_where": real,
+        "candidates": fill(arrays.ids(rows, {"code": 1, **item}), 0),
+        "where": where,
+        "numbers": scales.stack(requests, scales.read(transforms["numbers"])),
+        "item_numbers": None if numbers is None else fill(numbers, 0),
+    }
+    raw = fill(rows["score"].to_numpy().astype(np.float64), 0.0)
+    x = scale(raw, where, transforms["score"]) if transforms["score"] else np.zeros(where.shape)
+    return Request(**content), x.astype(np.float32)

@@ -1,0 +1,142 @@
+"""A trained model as a function from an Arrow table of candidates to one of ranked candidates."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from dnr_jax import settings
+from dnr_jax.data import DATASETS, LoggedData
+from dnr_jax.data.encoders import count_unknown
+from dnr_jax.serving.model import Model, load, to_power_of_two
+
+SCHEMA = ("request_id", "item_id", "score", "rank", "retriever_score")
+CELLS = 2**15  # candidates that the model is given at once, padding included
+Batch = TypeVar("Batch", pa.Table, pa.RecordBatch)
+
+
+class Scored(NamedTuple):
+    """Ranked candidates.
+
+    Attributes:
+      table: the columns of `SCHEMA`: ids as they were given, score float32 (higher is better), rank
+        int32 (1 is best) and the first stage's own score, float64 or null. Requests come in the
+        order in which they first appeared, the candidates of each by rank.
+      counts: of requests, candidates, and unknown values by column, as "unknown item.item_id".
+    """
+
+    table: pa.Table
+    counts: Counter[str]
+
+
+class Scorer:
+    """Scores Arrow tables of candidates, each of which holds whole requests.
+
+    A plain function for engines that feed it batches: `scorer(table)`, `scorer(record_batch)`.
+
+    Args:
+      model: a trained one, or its folder.
+      row: of a run folder; None for a model folder.
+      names: how the table's columns are named, and side tables: the knobs `schema`, `columns`,
+        `item_file` and `user_file` of `config.data` in a run on a log table.
+
+    Raises:
+      FileNotFoundError: see `load`.
+      ValueError: see `load`; or the model was trained on a data set whose requests are no table.
+    """
+
+    def __init__(self, model: Model | str | os.PathLike[str], row: str | None = None, **names: str):
+        self.model = model if isinstance(model, Model) else load(model, row)
+        name = self.model.card["data"]["name"]
+        entry = DATASETS[name]
+        if not isinstance(entry, LoggedData) or entry.candidates is None:
+            able = [n for n, e in DATASETS.items() if getattr(e, "candidates", None)]
+            raise ValueError(
+                f"the model was trained on {name}, whose requests are not one table; tables are "
+                f"scored by models trained on {', '.join(able)}. Give this one its requests by "
+                "dnr_jax.load(...).rank(requests)"
+            )
+        self._reader = entry.candidates
+        self.names: Any = settings.read(entry.settings, names, "names")
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Rank the candidates of whole requests; see `Scored.table`.
+
+        Raises:
+          ValueError: a column or a value is not what it must be; see `read`.
+        """
+        candidates = self.read(pa.table(batch))
+        candidates.check_values(self.model.encoders)
+        table = self.score(candidates).table
+        if isinstance(batch, pa.Table):
+            return table
+        return table.combine_chunks().to_batches()[0]
+
+    def read(self, given: Any) -> Any:
+        """Open a table of candidates, a path or a frame; see `data.table.candidates.read`.
+
+        Raises:
+          FileNotFoundError: there is no such file.
+          ValueError: a required column is absent, the first stage's score among them for a model
+            that reads it, or a column is of a type that does not fit.
+        """
+        candidates = self._reader.read(given, self.model.encoders, self.names)
+        if self.model.reads_scores and not candidates.scored:
+            raise ValueError(
+                f"{candidates.place} has no score, which this model reads: name the "
+                "column, as in columns=score=YOURS"
+            )
+        return candidates
+
+    def score(self, candidates: Any) -> Scored:
+        """Rank candidates whose values were checked; all of them are in memory at once."""
+        coded = self._reader.code(candidates, self.model.encoders)
+        counts = Counter(requests=len(coded.requests), candidates=len(coded.rows))
+        sizes, q = coded.requests["rows"].to_numpy(), coded.rows["q"].to_numpy()
+        scores = np.zeros(len(coded.rows), np.float32)
+        for chosen, size in _batches(sizes, self.model.encoders.size):
+            request, x = self._reader.arrays(coded, chosen, size, self.model.encoders)
+            for name, count in count_unknown(request, self.model.encoders.spec).items():
+                counts[f"unknown {name}"] += count
+            padded = jax.tree.map(to_power_of_two, (request, x))
+            found = np.asarray(self.model.order(self.model.params, *padded))[: len(chosen)]
+            scores[np.isin(q, chosen)] = found[np.asarray(request.where)]
+        if not np.isfinite(scores).all():
+            raise FloatingPointError("the model gives scores that are no finite numbers")
+        return Scored(_ranked(coded.rows, scores), counts)
+
+
+def _batches(sizes: np.ndarray, usual: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield numbers of requests, few enough at a time, and the N that they are padded to.
+
+    N is the usual one, or a power of two for longer lists: few shapes are ever compiled.
+    """
+    longer = 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64)
+    padded = np.where(sizes <= usual, usual, longer)
+    for size in np.unique(padded):
+        chosen = np.flatnonzero(padded == size)
+        most = max(1, 2 ** int(np.log2(max(1, CELLS // size))))
+        for first in range(0, len(chosen), most):
+            yield chosen[first : first + most], int(size)
+
+
+def _ranked(rows: pl.DataFrame, scores: np.ndarray) -> pa.Table:
+    """Sort each request by score, equally good candidates as they were given."""
+    q = rows["q"].to_numpy()
+    best = np.lexsort((np.arange(len(q)), -scores, q))
+    rank = 1 + np.arange(len(q)) - np.searchsorted(q, q)
+    columns = {
+        "request_id": rows["given request_id"][best],
+        "item_id": rows["given item_id"][best],
+        "score": pl.Series(scores[best]),
+        "rank": pl.Series(rank.astype(np.int32)),
+        "retriever_score": rows["given score"][best],
+    }
+    return pl.DataFrame(columns).to_arrow()

@@ -1,0 +1,186 @@
+"""Ranks the candidates of a file, a part at a time, into a file that is whole or not there."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from dnr_jax import durable, json_files
+from dnr_jax.data.folders import alone
+from dnr_jax.data.table.reader import ROW
+from dnr_jax.serving.batches import Scorer
+
+ROWS = 2**18  # of a part, about: it ends with a request
+SUFFIXES = (".parquet", ".pq")
+_PLAN = "plan.json"
+_COUNTS = b"dnr_jax"
+_LOG = logging.getLogger(__name__)
+
+
+class Summary(NamedTuple):
+    """What was scored.
+
+    Attributes:
+      out: the file.
+      counts: see `batches.Scored`.
+      missing: columns that the model reads where they are there, and that the table lacks.
+      resumed: rows that an earlier, interrupted call had scored.
+    """
+
+    out: Path
+    counts: Counter[str]
+    missing: tuple[str, ...]
+    resumed: int
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Refuse a name that cannot be written to, before any work.
+
+    Raises:
+      ValueError: its ending is not that of a Parquet file.
+      FileExistsError: it is there and may not be overwritten.
+    """
+    if not out.name.endswith(SUFFIXES):
+        raise ValueError(f"{out} is to be a Parquet file: let its name end in .parquet")
+    if out.is_dir() or (out.exists() and not overwrite):
+        raise FileExistsError(f"{out} exists already: choose another name, or --overwrite")
+
+
+def score_file(
+    scorer: Scorer,
+    given: Path,
+    out: Path,
+    *,
+    rows: int = ROWS,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Summary:
+    """Rank the candidates of a table on disk.
+
+    In memory are one part, and a few numbers of each request. An interrupted call leaves finished
+    parts in a hidden folder beside `out`; the same call goes on from there.
+
+    Args:
+      scorer: of the model.
+      given: a file or folder as of `data.table`, the rows of each request next to each other.
+      out: a Parquet file with the columns of `batches.SCHEMA`.
+      rows: of a part, about.
+      overwrite: whether an `out` that is there is replaced, in one step at the end.
+      progress: shows a bar.
+
+    Raises:
+      FileNotFoundError, ValueError: see `Scorer.read` and `check_out`; a value is not what it must
+        be, or the rows of a request are apart. Nothing was written.
+      FileExistsError: see `check_out`.
+    """
+    check_out(out, overwrite=overwrite)
+    candidates = scorer.read(given)
+    candidates.check_values(scorer.model.encoders)
+    spans = _spans(candidates, rows)
+    parts = out.with_name(f".{out.name}.parts")
+    with alone(out):
+        _settle(parts, _plan(scorer, candidates, spans))
+        counts, resumed = Counter[str](), 0
+        with tqdm(total=spans[-1], unit="row", disable=not progress) as bar:
+            for number, (first, last) in enumerate(pairwise(spans)):
+                path = parts / f"part-{number:05d}.parquet"
+                found = _counts(path, last - first)
+                resumed += last - first if found is not None else 0
+                counts += found or _score(scorer, candidates.part(first, last - first), path)
+                bar.update(last - first)
+        _join(parts, len(spans) - 1, out)
+        durable.remove(parts)
+    return Summary(out, counts, candidates.missing, resumed)
+
+
+def _spans(candidates: Any, rows: int) -> list[int]:
+    """Cut the table where requests end: the first row of each part, and the number of rows."""
+    row = pl.col("row")
+    table = candidates.table.frame.select("request_id", row=pl.col(ROW).cast(pl.Int64))
+    groups = table.group_by("request_id").agg(row.min().alias("first"), row.max(), pl.len())
+    ends = groups.collect(engine="streaming").sort("first")
+    apart = ends.filter(pl.col("row") - pl.col("first") + 1 != pl.col("len"))
+    if len(apart):
+        raise ValueError(
+            f"{candidates.place}: the rows of request {apart['request_id'][0]!r} are not next to "
+            f"each other ({len(apart)} such request{'s' * (len(apart) > 1)}): sort the table by "
+            "request, so that it can be read a part at a time"
+        )
+    starts, total = ends["first"].to_numpy(), int(ends["len"].sum())
+    chosen = np.unique(np.searchsorted(starts, np.arange(0, total, rows)))
+    return [*starts[chosen[chosen < len(starts)]].tolist(), total]
+
+
+def _plan(scorer: Scorer, candidates: Any, spans: list[int]) -> dict[str, Any]:
+    """Describe all that the parts depend on, so that no two runs are mixed."""
+    card = scorer.model.card
+    schema, names = candidates.table.schema, scorer.names
+    sides = [Path(side).expanduser() for side in (names.item_file, names.user_file) if side]
+    about = [(path, path.stat()) for path in (*candidates.table.source.files, *sides)]
+    return json_files.plain(
+        {
+            "model": [card["parameters_sha256"], card["encoders_sha256"], card["reranker"]],
+            "files": [[path, found.st_size, found.st_mtime_ns] for path, found in about],
+            "columns": dict(schema.columns),
+            "features": [list(feature) for feature in schema.features],
+            "spans": spans,
+        }
+    )
+
+
+def _settle(parts: Path, plan: dict[str, Any]) -> None:
+    """Keep the finished parts of an earlier call that was the same, and no others."""
+    try:
+        same = json_files.read(parts / _PLAN) == plan
+    except (OSError, json_files.DamagedError):
+        same = False
+    if same:
+        durable.sweep(parts)
+        return
+    if parts.exists():
+        _LOG.info("%s is of another model or table: its parts are made anew", parts)
+    durable.remove(parts)
+    json_files.write(parts / _PLAN, plan)
+
+
+def _counts(path: Path, rows: int) -> Counter[str] | None:
+    """Return the counts of a finished part; None if there is none of so many rows."""
+    try:
+        about = pq.read_metadata(path)
+        counts = json.loads(about.metadata[_COUNTS])
+    except (OSError, KeyError, TypeError, ValueError):  # pa.ArrowInvalid is a ValueError
+        return None
+    return Counter(counts) if about.num_rows == rows else None
+
+
+def _score(scorer: Scorer, part: Any, path: Path) -> Counter[str]:
+    table, counts = scorer.score(part)
+    marked = table.replace_schema_metadata({_COUNTS: json.dumps(counts)})
+    with durable.replacing(path) as file:
+        pq.write_table(marked, file)
+    return counts
+
+
+def _join(parts: Path, count: int, out: Path) -> None:
+    """Write all parts into one file, a row group a part."""
+    paths = [parts / f"part-{number:05d}.parquet" for number in range(count)]
+    schema = pq.read_schema(paths[0]).remove_metadata()
+    with durable.replacing(out) as file, pq.ParquetWriter(file, schema) as writer:
+        for table in _tables(paths, schema):
+            writer.write_table(table)
+
+
+def _tables(paths: list[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+    for path in paths:
+        yield pq.read_table(path).replace_schema_metadata(None).cast(schema)

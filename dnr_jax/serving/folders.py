@@ -1,0 +1,35 @@
+"""Where a trained model is: among the rows of a run folder, or packed in a folder of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dnr_jax import settings
+from dnr_jax.io import model_files
+from dnr_jax.io.run_folder import MODELS
+
+
+def find(path: Path, row: str | None) -> tuple[Path, Path]:
+    """Return the folder of encoders and catalogue, and that of card and parameters.
+
+    Args:
+      path: a run folder, a packed model, or the folder of one row inside a run.
+      row: which model of a run; None where `path` is that of one model.
+
+    Raises:
+      FileNotFoundError, ValueError: see `model.load`.
+    """
+    path = path.absolute()
+    if not path.exists():
+        raise FileNotFoundError(f"there is no run folder or model {path}")
+    if (path / model_files.CARD).is_file():
+        if row is not None:
+            raise ValueError(f"{path} is one model, not a run folder: leave row={row!r} out")
+        return (path.parents[1] if path.parent.name == MODELS else path), path
+    known = sorted(card.parent.name for card in (path / MODELS).glob(f"*/{model_files.CARD}"))
+    if row is None:
+        said = f"say which row: {', '.join(known)}" if known else "it holds no trained model"
+        raise ValueError(f"{path} is not the folder of one model: {said}")
+    if row not in known:
+        raise ValueError(f"{path}: {settings.unknown('trained model of a row', row, known)}")
+    return path, path / MODELS / row

@@ -1,0 +1,70 @@
+"""A packed model holds all that it needs, wherever it is copied."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import dnr_jax
+
+REQUEST = {"items": [{"item_id": 3}, {"item_id": 5}, {"item_id": -7}], "scores": [1.0, 9.0, 4.0]}
+
+
+def test_a_packed_model_scores_as_in_its_run(run, packed, tmp_path):
+    shutil.copytree(packed, tmp_path / "elsewhere")
+    [here] = dnr_jax.load(run, row="score").scores([REQUEST])
+    [there] = dnr_jax.load(tmp_path / "elsewhere").scores([REQUEST])
+    np.testing.assert_array_equal(here, there)
+    found = {path.name for path in packed.iterdir()}
+    assert found == {"model.json", "parameters.npz", "catalogue.npz", "encoders"}
+
+
+def test_one_row_of_a_run_is_a_model_too(run):
+    [scores] = dnr_jax.load(run / "models" / "score").scores([REQUEST])
+    np.testing.assert_array_equal(scores, dnr_jax.load(run, row="score").scores([REQUEST])[0])
+
+
+def test_what_cannot_be_loaded_is_named(run, packed, tmp_path):
+    with pytest.raises(ValueError, match=r"say which row: plain, retriever, score"):
+        dnr_jax.load(run)
+    with pytest.raises(ValueError, match=r"is one model, not a run folder: leave row='score' out"):
+        dnr_jax.load(packed, row="score")
+    with pytest.raises(ValueError, match=r"it holds no trained model"):
+        dnr_jax.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"there is no run folder or model"):
+        dnr_jax.load(tmp_path / "none")
+
+
+def test_packing_makes_a_whole_folder_or_none(run, packed, tmp_path):
+    with pytest.raises(ValueError, match="no trained model of a row 'scores'; did you mean 'score"):
+        dnr_jax.pack(run, "scores", tmp_path / "model")
+    with pytest.raises(FileExistsError, match="exists already"):
+        dnr_jax.pack(run, "score", packed)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["parameters.npz", "catalogue.npz", "encoders/encoders.json"])
+def test_a_changed_file_is_noticed(packed, tmp_path, name):
+    copy = tmp_path / "model"
+    shutil.copytree(packed, copy)
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(content[:-3] + b" " + content[-2:])
+    with pytest.raises(ValueError, match=name.rpartition("/")[2]):
+        dnr_jax.load(copy)
+
+
+def test_encoders_of_another_run_are_refused(packed, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(packed, copy)
+    encoders = dnr_jax.load(copy).encoders
+    shutil.rmtree(copy / "encoders")
+    encoders._replace(history=encoders.history + 1).save(copy / "encoders")
+    with pytest.raises(ValueError, match=r"encoders\.json is not what was written"):
+        dnr_jax.load(copy)
+
+
+def test_scores_do_not_depend_on_what_else_is_asked(run):
+    model = dnr_jax.load(run, row="score")
+    other = REQUEST | {"items": [{"item_id": 9}], "scores": [0.0]}
+    [alone], [_, beside] = model.scores([REQUEST]), model.scores([other, REQUEST])
+    np.testing.assert_allclose(alone, beside, atol=1e-6)

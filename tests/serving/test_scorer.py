@@ -1,0 +1,157 @@
+"""Arrow tables in, ranked Arrow tables out: as the model ranks raw requests, however it is cut."""
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import dnr_jax
+from dnr_jax.serving import Scorer
+
+IDS = ["request_id", "item_id"]
+ITEM = ["item_id", "i_brand", "i_tags", "i_price"]
+
+
+@pytest.fixture(scope="module")
+def scorer(packed):
+    return Scorer(packed)
+
+
+def ranked(scorer, frame):
+    return pl.DataFrame(pl.from_arrow(scorer(frame.to_arrow())))
+
+
+def raw(own):
+    """Write the candidates of one request as its user would."""
+    first = own.row(0, named=True)
+    return {
+        **{name: first[name] for name in ("user_id", "u_city", "c_weekday", "history")},
+        "scores": own["score"].to_list(),
+        "items": own.select(ITEM).to_dicts(),
+    }
+
+
+def test_a_table_is_ranked_as_raw_requests_are(scorer, candidates):
+    found = ranked(scorer, candidates)
+    groups = [own for _, own in candidates.group_by("request_id", maintain_order=True)]
+    expected = scorer.model.scores([raw(own) for own in groups])
+    for own, scores in zip(groups, expected, strict=True):
+        mine = found.filter(pl.col("request_id") == own["request_id"][0])
+        order = np.argsort(-scores, kind="stable")
+        np.testing.assert_allclose(mine["score"].to_numpy(), scores[order], atol=1e-6)
+        assert mine["rank"].to_list() == list(range(1, len(own) + 1))
+        gaps = -np.diff(scores[order])
+        if (gaps > 1e-5).all():  # the two batches may differ in the last digits
+            assert mine["item_id"].to_list() == own["item_id"][order].to_list()
+
+
+def test_the_schema_is_kept(scorer, candidates):
+    found = ranked(scorer, candidates)
+    assert dict(found.schema) == {
+        "request_id": candidates["request_id"].dtype,
+        "item_id": candidates["item_id"].dtype,
+        "score": pl.Float32(),
+        "rank": pl.Int32(),
+        "retriever_score": pl.Float64(),
+    }
+    given = candidates.select(*IDS, retriever_score="score").sort(IDS)
+    assert found.select(given.columns).sort(IDS).equals(given)
+    batch = candidates.head(5).to_arrow().combine_chunks().to_batches()[0]
+    assert isinstance(scorer(batch), pa.RecordBatch)
+
+
+def test_the_order_and_the_number_of_requests_do_not_matter(scorer, candidates):
+    whole = ranked(scorer, candidates).sort(IDS)
+    mixed = ranked(scorer, candidates.sample(fraction=1.0, shuffle=True, seed=1)).sort(IDS)
+    parts = [ranked(scorer, own) for _, own in candidates.group_by(pl.col("request_id") % 3 == 0)]
+    for other in (mixed, pl.concat(parts).sort(IDS)):
+        np.testing.assert_allclose(whole["score"], other["score"], atol=1e-5)
+
+
+def test_lists_longer_than_in_training_are_ranked(scorer, candidates):
+    first = candidates["request_id"][0]
+    long = candidates.with_columns(request_id=pl.lit(first, pl.Int64)).unique(
+        "item_id", keep="first"
+    )
+    assert len(long) > 64
+    both = pl.concat([long, candidates.filter(pl.col("request_id") != first)])
+    found = ranked(scorer, both)
+    assert found["rank"].max() == len(long)
+    assert len(found) == len(both)
+
+
+def test_unknown_values_are_counted_and_missing_columns_named(scorer, candidates):
+    strange = candidates.drop("u_city", "history").with_columns(
+        user_id=pl.lit("nobody"), item_id=pl.col("item_id") + 10**6
+    )
+    read = scorer.read(strange)
+    assert read.missing == ("history", "u_city")
+    counts = scorer.score(read).counts
+    assert counts["requests"] == counts["unknown user.user_id"] == 40
+    assert counts["candidates"] == counts["unknown item.item_id"] == len(strange)
+    assert not counts["unknown item.i_brand"]
+
+
+def test_ids_may_have_another_type_than_in_training(scorer, candidates):
+    text = candidates.with_columns(pl.col("item_id").cast(pl.String))
+    same, found = ranked(scorer, candidates), ranked(scorer, text)
+    assert found["item_id"].dtype == pl.String
+    np.testing.assert_allclose(found["score"], same["score"], atol=1e-6)
+
+
+def test_what_is_no_input_of_the_model_is_left_alone(scorer, candidates):
+    noisy = candidates.with_columns(
+        label=pl.lit("?"), click=pl.lit(1), rating=pl.lit(2), i_new=pl.lit({"a": 1}), note=pl.lit(0)
+    )
+    assert ranked(scorer, noisy).equals(ranked(scorer, candidates))
+
+
+def test_columns_of_other_names(packed, scorer, candidates):
+    renamed = candidates.rename({"request_id": "session", "score": "bm25"})
+    other = Scorer(packed, columns="request_id=session,score=bm25")
+    assert ranked(other, renamed).equals(ranked(scorer, candidates))
+
+
+def test_a_model_without_scores_needs_none(run, candidates):
+    found = ranked(Scorer(run, "plain"), candidates.drop("score"))
+    assert found["retriever_score"].null_count() == len(candidates)
+    assert found["score"].is_finite().all()
+
+
+def test_the_first_stage_s_rank_may_stand_for_its_score(run, candidates):
+    place = pl.col("score").rank("ordinal", descending=True).over("request_id").alias("rank")
+    scorer = Scorer(run, "retriever")
+    by_rank = ranked(scorer, candidates.with_columns(place).drop("score"))
+    by_score = ranked(scorer, candidates)
+    assert by_rank.select(*IDS, "rank").equals(by_score.select(*IDS, "rank"))
+
+
+def test_it_knows_a_model_that_is_loaded(packed, candidates):
+    model = dnr_jax.load(packed)
+    assert len(Scorer(model)(candidates.to_arrow())) == len(candidates)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.drop("score"), "the table has no score, which this model reads"),
+        (lambda f: f.drop("item_id"), "the table has no column item_id"),
+        (lambda f: f.with_columns(score=pl.lit(float("inf"))), "row 1: score is inf, expected a"),
+        (
+            lambda f: f.with_columns(i_price=pl.lit("dear")),
+            "i_price is String, which cannot",
+        ),
+        (lambda f: f.with_columns(item_id=pl.lit(None, pl.Int64)), "row 1: item_id is missing"),
+        (lambda f: f.head(0), "has no rows"),
+    ],
+)
+def test_a_bad_table_is_one_clear_error(scorer, candidates, change, message):
+    with pytest.raises(ValueError, match=message):
+        scorer(change(candidates).to_arrow())
+
+
+def test_a_model_of_another_data_set_says_what_is_possible(packed):
+    model = dnr_jax.load(packed)
+    other = dnr_jax.Model(model.card | {"data": {"name": "recflow"}}, {}, model.encoders, None)
+    with pytest.raises(ValueError, match=r"trained on recflow.*by models trained on table\. Give"):
+        Scorer(other)
