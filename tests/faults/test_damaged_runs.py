@@ -129,7 +129,8 @@ GROUPS = {
 
 
 def test_every_kind_of_file_is_in_the_table(run):
-    assert set(targets(run.place)) == set(GROUPS)
+    compiled = {"cache/compiled/*"}  # of its own only where the tests share no programs
+    assert set(targets(run.place)) - compiled == set(GROUPS)
 
 
 @pytest.mark.parametrize("target", GROUPS)
