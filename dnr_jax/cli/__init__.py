@@ -15,9 +15,10 @@ from dnr_jax import console
 from dnr_jax.cli.check import check
 from dnr_jax.cli.doctor import doctor
 from dnr_jax.cli.score import pack, score
+from dnr_jax.cli.train import train
 
 NAME = "dnr-jax"
-COMMANDS = (check, pack, score, doctor)
+COMMANDS = (check, train, pack, score, doctor)
 
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -26,10 +27,7 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.group(NAME, context_settings=_SETTINGS, no_args_is_help=False)
 @click.version_option(dnr_jax.__version__, prog_name=NAME, message="%(prog)s %(version)s")
 def program() -> None:
-    """Rerank the lists of a recommender by a denoising neural reranker.
-
-    Models are trained by `python -m dnr_jax.main --config table --config.data.path=LOGS`.
-    """
+    """Rerank the lists of a recommender by a denoising neural reranker."""
 
 
 for _command in COMMANDS:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from dnr_jax import console, settings
+from dnr_jax.cli import knobs
 
 if TYPE_CHECKING:
     from dnr_jax.data.table.settings import TableSettings
-
-_PLACE = "data"
 
 
 @click.command()
@@ -24,7 +23,7 @@ _PLACE = "data"
 )
 @click.option(
     "--set",
-    "knobs",
+    "pairs",
     multiple=True,
     metavar="KNOB=VALUE",
     help="Any knob of config.data of a run on a table, as split_by=user. May be repeated.",
@@ -40,7 +39,7 @@ def check(
     logs: Path,
     schema: str,
     columns: str,
-    knobs: tuple[str, ...],
+    pairs: tuple[str, ...],
     k: int,
     size: int,
     quick: bool,
@@ -54,7 +53,7 @@ def check(
         from dnr_jax.data.settings import Shape
         from dnr_jax.evaluation import log_check
 
-        how = _settings({"schema": schema, "columns": columns}, knobs)
+        how = _settings({"schema": schema, "columns": columns}, pairs)
         shape = Shape(max(size, k), k)
         found = (
             log_check.glance(logs, how)
@@ -70,17 +69,7 @@ def _settings(own: Mapping[str, str], pairs: tuple[str, ...]) -> TableSettings:
     """Make settings of the options and the pairs of `--set`, numbers read where they belong."""
     from dnr_jax.data.table.settings import TableSettings
 
-    usual, values = settings.defaults(TableSettings), dict[str, Any](own)
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise ValueError(f"--set is {pair!r}: write KNOB=VALUE, as in split_by=user")
-        values[name] = _value(text, usual.get(name))
-    return settings.read(TableSettings, values, _PLACE)
-
-
-def _value(text: str, usual: Any) -> Any:
-    try:
-        return type(usual)(text) if isinstance(usual, int | float) else text
-    except ValueError:
-        return text  # `settings.read` says of what type it must be
+    given = knobs.changes(pairs, {knobs.HOME: settings.defaults(TableSettings)})
+    for section in given:
+        settings.find("section of knobs here", section, {knobs.HOME: None})
+    return settings.read(TableSettings, {**own, **given.get(knobs.HOME, {})}, knobs.HOME)

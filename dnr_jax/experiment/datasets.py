@@ -54,6 +54,13 @@ class DataPlan:
 
 
 def prepare(plan: DataPlan) -> Prepared:
+    """Return the prepared data set of a plan and tell the user what it holds; see `arrays`."""
+    prepared = arrays(plan)
+    _describe(prepared)
+    return prepared
+
+
+def arrays(plan: DataPlan) -> Prepared:
     """Return the prepared data set of a plan, from the cache if nothing has changed.
 
     Raises:
@@ -69,9 +76,7 @@ def prepare(plan: DataPlan) -> Prepared:
     def build(writer: Writer) -> None:
         _build(plan, dataset, path, writer)
 
-    prepared = store.prepare(plan.cache / "prepared", recipe, build)
-    _describe(prepared)
-    return prepared
+    return store.prepare(plan.cache / "prepared", recipe, build)
 
 
 def _recipe(plan: DataPlan, dataset: Dataset, path: Path) -> dict[str, Any]:

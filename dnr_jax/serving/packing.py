@@ -4,36 +4,74 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from dnr_jax.data.folders import new_folder
+from dnr_jax import durable
+from dnr_jax.data.folders import alone, new_folder
 from dnr_jax.io import model_files
 from dnr_jax.io.run_folder import CATALOGUE, ENCODERS
 from dnr_jax.serving import folders, model
 
 
+def check_out(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a name for a model folder that cannot be taken, before any work.
+
+    Raises:
+      FileExistsError: something is there, and may not be overwritten or is no model.
+    """
+    if folder.exists() and not overwrite:
+        raise FileExistsError(f"{folder} exists already: choose another name, or --overwrite")
+    if folder.exists() and not (folder / model_files.CARD).is_file():
+        raise FileExistsError(f"{folder} is no model folder, and not replaced: choose another name")
+
+
 def pack(
-    run_folder: str | os.PathLike[str], row: str | None, folder: str | os.PathLike[str]
+    run_folder: str | os.PathLike[str],
+    row: str | None,
+    folder: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
 ) -> Path:
     """Copy one trained model into a folder that holds all it needs, and can be copied anywhere.
 
     Args:
       run_folder: where it is now, as of `load`.
       row: which of the run's models.
-      folder: made whole or not at all; must not exist.
+      folder: made whole or not at all.
+      overwrite: whether a model that is there is replaced, once the new one is whole.
 
     Returns:
       The folder: `load` takes it without a row.
 
     Raises:
-      FileExistsError: `folder` is there already.
+      FileExistsError: see `check_out`.
       FileNotFoundError, ValueError: see `load`; the model is loaded first.
     """
     target = Path(folder).absolute()
+    check_out(target, overwrite=overwrite)
     home, source = folders.find(Path(run_folder), row)
     model.load(run_folder, row)
-    with new_folder(target) as temporary:
+    with alone(target), _place(target) as temporary:
         for file in (source / model_files.CARD, source / model_files.PARAMETERS, home / CATALOGUE):
             shutil.copyfile(file, temporary / file.name)
         shutil.copytree(home / ENCODERS, temporary / ENCODERS)
     return target
+
+
+@contextmanager
+def _place(target: Path) -> Iterator[Path]:
+    """Yield a new folder that takes the place of `target` once the block has ended well."""
+    if not target.exists():
+        with new_folder(target) as temporary:
+            yield temporary
+        return
+    fresh, old = (target.with_name(f".{target.name}.{word}") for word in ("new", "old"))
+    for left in (fresh, old):
+        durable.remove(left)
+    with new_folder(fresh) as temporary:
+        yield temporary
+    os.replace(target, old)
+    durable.publish(fresh, target)
+    durable.remove(old)

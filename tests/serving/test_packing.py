@@ -43,6 +43,16 @@ def test_packing_makes_a_whole_folder_or_none(run, packed, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_is_replaced_only_if_asked_and_nothing_else_is(run, tmp_path):
+    model = dnr_jax.pack(run, "plain", tmp_path / "model")
+    dnr_jax.pack(run, "score", model, overwrite=True)
+    assert dnr_jax.load(model).card["row"] == "score"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileExistsError, match=r"mine is no model folder, and not replaced"):
+        dnr_jax.pack(run, "score", tmp_path / "mine", overwrite=True)
+
+
 @pytest.mark.parametrize("name", ["parameters.npz", "catalogue.npz", "encoders/encoders.json"])
 def test_a_changed_file_is_noticed(packed, tmp_path, name):
     copy = tmp_path / "model"

@@ -1,0 +1,91 @@
+"""`dnr-jax train`: from a log table to a model that is ready for service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dnr_jax import console
+from dnr_jax.cli import knobs
+from dnr_jax.io.os_errors import Words
+
+_PATH = click.Path(path_type=Path)
+_WORDS = Words("--out, --workdir or --cache", "epoch")
+_ON = "every finished epoch is kept; start the same command again to go on"
+
+
+@click.command()
+@click.argument("logs", type=_PATH)
+@click.option("--out", required=True, type=_PATH, help="The model folder that is made.")
+@click.option("--workdir", type=_PATH, help="Folder of the run and its tables; default: OUT.run.")
+@click.option("--schema", metavar="FILE", help="TOML that says what your columns are.")
+@click.option("--columns", metavar="PAIRS", help="As request_id=session,score=bm25; wins.")
+@click.option("--item-file", metavar="FILE", help="Describes items, by item_id.")
+@click.option("--user-file", metavar="FILE", help="Describes users, by user_id.")
+@click.option("--k", default=6, show_default=True, type=click.IntRange(1), help="Shown places K.")
+@click.option(
+    "--size", default=50, show_default=True, type=click.IntRange(2), help="Most candidates N."
+)
+@click.option(
+    "--model", "row", metavar="ROW", help="Train this row alone, as dnr_b or sasrec_score."
+)
+@click.option("--rows", metavar="ROWS", help="Compare these, as score,dnr_b,pier_score.")
+@click.option("--seeds", type=click.IntRange(1), help="Trainings of each row; default: 2.")
+@click.option("--epochs", type=click.IntRange(1), help="Most epochs; default: by the data's size.")
+@click.option(
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="KNOB=VALUE",
+    help="Any knob of a run, as split_by=user or reranker.width=64. May be repeated.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a model that is there, once all is done.")
+@click.option(
+    "--cache",
+    type=_PATH,
+    default=Path("~/.cache/dnr_jax"),
+    show_default=True,
+    help="Folder of prepared arrays and compiled programs.",
+)
+def train(logs: Path, out: Path, overwrite: bool, **options: Any) -> None:
+    """Train rerankers on a log table, compare them, and keep the best one as a model.
+
+    LOGS is a Parquet, Arrow or CSV file or a folder of them, a row a candidate. The trained row
+    with the best N@K on validation becomes the model. Interrupted, it goes on from the last
+    finished epoch when the same command is started again.
+    """
+    with console.one_line(_ON, _WORDS):
+        console.log_plainly()
+        from dnr_jax import experiment, reports, serving
+        from dnr_jax.experiment import own_logs
+
+        serving.check_out(out, overwrite=overwrite)
+        table = {"table": options["rows"] or "", "model": options["row"] or ""}
+        advice = own_logs.advise(_given(logs, options), **table)
+        click.echo("\n".join(advice.words))
+        workdir = options["workdir"] or out.with_name(f"{out.name}.run")
+        [folder] = experiment.run_all(advice.config, workdir)
+        click.echo(reports.write(folder))
+        choice = own_logs.choose(folder)
+        serving.pack(folder, choice.row, out, overwrite=overwrite)
+        click.echo("\n".join([*choice.words, f"{out} can be copied anywhere; tables: {folder}"]))
+
+
+def _given(logs: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Read the options into the knobs that they stand for; a pair of `--set` wins."""
+    from dnr_jax.experiment import sections
+
+    found = knobs.changes(options["pairs"], sections.defaults("table"))
+    own = {
+        "data": ("schema", "columns", "item_file", "user_file"),
+        "candidates": ("size",),
+        "eval": ("k",),
+        "train": ("seeds", "epochs"),
+    }
+    for section, names in own.items():
+        said = {name: options[name] for name in names if options[name] is not None}
+        found[section] = said | found.get(section, {})
+    found["data"]["path"] = str(logs)
+    return found | {"cache": str(options["cache"])}

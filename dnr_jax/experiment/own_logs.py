@@ -1,0 +1,221 @@
+"""What a user's log table is trained with unless they say otherwise: rules on what it holds.
+
+They are made for two CPU cores and some minutes, and are no search: whoever has more of either
+sets the knobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dnr_jax import config_files, json_files
+from dnr_jax.data.store import Prepared
+from dnr_jax.experiment import datasets
+from dnr_jax.experiment.plan import make_plan
+from dnr_jax.experiment.rows import Row
+from dnr_jax.io import run_folder
+
+# Rows that learn nothing, and stand in every table.
+TRIVIAL = ("random", "popularity", "retriever")
+BACKBONE = ("plain", "score", "dnr_b", "dnr_g")
+BATCHES = 50  # of an epoch, about
+UPDATES = 2000  # of a training, about
+MOST_BATCH, LEAST_BATCH = 1024, 16
+MOST_EPOCHS, LEAST_EPOCHS = 20, 4
+# Training requests from which on a model has this size.
+SIZES: Mapping[int, Mapping[str, int]] = {
+    0: {"width": 16, "heads": 2, "layers": 1, "feed_forward": 32},
+    1_000: {"width": 32, "heads": 2, "layers": 1, "feed_forward": 64},
+    100_000: {"width": 64, "heads": 4, "layers": 2, "feed_forward": 128},
+}
+# An id of one training row is learned by heart, and leaves nothing for the row of unknown ids.
+ALWAYS = {"data": {"min_count": 2}}
+
+
+class Counts(NamedTuple):
+    """What the rules look at.
+
+    Attributes:
+      requests: of training.
+      histories: whether any of them has one.
+      scores: whether there is a first stage.
+    """
+
+    requests: int
+    histories: bool
+    scores: bool
+
+
+class Advice(NamedTuple):
+    """A whole experiment on a log table.
+
+    Attributes:
+      config: of `run_all`.
+      words: what was chosen and why, a sentence each.
+    """
+
+    config: dict[str, Any]
+    words: list[str]
+
+
+class Choice(NamedTuple):
+    """The row that becomes the model.
+
+    Attributes:
+      row: its key.
+      words: which, and why, a sentence each.
+    """
+
+    row: str
+    words: list[str]
+
+
+def advise(given: Mapping[str, Any], *, table: str = "", model: str = "") -> Advice:
+    """Make the experiment of a log table; it is read first, and kept in the cache for the run.
+
+    Args:
+      given: what the user says, as nested plain data; it wins over every rule.
+      table: rows to compare, between commas; "" = by rule.
+      model: the one row to be trained, beside those that learn nothing; "" = all.
+
+    Raises:
+      FileNotFoundError, ValueError: the table cannot be used, or a knob or a row cannot.
+    """
+    base = _merged(config_files.load("table"), ALWAYS)
+    [plan] = make_plan(_merged(base, given, {"table": TRIVIAL[0]}))
+    counts = count(datasets.arrays(plan.data))
+    alone = ",".join(dict.fromkeys([*TRIVIAL, model]))
+    wanted = alone if model else table or ",".join(rows(counts))
+    config = _merged(base, rules(counts, given.get("train", {})), given, {"table": wanted})
+    [plan] = make_plan(config)
+    kept = [row for row in plan.rows if counts.scores or not row.reads_scores]
+    left = [row.key for row in plan.rows if row not in kept]
+    _check_rows(kept, left, model)
+    said = [_described(counts, next(row for row in kept if row.trains))]
+    if left:
+        said.append(f"left out, as there are no scores of a first stage: {', '.join(left)}")
+    return Advice(config | {"table": ",".join(row.key for row in kept)}, said)
+
+
+def count(prepared: Prepared) -> Counts:
+    """Count what the rules look at."""
+    split = prepared.splits["train"]
+    return Counts(
+        requests=len(split.request_id),
+        histories=bool(np.any(split.batch.request.history_where)),
+        scores=bool(np.any(split.batch.scores)),
+    )
+
+
+def rules(counts: Counts, train: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Choose sizes of model and training by the number of training requests.
+
+    An epoch has about `BATCHES` batches, their size a power of two; a training has about `UPDATES`
+    updates, the first half of its epochs with the heuristic noise; it stops when a quarter of them
+    brought nothing.
+
+    Args:
+      counts: of the table.
+      train: what the user says of `config.train`.
+    """
+    train = train or {}
+    size = dict(SIZES[max(least for least in SIZES if counts.requests >= least)])
+    wanted = min(max(counts.requests // BATCHES, LEAST_BATCH), MOST_BATCH)
+    batch = train.get("batch_size", min(2 ** int(np.log2(wanted)), counts.requests))
+    epochs = round(UPDATES / -(-counts.requests // batch))
+    epochs = train.get("epochs", min(max(epochs, LEAST_EPOCHS), MOST_EPOCHS))
+    rate = {"learning_rate": 3e-3 if size["width"] < 64 else 1e-3}
+    return {
+        "reranker": size,
+        "optim": {"reranker": rate, "generator": rate},
+        "train": {
+            "batch_size": batch,
+            "epochs": epochs,
+            "lambda_e": max(1, epochs // 2),
+            "patience": max(3, epochs // 4),
+        },
+    }
+
+
+def rows(counts: Counts) -> tuple[str, ...]:
+    """List the default rows; the rival reads histories where there are any."""
+    rival = "sasrec" if counts.histories else "setrank"
+    return (*TRIVIAL, *BACKBONE, f"{rival}_score" if counts.scores else rival)
+
+
+def choose(folder: Path) -> Choice:
+    """Choose the trained row with the best mean N@K over seeds on validation; first of equals.
+
+    Args:
+      folder: of a finished run.
+
+    Raises:
+      ValueError: the run has no trained row.
+    """
+    records = json_files.read(folder / run_folder.RESULTS, keys=("rows",))["rows"]
+    valid = [record for record in records if record["split"] == "valid"]
+    metric = next(name for name in valid[0]["metrics"] if name.startswith("n@"))
+    learned, others = (_means(valid, metric, trivial=kind) for kind in (False, True))
+    if not learned:
+        raise ValueError(f"{folder} has no trained row: name one, as in --rows=score,dnr_b")
+    (row, best), *rest = sorted(learned.items(), key=lambda item: -item[1])
+    words = f"the model is {row}, the best trained row on validation: {metric.upper()} {best:.4f}"
+    words += f", next {rest[0][0]} {rest[0][1]:.4f}" if rest else ""
+    said = [words]
+    top = max(others, key=others.__getitem__, default=row)
+    if others.get(top, best) > best:
+        said.append(
+            f"WARN  {top}, which learns nothing, reaches {others[top]:.4f} there: find out why "
+            "before you use the model"
+        )
+    return Choice(row, said)
+
+
+def _means(valid: list[dict[str, Any]], metric: str, *, trivial: bool) -> dict[str, float]:
+    """Average a metric over seeds by row; a row without any value is the worst."""
+    found: dict[str, list[float]] = {}
+    for record in valid:
+        if record["trivial"] == trivial:
+            value = record["metrics"][metric]
+            found.setdefault(record["row"], []).append(-1.0 if value is None else value)
+    return {row: float(np.mean(values)) for row, values in found.items()}
+
+
+def _check_rows(kept: list[Row], left: list[str], model: str) -> None:
+    """Refuse a table that trains nothing, and a model that is not trained."""
+    learned = [row.key for row in kept if row.trains]
+    if model in left:
+        raise ValueError(
+            f"--model={model} reads the scores of a first stage, and the table has none: choose a "
+            "row that reads none, as plain or sasrec, or name the column of scores"
+        )
+    if model and model not in learned:
+        raise ValueError(f"--model={model} learns nothing: choose a row that is trained, as dnr_b")
+    if not learned:
+        raise ValueError(
+            f"none of the rows {', '.join([*(row.key for row in kept), *left])} can be trained "
+            "here: add one that needs no scores, as plain"
+        )
+
+
+def _described(counts: Counts, row: Row) -> str:
+    train, width = row.train, getattr(row.reranker.settings, "width", None)
+    size = "" if width is None else f"width {width}, "
+    return (
+        f"{counts.requests:,} training requests: {size}at most {train.epochs} epochs in batches of "
+        f"{train.batch_size} requests, {train.seeds} seed{'s' * (train.seeds > 1)}"
+    )
+
+
+def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy nested plain data, the later layer on top."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            nested = isinstance(value, Mapping)
+            merged[name] = _merged(merged.get(name, {}), value) if nested else value
+    return merged
