@@ -23,6 +23,11 @@ CARD = "model.json"
 PARAMETERS = "parameters.npz"
 FORMAT = 1
 KEYS = ("format", "parameters_sha256")
+# What every card of this format says.
+NEEDED = (
+    *("reranker", "dtype", "deployed_order", "task", "data", "score"),
+    *("encoders_sha256", "catalogue_sha256"),
+)
 CURE = "restore the folder from a copy, or start its run again to make it anew"
 
 
@@ -51,17 +56,29 @@ def load(folder: Path) -> tuple[dict[str, Any], Params]:
       ValueError: it was written in a later format than this version knows.
     """
     card = sealed.read(folder / CARD, KEYS, cure=CURE)
-    if card["format"] != FORMAT:
-        raise ValueError(
-            f"model {folder} has format {card['format']}, this version reads format {FORMAT}: "
-            "install a newer dnr_jax"
-        )
+    _check_format(folder, card)
     path = folder / PARAMETERS
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != card["parameters_sha256"]:
         raise DamagedError(f"{path} is missing or changed: {CURE}")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return card, _unflatten({name: arrays[name] for name in arrays.files})
+
+
+def _check_format(folder: Path, card: Mapping[str, Any]) -> None:
+    if card["format"] != FORMAT:
+        newer = card["format"] > FORMAT
+        cure = "install a newer dnr_jax" if newer else "train it anew, or install an older dnr_jax"
+        raise ValueError(
+            f"model {folder} has format {card['format']}, this version reads format {FORMAT}: "
+            f"{cure}"
+        )
+    missing = [name for name in NEEDED if name not in card]
+    if missing:
+        raise ValueError(
+            f"model {folder} was written before its card said {', '.join(missing)}: train it anew, "
+            "by the same command in a new folder"
+        )
 
 
 def _flatten(params: Params) -> dict[str, np.ndarray]:

@@ -9,19 +9,18 @@ deviation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+
+from dnr_jax.evaluation import bootstrap
+from dnr_jax.evaluation.bootstrap import BOOTSTRAPS, LEVEL, portions
 
 STAR_MEANING = (
     "* better than the best other row, p < 0.05: two-sided paired sign-flip permutation test over "
     "requests, values averaged over seeds, Holm-corrected over the rows."
 )
 PERMUTATIONS = 9999
-BOOTSTRAPS = 2000
-LEVEL = 0.95
-_CELLS = 2**22  # random numbers drawn at a time
 
 
 class Comparison(NamedTuple):
@@ -61,7 +60,7 @@ def compare(values: dict[str, np.ndarray], *, seed: int) -> dict[str, Comparison
     means = {name: float(np.nanmean(row)) for name, row in table.items()}
     best = {name: max((o for o in table if o != name), key=means.__getitem__) for name in table}
     differences = np.stack([_difference(table, name, best[name]) for name in table], axis=1)
-    low, high = _bootstrap_intervals(differences, seed=seed, resamples=BOOTSTRAPS, level=LEVEL)
+    low, high = bootstrap.intervals(differences, seed=seed, resamples=BOOTSTRAPS, level=LEVEL)
     p = _sign_flip_p(differences, seed=seed, resamples=PERMUTATIONS)
     columns = zip(table, _means(differences), low, high, p, holm(p), strict=True)
     return {name: Comparison(best[name], *map(float, numbers)) for name, *numbers in columns}
@@ -88,7 +87,7 @@ def paired_bootstrap(
       ValueError: different lengths, or no request that both have.
     """
     difference = _pair(a, b)
-    low, high = _bootstrap_intervals(difference, seed=seed, resamples=resamples, level=level)
+    low, high = bootstrap.intervals(difference, seed=seed, resamples=resamples, level=level)
     return float(_means(difference)[0]), float(low[0]), float(high[0])
 
 
@@ -149,32 +148,6 @@ def _means(differences: np.ndarray) -> np.ndarray:
     return np.asarray(np.nanmean(differences, axis=0))
 
 
-def _portions(resamples: int, requests: int) -> Iterator[int]:
-    """Cut a number of resamples so that one portion draws about `_CELLS` numbers."""
-    size = max(1, _CELLS // max(requests, 1))
-    for start in range(0, resamples, size):
-        yield min(size, resamples - start)
-
-
-def _bootstrap_intervals(
-    differences: np.ndarray, *, seed: int, resamples: int, level: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return lower and upper ends, `[M]`, for the columns of `differences [R, M]`."""
-    generator = np.random.default_rng([seed, 0])
-    requests = len(differences)
-    real = (~np.isnan(differences)).astype(np.float64)
-    filled = np.nan_to_num(differences)
-    means = []
-    for portion in _portions(resamples, requests):
-        drawn = generator.integers(requests, size=(portion, requests), dtype=np.int32)
-        counts = np.stack([np.bincount(row, minlength=requests) for row in drawn]).astype(float)
-        with np.errstate(invalid="ignore"):  # a resample may hold no request of a column
-            means.append((counts @ filled) / (counts @ real))
-    tail = (1 - level) / 2
-    low, high = np.nanquantile(np.concatenate(means), [tail, 1 - tail], axis=0)
-    return low, high
-
-
 def _sign_flip_p(differences: np.ndarray, *, seed: int, resamples: int) -> np.ndarray:
     """Return two-sided p-values, `[M]`, for the columns of `differences [R, M]`.
 
@@ -186,7 +159,7 @@ def _sign_flip_p(differences: np.ndarray, *, seed: int, resamples: int) -> np.nd
     # Sums of the same terms in another order must count as equal.
     threshold = np.abs(filled.sum(axis=0)) - 1e-6 * np.abs(filled).sum(axis=0)
     extreme = np.ones(differences.shape[1])
-    for portion in _portions(resamples, requests):
+    for portion in portions(resamples, requests):
         bits = np.frombuffer(generator.bytes(portion * (-(-requests // 8))), np.uint8)
         flips = np.unpackbits(bits.reshape(portion, -1), axis=1)[:, :requests]
         signs = flips.astype(np.float32) * 2 - 1

@@ -15,6 +15,7 @@ import pyarrow as pa
 from dnr_jax import settings
 from dnr_jax.data import DATASETS, LoggedData
 from dnr_jax.data.encoders import count_unknown
+from dnr_jax.data.table.reader import ROW
 from dnr_jax.serving.model import Model, load, to_power_of_two
 
 SCHEMA = ("request_id", "item_id", "score", "rank", "retriever_score")
@@ -98,6 +99,28 @@ class Scorer:
     def score(self, candidates: Any) -> Scored:
         """Rank candidates whose values were checked; all of them are in memory at once."""
         coded = self._reader.code(candidates, self.model.encoders)
+        scores, counts = self._scores(coded)
+        return Scored(_ranked(coded.rows, scores), counts)
+
+    def in_order(self, given: Any) -> np.ndarray:
+        """Score a table of candidates: `float32 [rows]` in its own order.
+
+        Args:
+          given: see `read`; all of it is in memory at once.
+
+        Raises:
+          FileNotFoundError, ValueError: see `read`, or a value is not what it must be.
+        """
+        candidates = self.read(given)
+        candidates.check_values(self.model.encoders)
+        coded = self._reader.code(candidates, self.model.encoders)
+        scores, _ = self._scores(coded)
+        found = np.empty_like(scores)
+        found[coded.rows[ROW].to_numpy()] = scores
+        return found
+
+    def _scores(self, coded: Any) -> tuple[np.ndarray, Counter[str]]:
+        """Score coded candidates in the order of `coded.rows`, and count them."""
         counts = Counter(requests=len(coded.requests), candidates=len(coded.rows))
         sizes, q = coded.requests["rows"].to_numpy(), coded.rows["q"].to_numpy()
         scores = np.zeros(len(coded.rows), np.float32)
@@ -110,7 +133,7 @@ class Scorer:
             scores[np.isin(q, chosen)] = found[np.asarray(request.where)]
         if not np.isfinite(scores).all():
             raise FloatingPointError("the model gives scores that are no finite numbers")
-        return Scored(_ranked(coded.rows, scores), counts)
+        return scores, counts
 
 
 def _batches(sizes: np.ndarray, usual: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -140,3 +163,11 @@ def _ranked(rows: pl.DataFrame, scores: np.ndarray) -> pa.Table:
         "retriever_score": rows["given score"][best],
     }
     return pl.DataFrame(columns).to_arrow()
+
+
+def rank_frame(model: Model, frame: Any) -> Any:
+    """Rank the candidates of a frame; what comes back is of the same kind, see `Scored.table`."""
+    if isinstance(frame, pa.Table | pa.RecordBatch):
+        return Scorer(model)(frame)
+    ranked = Scorer(model)(pa.table(frame))
+    return pl.from_arrow(ranked) if isinstance(frame, pl.DataFrame) else ranked.to_pandas()

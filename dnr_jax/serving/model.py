@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Protocol, TypeVar, overload, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from packaging.version import Version
 
 from dnr_jax import sealed, settings
 from dnr_jax.data import DATASETS, encoders
@@ -24,9 +28,20 @@ from dnr_jax.rerankers import RERANKERS
 from dnr_jax.serving import folders
 from dnr_jax.types import Array, Params, Request, Reranker, Task, apply, rank
 
+_LOG = logging.getLogger(__name__)
 RawRequest = Mapping[str, Any]
 # (params, request, scores [B, N]) -> float32 [B, N], higher = shown earlier
 Order = Callable[[Params, Request, Array], Array]
+
+
+@runtime_checkable
+class Frame(Protocol):
+    """A frame of polars, pandas (2.2 or later) or pyarrow: what hands out Arrow data."""
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any: ...
+
+
+AnyFrame = TypeVar("AnyFrame", bound=Frame)
 
 
 @dataclass(frozen=True)
@@ -54,21 +69,49 @@ class Model:
         """Whether it reads the first stage's scores."""
         return bool(self.card["reranker"].get("score_entry") != "none")
 
-    def rank(self, requests: Sequence[RawRequest]) -> list[list[Any]]:
-        """Return each request's items, the best first; equally good ones in the given order."""
+    @overload
+    def rank(self, requests: Sequence[RawRequest]) -> list[list[Any]]: ...
+    @overload
+    def rank(self, requests: AnyFrame) -> AnyFrame: ...
+    def rank(self, requests: Any) -> Any:
+        """Return each request's items, the best first; equally good ones in the given order.
+
+        Args:
+          requests: raw ones; or, for a model of a log table, a frame of polars, pandas or pyarrow,
+            a row a candidate, whose columns have customary names (see `Scorer` for others).
+
+        Returns:
+          A list of items for each raw request; of a frame one of the same kind, with the columns of
+          `batches.Scored.table`.
+
+        Raises:
+          ValueError: see `scores`.
+        """
+        if isinstance(requests, Frame):
+            return _frames().rank_frame(self, requests)
         return [
             [raw["items"][place] for place in np.argsort(-scores, kind="stable")]
             for raw, scores in zip(requests, self.scores(requests), strict=True)
         ]
 
-    def scores(self, requests: Sequence[RawRequest]) -> list[np.ndarray]:
+    @overload
+    def scores(self, requests: Sequence[RawRequest]) -> list[np.ndarray]: ...
+    @overload
+    def scores(self, requests: Frame) -> np.ndarray: ...
+    def scores(self, requests: Any) -> Any:
         """Score each request's items, `float32 [n]` in the given order, higher = better.
 
         These are logits, or the places of the lists that the model builds.
 
+        Args:
+          requests: see `rank`; a frame gives one `float32 [rows]`, in its own order.
+
         Raises:
-          ValueError: a request is not of the data set's form, or its scores do not fit its items.
+          ValueError: a request is not of the data set's form, or its scores do not fit its items;
+            a frame lacks a column or holds a value that is none, or the model is not of a table.
         """
+        if isinstance(requests, Frame):
+            return _frames().Scorer(self).in_order(requests)
         if not requests:
             return []
         plain = [{key: raw[key] for key in raw if key != "scores"} for raw in requests]
@@ -97,11 +140,28 @@ def load(path: str | os.PathLike[str], row: str | None = None) -> Model:
     """
     home, folder = folders.find(Path(path), row)
     card, params = model_files.load(folder)
+    _note_version(folder, card)
     sealed.check(home / ENCODERS / encoders.FILE, card["encoders_sha256"], cure=model_files.CURE)
     encoded = encoders.load(home / ENCODERS)
     reranker = _build(card, _task(card, encoded, home))
     deployed = rank if card["deployed_order"] == "arrange" else apply
     return Model(card, params, encoded, jax.jit(lambda *inputs: deployed(reranker, *inputs)))
+
+
+def _note_version(folder: Path, card: Mapping[str, Any]) -> None:
+    """Warn of a model that a later version wrote, whose scores may differ here."""
+    written, here = (card.get("versions", {}).get("dnr_jax"), metadata.version("dnr_jax"))
+    if written is not None and Version(written) > Version(here):
+        _LOG.warning(
+            "model %s was written by dnr_jax %s, this is %s: scores may differ",
+            *(folder, written, here),
+        )
+
+
+def _frames() -> ModuleType:
+    from dnr_jax.serving import batches  # which scores by models
+
+    return batches
 
 
 def _task(card: Mapping[str, Any], encoded: Encoders, path: Path) -> Task:

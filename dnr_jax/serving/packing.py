@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dnr_jax import durable
+from dnr_jax import durable, sealed
 from dnr_jax.data.folders import alone, new_folder
 from dnr_jax.io import model_files
 from dnr_jax.io.run_folder import CATALOGUE, ENCODERS
-from dnr_jax.serving import folders, model
+from dnr_jax.serving import card, folders, model
 
 
 def check_out(folder: Path, *, overwrite: bool) -> None:
@@ -52,11 +52,12 @@ def pack(
     target = Path(folder).absolute()
     check_out(target, overwrite=overwrite)
     home, source = folders.find(Path(run_folder), row)
-    model.load(run_folder, row)
+    whole = card.completed(model.load(run_folder, row).card, home)
     with alone(target), _place(target) as temporary:
-        for file in (source / model_files.CARD, source / model_files.PARAMETERS, home / CATALOGUE):
+        for file in (source / model_files.PARAMETERS, home / CATALOGUE):
             shutil.copyfile(file, temporary / file.name)
         shutil.copytree(home / ENCODERS, temporary / ENCODERS)
+        sealed.write(temporary / model_files.CARD, whole)
     return target
 
 

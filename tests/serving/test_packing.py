@@ -1,11 +1,17 @@
 """A packed model holds all that it needs, wherever it is copied."""
 
+import json
+import logging
 import shutil
+from datetime import datetime
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap
 
 import dnr_jax
+from dnr_jax import sealed
+from dnr_jax.io import per_request
 
 REQUEST = {"items": [{"item_id": 3}, {"item_id": 5}, {"item_id": -7}], "scores": [1.0, 9.0, 4.0]}
 
@@ -78,3 +84,58 @@ def test_scores_do_not_depend_on_what_else_is_asked(run):
     other = REQUEST | {"items": [{"item_id": 9}], "scores": [0.0]}
     [alone], [_, beside] = model.scores([REQUEST]), model.scores([other, REQUEST])
     np.testing.assert_allclose(alone, beside, atol=1e-6)
+
+
+def test_the_card_says_where_a_model_is_from_and_how_sure_its_metrics_are(run, packed):
+    card = dnr_jax.load(packed).card
+    for name, value in dnr_jax.load(run, row="score").card.items():
+        assert card[name] == value
+    assert datetime.fromisoformat(card["packed"]).tzinfo is not None
+    assert set(card["trained_on"]) == {"commit", "python", "packages", "backend", "devices"}
+    assert list(card["experiment"]["rows"]) == ["score"]
+    assert "path" not in card["experiment"]["data"]
+    assert card["report"]["schema"]["columns"]["item_id"] == "item_id (Int64)"
+    assert card["score"] == "minmax"
+    values = per_request.read(run / "rows" / "score.parquet", cure="")["n@6"]
+    values = values[~np.isnan(values)].astype(np.float64)
+    low, high = card["intervals"]["test"]["n@6"]
+    assert low < card["metrics"]["test"]["n@6"] < high
+    theirs = bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
+    np.testing.assert_allclose([low, high], theirs, atol=0.15 * (high - low))
+
+
+def test_a_packed_model_is_packed_again_as_it_is(packed, tmp_path):
+    again = dnr_jax.pack(packed, None, tmp_path / "again")
+    assert (again / "model.json").read_bytes() == (packed / "model.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda card: card | {"format": 2}, "has format 2, this version reads format 1: install"),
+        (lambda card: card | {"format": 0}, "has format 0, .* train it anew, or install an older"),
+        (
+            lambda card: {n: v for n, v in card.items() if n != "encoders_sha256"},
+            "was written before its card said encoders_sha256: train it anew",
+        ),
+    ],
+)
+def test_a_card_of_another_time_is_one_clear_error(packed, tmp_path, change, said):
+    copy = tmp_path / "model"
+    shutil.copytree(packed, copy)
+    content = json.loads((copy / "model.json").read_text())
+    content.pop("seal")
+    sealed.write(copy / "model.json", change(content))
+    with pytest.raises(ValueError, match=said):
+        dnr_jax.load(copy)
+
+
+def test_a_later_version_is_noted(packed, tmp_path, caplog):
+    copy = tmp_path / "model"
+    shutil.copytree(packed, copy)
+    content = json.loads((copy / "model.json").read_text())
+    content.pop("seal")
+    sealed.write(copy / "model.json", content | {"versions": {"dnr_jax": "99.1"}})
+    with caplog.at_level(logging.WARNING, "dnr_jax"):
+        dnr_jax.load(copy)
+    assert "was written by dnr_jax 99.1, this is" in caplog.text

@@ -155,3 +155,36 @@ def test_a_model_of_another_data_set_says_what_is_possible(packed):
     other = dnr_jax.Model(model.card | {"data": {"name": "recflow"}}, {}, model.encoders, None)
     with pytest.raises(ValueError, match=r"trained on recflow.*by models trained on table\. Give"):
         Scorer(other)
+
+
+def test_frames_are_scored_in_their_own_order_and_ranked_in_kind(scorer, candidates):
+    mixed = candidates.sample(fraction=1.0, shuffle=True, seed=1)
+    model, expected = scorer.model, ranked(scorer, mixed)
+    found = model.scores(mixed)
+    assert found.dtype == np.float32
+    joined = mixed.select(IDS).with_columns(mine=found).join(expected, on=IDS)
+    assert len(joined) == len(mixed)
+    np.testing.assert_array_equal(joined["mine"], joined["score"])
+    assert model.rank(mixed).equals(expected)
+    table = mixed.to_arrow()
+    assert model.rank(table).equals(scorer(table))
+    np.testing.assert_array_equal(model.scores(table), found)
+    assert isinstance(model.rank(table.to_batches()[0]), pa.RecordBatch)
+
+
+def test_a_frame_of_pandas_comes_back_as_one(scorer, candidates):
+    pytest.importorskip("pandas")
+    frame = candidates.drop("history", "i_tags").to_pandas()
+    found = scorer.model.rank(frame)
+    assert type(found) is type(frame)
+    assert found.to_dict("list") == scorer.model.rank(pl.from_pandas(frame)).to_dict(
+        as_series=False
+    )
+    assert len(scorer.model.scores(frame)) == len(frame)
+
+
+def test_a_fault_of_a_frame_is_one_clear_error(scorer, candidates):
+    with pytest.raises(ValueError, match="row 1: score is inf, expected a finite score"):
+        scorer.model.scores(candidates.with_columns(score=pl.lit(float("inf"))))
+    with pytest.raises(ValueError, match="the table has no score, which this model reads"):
+        scorer.model.rank(candidates.drop("score"))
