@@ -40,7 +40,7 @@ NOISES = (
 )
 
 # Models that have DNR rows of their own, `NAME_dnr_b` and so on, beside those of `config.reranker`.
-BACKBONES = {"pier": "PIER", "gru4rec": "GRU4Rec"}
+BACKBONES = {"pier": "PIER", "gru4rec": "GRU4Rec", "sasrec": "SASRec"}
 
 # What a row sets to train on the observed scores alone.
 NO_NOISE = {"noise": {"name": "none"}, "generator": {"name": "none"}}
