@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -40,6 +41,22 @@ def stop(words: str) -> NoReturn:
     signal.setitimer(signal.ITIMER_REAL, 0)
     print(f"stopped: {words}", file=sys.stderr)
     sys.exit(INTERRUPTED)
+
+
+def whole_process(program: Callable[[], None]) -> None:
+    """Run a program that is all that its process does.
+
+    After Ctrl-C the process ends at once: threads of JAX may still be computing, and taking the
+    interpreter down under them can crash.
+    """
+    try:
+        program()
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 def catch_interrupts() -> None:

@@ -21,7 +21,9 @@ default, range and meaning stand in the file of what it belongs to, as in dnr_ja
 from __future__ import annotations
 
 import logging
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from dnr_jax import config_files, console
+from dnr_jax.settings import unknown
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "run folder; default: runs/CONFIG-PRESET-PROTOCOL in the current folder"
@@ -39,6 +42,7 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _PROCESSES = flags.DEFINE_integer("processes", 1, "how many processes run together")
 _PROCESS = flags.DEFINE_integer("process", 0, "which of them this is, from 0")
+_OVERRIDE = re.compile(r"--?config\.([\w.]+)(?:=|$)")
 _HELP = "See python -m dnr_jax.main --help"
 
 
@@ -51,17 +55,29 @@ def _parse(argv: list[str]) -> list[str]:
     if name is None:
         sys.exit(f"error: no --config was given\n{_HELP}")
     try:
-        config = ConfigDict(_whole(name))
+        whole = _whole(name)
+        _refuse_unknown_knobs(whole, rest)
+        config = ConfigDict(whole)
         config_flags.DEFINE_config_dict("config", config, "every knob of the run", sys_argv=rest)
         rest = flags.FLAGS(rest)
-    except (KeyError, AttributeError) as error:
-        text = str(error).replace("\\n", "\n").replace("\\'", "").strip("\"' ")
-        sys.exit(f"unknown config key: {' '.join(text.split())}")
     except (flags.Error, ValueError, OSError) as error:
         sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}\n{_HELP}")
     if len(rest) > 1:
         sys.exit(f"error: what to do with {rest[1:]}?\n{_HELP}")
     return [rest[0], name]
+
+
+def _refuse_unknown_knobs(config: Mapping[str, Any], arguments: list[str]) -> None:
+    """Refuse to set what the config does not have, naming place, nearest and known knobs."""
+    for argument in arguments:
+        match = _OVERRIDE.match(argument)
+        place, node = "config", config
+        for key in match[1].split(".") if match else ():
+            if not isinstance(node, Mapping):
+                raise ValueError(f"{place} is {node!r}: it has no knob {key!r}")
+            if key not in node:
+                raise ValueError(f"{place}: {unknown('knob', key, node)}")
+            place, node = f"{place}.{key}", node[key]
 
 
 def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
@@ -131,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    console.whole_process(main)

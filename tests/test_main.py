@@ -61,16 +61,20 @@ def test_help_explains_and_exits_0():
         (["--config", SMOKE, "--wrokdir=x"], "Did you mean: workdir"),
         (
             ["--config", SMOKE, "--config.trian.epochs=3"],
-            'unknown config key: trian Did you mean "train"',
+            "error: config: there is no knob 'trian'; did you mean 'train'? Known: cache, ",
         ),
         (
             ["--config", SMOKE, "--config.train.epoch=3"],
-            'unknown config key: epoch Did you mean "epochs"',
+            "error: config.train: there is no knob 'epoch'; did you mean 'epochs'?",
         ),
-        (["--config", SMOKE, "--config.rows.dnr_b.set.noise.nme=beta"], 'Did you mean "name"'),
-        (["--config", SMOKE, "--config.data.simulate.user=9"], 'Did you mean "users"'),
-        (["--config", SMOKE, "--config.rerankers.dcdr.bean=9"], 'Did you mean "beam"'),
-        (["--config", SMOKE, "--config.rerankers.prm.beam=8"], "unknown config key: beam"),
+        (["--config", SMOKE, "--config.rows.dnr_b.set.noise.nme=beta"], "did you mean 'name'?"),
+        (["--config", SMOKE, "--config.data.simulate.user=9"], "did you mean 'users'?"),
+        (["--config", SMOKE, "--config.rerankers.dcdr.bean=9"], "did you mean 'beam'?"),
+        (
+            ["--config", SMOKE, "--config.rerankers.prm.beam=8"],
+            "error: config.rerankers.prm: there is no knob 'beam'. Known: causal, ",
+        ),
+        (["--config", SMOKE, "--config.seed.of=8"], "error: config.seed is 0: it has no knob 'of'"),
         (
             ["--config", SMOKE, "--config.train.epochs=many"],
             "error: flag --config.train.epochs=many",
@@ -82,7 +86,7 @@ def test_a_mistake_on_the_command_line_ends_in_one_line(arguments, expected):
     assert code == 1
     assert expected in text
     assert "Traceback" not in text
-    assert text.startswith(("error:", "unknown config key:"))
+    assert text.startswith("error:")
     assert len(text.splitlines()) <= 2
 
 

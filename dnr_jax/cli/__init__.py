@@ -34,6 +34,11 @@ for _command in COMMANDS:
     program.add_command(_command)
 
 
+def start() -> None:
+    """Run the command line as all that a process does."""
+    console.whole_process(main)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a mistake in it ends in one line and exit status 2."""
     console.catch_interrupts()

@@ -1,6 +1,6 @@
 """Lets `python -m dnr_jax.cli` stand for `dnr-jax`."""
 
-from dnr_jax.cli import main
+from dnr_jax.cli import start
 
 if __name__ == "__main__":
-    main()
+    start()

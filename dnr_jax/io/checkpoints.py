@@ -14,8 +14,10 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -246,11 +248,14 @@ def _orbax(version: Path) -> Iterator[None]:
     def foreign(record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname
 
-    logger = logging.getLogger("absl")
+    logger, hook = logging.getLogger("absl"), sys.excepthook
     logger.addFilter(foreign)
+    # It stays after an error: the writers of other arrays may still be about to report.
+    sys.excepthook = partial(_drop_late_reports, hook)
     try:
         with durable.naming(version):
             yield
+        sys.excepthook = hook
     except ValueError as error:
         code = re.search(r"os_error_code='(\d+)'", str(error))
         if code is None:
@@ -258,3 +263,11 @@ def _orbax(version: Path) -> Iterator[None]:
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(version)) from None
     finally:
         logger.removeFilter(foreign)
+
+
+def _drop_late_reports(
+    hook: Callable[..., Any], kind: type[BaseException], error: BaseException, trace: Any
+) -> None:
+    """Print no traceback of a thread that reports to orbax after its first error."""
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        hook(kind, error, trace)

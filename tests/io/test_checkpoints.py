@@ -197,6 +197,21 @@ def test_a_full_disk_is_a_system_error_and_leaves_nothing(tmp_path):
     assert checkpoints.restore(tmp_path, "last", template)[1] == {"epoch": 0}
 
 
+def test_writers_that_report_after_an_error_print_nothing(tmp_path, monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: printed.append(error[0]))
+    monkeypatch.setattr(checkpoints.ocp, "Checkpointer", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(tmp_path, "last", make_state(1), {})
+    sys.excepthook(RuntimeError, RuntimeError("Event loop is closed"), None)  # as a thread does
+    sys.excepthook(RuntimeError, RuntimeError("something else"), None)
+    assert printed == [RuntimeError]
+
+
+def full_disk(handler):
+    raise OSError(28, "No space left on device")
+
+
 def test_every_file_is_sealed(two_saves):
     for path in data_files(version(two_saves, 2)):
         content = path.read_bytes()
