@@ -37,6 +37,9 @@ from dnr_jax.settings import unknown
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "run folder; default: runs/CONFIG-PRESET-PROTOCOL in the current folder"
 )
+_TENSORBOARD = flags.DEFINE_boolean(
+    "tensorboard", False, "also write training curves as TensorBoard's event files"
+)
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of the first process, in a run of several processes"
 )
@@ -130,7 +133,7 @@ def _run(config: dict[str, Any], workdir: Path) -> None:
 
     if _COORDINATOR.value:
         experiment.join(_COORDINATOR.value, processes=_PROCESSES.value, process=_PROCESS.value)
-    folders = experiment.run_all(config, workdir)
+    folders = experiment.run_all(config, workdir, tensorboard=_TENSORBOARD.value)
     for folder in folders:
         print(reports.write(folder))
     if len(folders) > 1:

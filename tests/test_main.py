@@ -171,7 +171,7 @@ def options(tmp_path_factory):
 @pytest.fixture(scope="module")
 def uninterrupted(options, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
-    code, text = finish(start(*options, "--workdir", workdir))
+    code, text = finish(start(*options, "--tensorboard", "--workdir", workdir))
     assert code == 0, text
     return workdir, text
 
@@ -182,6 +182,7 @@ def test_a_run_prints_its_table(uninterrupted):
         assert part in text
     assert json.loads((workdir / "results.json").read_text())["rows"]
     assert len(list((workdir / "plots").glob("*.png"))) >= 4
+    assert len(list((workdir / "tensorboard").rglob("events.*"))) == 1
 
 
 def test_kill_9_at_random_moments_changes_no_byte(options, uninterrupted, tmp_path):

@@ -41,6 +41,9 @@ _ON = "every finished epoch is kept; start the same command again to go on"
     metavar="KNOB=VALUE",
     help="Any knob of a run, as split_by=user or reranker.width=64. May be repeated.",
 )
+@click.option(
+    "--tensorboard", is_flag=True, help="Write training curves as TensorBoard's event files too."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a model that is there, once all is done.")
 @click.option(
     "--cache",
@@ -66,7 +69,8 @@ def train(logs: Path, out: Path, overwrite: bool, **options: Any) -> None:
         advice = own_logs.advise(_given(logs, options), **table)
         click.echo("\n".join(advice.words))
         workdir = options["workdir"] or out.with_name(f"{out.name}.run")
-        [folder] = experiment.run_all(advice.config, workdir)
+        tensorboard = options["tensorboard"]
+        [folder] = experiment.run_all(advice.config, workdir, tensorboard=tensorboard)
         click.echo(reports.write(folder))
         choice = own_logs.choose(folder)
         serving.pack(folder, choice.row, out, overwrite=overwrite)

@@ -19,14 +19,16 @@ from dnr_jax.experiment.assembly import Job, assemble
 from dnr_jax.experiment.meter import Meter
 from dnr_jax.experiment.plan import Plan, make_plan
 from dnr_jax.experiment.processes import join
-from dnr_jax.io import compiled, lock, run_folder
+from dnr_jax.io import compiled, event_files, lock, run_folder
 
 __all__ = ["join", "make_plan", "run", "run_all"]
 
 _LOG = logging.getLogger(__name__)
 
 
-def run_all(config: Mapping[str, Any], workdir: str | os.PathLike[str]) -> list[Path]:
+def run_all(
+    config: Mapping[str, Any], workdir: str | os.PathLike[str], *, tensorboard: bool = False
+) -> list[Path]:
     """Run the table of a config under each protocol that `config.candidates.name` lists.
 
     One protocol fills `workdir` itself, several a folder each in it, named like the protocol. All
@@ -38,13 +40,17 @@ def run_all(config: Mapping[str, Any], workdir: str | os.PathLike[str]) -> list[
     Args:
       config: what differs from the defaults, as nested plain data; see `configs/`.
       workdir: the run folder, or the folder of run folders; made if missing.
+      tensorboard: whether each run folder also gets training records as TensorBoard's event files.
 
     Returns:
       The run folders, in the order given; none in a process that is not the first.
 
     Raises:
-      ValueError, FileNotFoundError, NonFiniteError: see `make_plan` and `run`.
+      ValueError, FileNotFoundError, NonFiniteError: see `make_plan` and `run`; or the package that
+        writes event files is not installed.
     """
+    if tensorboard:
+        event_files.require()
     plans, workdir = make_plan(config), Path(workdir)
     several = len(plans) > 1
     folders = [workdir / plan.protocol if several else workdir for plan in plans]
@@ -53,17 +59,20 @@ def run_all(config: Mapping[str, Any], workdir: str | os.PathLike[str]) -> list[
         for number, (plan, folder) in enumerate(zip(plans, folders, strict=True), 1):
             if several:
                 _LOG.info("protocol %d of %d: %s", number, len(plans), plan.protocol)
-            run(plan, folder, meter)
+            run(plan, folder, meter, tensorboard=tensorboard)
     return folders if processes.is_first() else []
 
 
-def run(plan: Plan, workdir: Path, meter: Meter | None = None) -> None:
+def run(
+    plan: Plan, workdir: Path, meter: Meter | None = None, *, tensorboard: bool = False
+) -> None:
     """Train and evaluate every row of a plan; go on where an interrupted run left off.
 
     Args:
       plan: one table.
       workdir: the run folder; made if missing.
       meter: counts the rows where this table is one of several.
+      tensorboard: see `run_all`.
 
     Raises:
       ValueError: the data or the folder is not usable; said before any long work.
@@ -74,7 +83,9 @@ def run(plan: Plan, workdir: Path, meter: Meter | None = None) -> None:
     compiled.keep(plan.cache / "compiled")
     with (
         processes.folder(workdir) as place,
-        run_folder.open_run(place, saved.describe(plan), saved.defaults(plan)) as folder,
+        run_folder.open_run(
+            place, saved.describe(plan), saved.defaults(plan), tensorboard=tensorboard
+        ) as folder,
     ):
         prepared = processes.first_then_all(lambda: datasets.prepare(plan.data))
         sizes.check(plan, prepared)

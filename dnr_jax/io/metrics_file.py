@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dnr_jax import json_files
+from dnr_jax.io.event_files import EventFiles
 
 METRICS = "metrics.jsonl"
 KEYS = ("row", "epoch")  # what every record holds
@@ -18,8 +19,9 @@ _LOG = logging.getLogger(__name__)
 class MetricsFile:
     """The records of a run folder, to which one process at a time may write."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, events: EventFiles | None = None):
         self.path = folder / METRICS
+        self._events = events
         self._hashes: dict[str, Any] = {}  # of hashlib, by row
 
     def append(self, *records: Mapping[str, Any]) -> None:
@@ -28,6 +30,18 @@ class MetricsFile:
         json_files.append_lines(self.path, records)
         for own, record in zip(hashes, records, strict=True):
             own.update(json_files.line(record))
+        if self._events is not None:
+            self._events.add(records)
+
+    def show(self) -> None:
+        """Make the event files, if they are wanted, of what is recorded."""
+        if self._events is not None:
+            self._events.rewrite(json_files.read_lines(self.path, keys=KEYS))
+
+    def close(self) -> None:
+        """Close the event files."""
+        if self._events is not None:
+            self._events.close()
 
     def rewind(self, row: str, epoch: int, digest: str | None) -> None:
         """Drop the records of `row` after `epoch`; warn if the rest is not what `digest` was of."""
@@ -35,6 +49,7 @@ class MetricsFile:
         kept = [r for r in records if r["row"] != row or r["epoch"] <= epoch]
         if len(kept) < len(records):
             json_files.write_lines(self.path, kept)
+            self.show()
         self._hashes.pop(row, None)
         if digest not in (None, self.digest(row)):
             _LOG.warning(

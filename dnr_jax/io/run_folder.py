@@ -1,7 +1,8 @@
 """The folder of one run: its config, environment, records and results.
 
-Everything in it but `timings.jsonl` and `environment.json` is a pure function of the config and
-the data: an interrupted and resumed run leaves the same bytes as an uninterrupted one.
+Everything in it but `timings.jsonl`, `environment.json` and `tensorboard/` is a pure function of
+the config and the data: an interrupted and resumed run leaves the same bytes as an uninterrupted
+one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from dnr_jax import durable, json_files
 from dnr_jax.io import config_file, environment, lock, metrics_file, per_request, row_files
+from dnr_jax.io.event_files import EventFiles
 from dnr_jax.io.metrics_file import MetricsFile
 from dnr_jax.io.row_files import RowResults
 
@@ -41,10 +43,10 @@ _LOG = logging.getLogger(__name__)
 class RunFolder:
     """An opened run folder; `open_run` makes it. Closing it, or dying, frees its lock."""
 
-    def __init__(self, path: Path, lock: int):
+    def __init__(self, path: Path, lock: int, *, tensorboard: bool = False):
         self.path = path
         self._lock = lock
-        self._metrics = MetricsFile(path)
+        self._metrics = MetricsFile(path, EventFiles(path) if tensorboard else None)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -59,6 +61,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Free the lock; a second call does nothing."""
+        self._metrics.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -89,6 +92,10 @@ class RunFolder:
     def metrics_digest(self, row: str) -> str:
         """Hash what `row` has recorded, for `rewind_metrics` to compare with later."""
         return self._metrics.digest(row)
+
+    def show_metrics(self) -> None:
+        """Make the event files, if they are wanted, of the training records that are there."""
+        self._metrics.show()
 
     def append_timings(self, *records: Mapping[str, Any]) -> None:
         """Append records of wall time, which no result may depend on."""
@@ -126,6 +133,8 @@ def open_run(
     workdir: str | os.PathLike[str],
     config: Mapping[str, Any],
     defaults: Mapping[str, Any] | None = None,
+    *,
+    tensorboard: bool = False,
 ) -> RunFolder:
     """Make a run folder, or open it again to go on where it was left.
 
@@ -133,6 +142,7 @@ def open_run(
       workdir: the folder; made if missing.
       config: what the run reads, as plain nested data, with the knobs of its rows in `rows`.
       defaults: the same with every knob at its default, to read a config saved before a knob was.
+      tensorboard: whether training records are kept as TensorBoard's event files too.
 
     Raises:
       ValueError: another process has the folder open, what its saved config says of work that was
@@ -140,7 +150,7 @@ def open_run(
         one that this program did not make.
     """
     path = Path(workdir).absolute()
-    run = RunFolder(path, lock.take(path))
+    run = RunFolder(path, lock.take(path), tensorboard=tensorboard)
     try:
         for folder in (path, *(path / name for name in (ROWS, ANALYSIS, PLOTS))):
             durable.sweep(folder)
@@ -150,6 +160,7 @@ def open_run(
         _settle_environment(path)
         json_files.mend_lines(path / METRICS, keys=METRICS_KEYS)
         json_files.mend_lines(path / TIMINGS, keys=TIMINGS_KEYS)
+        run.show_metrics()
     except BaseException:
         run.close()
         raise

@@ -4,7 +4,9 @@ import json
 import shutil
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from tensorboard_files import curves
 
 from dnr_jax import experiment
 from dnr_jax.experiment import training
@@ -17,6 +19,17 @@ ROW = "dnr_b"
 def assert_same_results(folder, reference):
     for name in FINAL:
         assert (folder / name).read_bytes() == (reference / name).read_bytes(), name
+
+
+def assert_event_files_hold_every_record_once(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    recorded = sorted(
+        (f"{record['row']}/seed-{record['seed']}", name, record["epoch"], np.float32(value))
+        for record in map(json.loads, lines)
+        for name, value in record.items()
+        if isinstance(value, float) and name != "learning_rate_factor"
+    )
+    assert curves(folder / "tensorboard") == recorded
 
 
 @pytest.fixture
@@ -58,9 +71,10 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(
     resumable, uninterrupted, unfinished, caplog
 ):
     flip_bit(versions(unfinished)[-1])
-    experiment.run_all(resumable, unfinished)
+    experiment.run_all(resumable, unfinished, tensorboard=True)
     assert "torn" in caplog.text
     assert_same_results(unfinished, uninterrupted)
+    assert_event_files_hold_every_record_once(unfinished)  # the last epoch was trained twice
 
 
 def test_two_torn_checkpoints_are_an_error_that_names_the_folder(resumable, unfinished):
