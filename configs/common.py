@@ -32,6 +32,18 @@ ABLATION_TABLE = (
     *("dnr_b_no_adv", "dnr_b_no_reg", "dnr_g", "dnr_b"),
 )
 
+# What DNR claims, with the controls: without scores, scores hidden at random, noise alone.
+CLAIM_TABLE = (
+    *("random", "popularity", "retriever", "reversed", "plain", "score", "score_dropout"),
+    *("heuristic_g", "dnr_g", "dnr_g_conditional", "dnr_b", "dnr_r"),
+)
+
+# Further controls and the variants that the paper does not have.
+VARIANTS_TABLE = (
+    *("retriever", "plain", "score", "score_dropout", "label_smoothing", "heuristic_r", "dnr_g"),
+    *("dnr_bounded", "dnr_g_dropout", "dnr_b_conditional", "dnr_r_conditional"),
+)
+
 # DNR's heuristic noises: letter of the row, label, `config.noise.name`.
 NOISES = (
     ("b", "DNR-B", "beta"),
@@ -96,6 +108,23 @@ def rivals() -> dict[str, Any]:
     }
 
 
+def converged(table: Sequence[str] = CLAIM_TABLE) -> dict[str, Any]:
+    """Rows trained until validation improves no more, each with the same trials of its rate.
+
+    The cap on epochs and the grid of rates are wide; the reports say which row hits an edge.
+    """
+    return {
+        "table": ",".join(table),
+        "train": {
+            "epochs": 60,
+            "lambda_e": 6,
+            "patience": 10,
+            "seeds": 3,
+            "learning_rate_factors": (0.3, 1.0, 3.0),
+        },
+    }
+
+
 def ablation(*, epochs: int) -> dict[str, Any]:
     """The paper's ablation, and DNR-B over lambda_c, lambda_m and lambda_e, of so many epochs."""
     quarters = sorted({round(epochs * share) for share in (0, 0.25, 0.5, 0.75)})
@@ -148,6 +177,15 @@ def rows() -> dict[str, Any]:
         "score_weight": _score("weight", "as weights"),
         "heuristic_b": _heuristic("b", "Beta", "beta"),
         "heuristic_g": _heuristic("g", "Gaussian", "gaussian"),
+        "heuristic_r": _heuristic("r", "Resampled", "resampled"),
+        "score_dropout": _control("score_dropout", "hidden from one request in two", 0.5),
+        "label_smoothing": _control("label_smoothing", "and smooth labels", 0.1),
+        "dnr_bounded": _bounded(),
+        "dnr_g_dropout": {
+            "model": "{reranker}+dnr-g-dropout",
+            "label": "DNR-G, scores hidden from one request in two",
+            "set": {"noise": {"name": "gaussian"}, "objective": {"score_dropout": 0.5}},
+        },
         "dnr_b_no_adv": _without("adv", "L_adv", "lambda_adv"),
         "dnr_b_no_reg": _without("reg", "L_x", "lambda_x"),
         **_rival("caser", "Caser"),
@@ -192,6 +230,29 @@ def _heuristic(suffix: str, words: str, noise: str) -> dict[str, Any]:
         "model": "{reranker}+heuristic-" + suffix,
         "label": f"{words} noise, no generator",
         "set": knobs,
+    }
+
+
+def _control(knob: str, words: str, value: float) -> dict[str, Any]:
+    """Make a row of direct training with one knob of the objective set."""
+    return {
+        "model": "{reranker}+" + knob.replace("_", "-"),
+        "label": "{reranker} with scores " + words,
+        "set": {"objective": {knob: value}, "train": {"loss": "bce"}, **NO_NOISE},
+    }
+
+
+def _bounded() -> dict[str, Any]:
+    """Make the row whose adversary only moves the observed scores a little, from epoch 1 on."""
+    return {
+        "model": "{reranker}+dnr-bounded",
+        "label": "bounded adversary around x",
+        "set": {
+            "noise": {"name": "gaussian"},
+            "generator": {"name": "learned_bounded"},
+            "objective": {"lambda_x": 0.0},
+            "train": {"lambda_e": 0},
+        },
     }
 
 

@@ -8,9 +8,10 @@ format is simulated. Choose the protocol by `--config.candidates.name`: retrieve
 exposed_plus_sampled, or exposed_plus_retrieved (the published one, whose scores leak; see the
 audit), or several of them with commas between. Presets: the default (small, 3 seeds), `smoke`
 (under a minute), `rivals` (every model under every protocol, each with the same two trials of the
-learning rate), `ablation` (DNR with parts left out, and over its weights), `paper` (the group's
-settings at full size) and `rivals_paper` (every model at that size). Measured times and metrics
-are in docs/results/.
+learning rate), `ablation` (DNR with parts left out, and over its weights), `converged` (what DNR
+claims, with its controls, trained until validation improves no more), `variants` (further controls
+and forms that the paper does not have, trained so), `paper` (the group's settings at full size) and
+`rivals_paper` (every model at that size). Measured times and metrics are in docs/results/.
 """
 
 from ml_collections import ConfigDict
@@ -38,6 +39,8 @@ PRESETS = {
     "rivals": (*REDUCED, PROTOCOLS, common.rivals()),
     "rivals_paper": (PROTOCOLS, common.rivals()),
     "ablation": (*REDUCED, {"optim": TUNED}, common.ablation(epochs=6)),
+    "converged": (*SMALL, common.NARROW, common.converged()),
+    "variants": (*SMALL, common.NARROW, common.converged(common.VARIANTS_TABLE)),
     "paper": (),  # the defaults
 }
 

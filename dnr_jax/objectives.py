@@ -25,6 +25,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+
+from dnr_jax import ops
 from dnr_jax.nn import losses
 from dnr_jax.settings import Settings, knob
 from dnr_jax.types import Array, Batch, Divergence
@@ -63,6 +67,12 @@ class ObjectiveSettings(Settings):
     lambda_x: float = knob(
         1.0, "weight of L_x, the distribution regulariser", at_least=0, at_most=1e3
     )
+    score_dropout: float = knob(
+        0.0, "probability that L_direct sees a request with all scores 0", at_least=0, at_most=1
+    )
+    label_smoothing: float = knob(
+        0.0, "share s of L_theta's labels: z (1 - s) + s / 2", at_least=0, below=1
+    )
 
 
 def direct_loss(logits: Array, labels: Array, weights: Array, *, loss: str) -> Array:
@@ -76,6 +86,29 @@ def direct_loss(logits: Array, labels: Array, weights: Array, *, loss: str) -> A
 def denoising_loss(noisy_logits: Array, labels: Array, weights: Array, *, loss: str) -> Array:
     """Compute L_z = -E[log q_theta(z | x')] (Eq. 5) from the logits of generated scores x'."""
     return LOSSES[loss].mean(noisy_logits, labels, weights)
+
+
+def hide_scores(scores: Array, index: Array, key: Array, *, rate: float) -> Array:
+    """Set all scores of a request to 0 with a probability: dropout of x as a whole.
+
+    A model so trained ranks with and without a first stage. It is the simplest regulariser of the
+    use of x, and so the control of every cleverer one.
+
+    Args:
+      scores: x, `float32 [B, N]`.
+      index: `uint32 [B]`, the requests' own numbers, which their draws depend on.
+      key: of the draws.
+      rate: the probability, in [0, 1]; 0 draws nothing.
+    """
+    if rate == 0:
+        return scores
+    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate))(ops.per_request_keys(key, index))
+    return jnp.where(keep[:, None], scores, 0.0)
+
+
+def smooth_labels(labels: Array, *, rate: float) -> Array:
+    """Draw labels towards one half, z (1 - s) + s / 2 (Szegedy et al. 2016, arXiv 1512.00567)."""
+    return labels if rate == 0 else labels * (1 - rate) + rate / 2
 
 
 def adversarial_loss(noisy_logits: Array, labels: Array, weights: Array, *, loss: str) -> Array:

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 from dnr_jax.noise.beta import BetaSettings, beta_draw, beta_noise, fit_if_asked
 from dnr_jax.noise.gaussian import GaussianSettings, gaussian_draw, gaussian_noise
 from dnr_jax.noise.learned import (
+    BoundedSettings,
     GeneratorSettings,
     LearnedMixSettings,
+    learned_bounded,
     learned_direct,
     learned_mix,
 )
@@ -63,6 +65,7 @@ NOISES: dict[str, Entry] = {
 }
 
 GENERATORS: dict[str, GeneratorEntry] = {
+    "learned_bounded": GeneratorEntry(BoundedSettings, learned_bounded),
     "learned_direct": GeneratorEntry(GeneratorSettings, learned_direct),
     "learned_mix": GeneratorEntry(LearnedMixSettings, learned_mix),
 }

@@ -39,6 +39,13 @@ class LearnedMixSettings(GeneratorSettings, Mixing):
     """Settings of the generator that learns the noise of Eq. 4."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BoundedSettings(GeneratorSettings):
+    """Settings of the generator that moves the observed scores."""
+
+    radius: float = knob(0.1, "the most that a score is moved", above=0, at_most=1)
+
+
 class Generator(nn.Module):
     """A two-layer perceptron on [label, fresh noise, item embedding, user embedding].
 
@@ -102,6 +109,27 @@ def learned_direct(task: Task, base: Draw, settings: GeneratorSettings) -> Noise
       settings: of the network.
     """
     return _learned(task, base, settings, lambda value, _: value)
+
+
+def learned_bounded(task: Task, base: Draw, settings: BoundedSettings) -> Noise:
+    """Make the adversary that stays near x: x' = clip(x + r (2 output(MLP) - 1), 0, 1).
+
+    No score moves further than r, so that the law of x' lies in the ball of radius r around that
+    of x in the infinity-Wasserstein distance: the adversary of distributionally robust training
+    (Sinha et al. 2018, arXiv 1710.10571, who have the 2-distance and a penalty). Not in the DNR
+    paper, whose generator does not see x.
+
+    Args:
+      task: vocabulary sizes of the ids.
+      base: family of the fresh noise.
+      settings: of the network, and the radius.
+    """
+
+    def finish(value: Array, batch: Batch) -> Array:
+        moved = batch.scores + settings.radius * (2 * value - 1)
+        return jnp.where(batch.request.where, jnp.clip(moved, 0.0, 1.0), 0.0)
+
+    return _learned(task, base, settings, finish)
 
 
 def _learned(

@@ -94,16 +94,25 @@ def reranker_terms(
     encode_key, direct_key, noise_key, denoise_key = jax.random.split(key, 4)
     decode = game.reranker.decode
     memory = game.reranker.encode(theta, batch.request, key=encode_key, train=True)
-    logits = decode(theta, memory, batch.scores, key=direct_key, train=True)
+    labels = objectives.smooth_labels(batch.labels, rate=game.objective.label_smoothing)
+    scores = _shown_scores(batch, direct_key, game)
+    logits = decode(theta, memory, scores, key=direct_key, train=True)
     if game.noise is None or game.objective.lambda_m == 0:
         loss = game.objective.loss
-        direct = objectives.direct_loss(logits, batch.labels, batch.weights, loss=loss)
+        direct = objectives.direct_loss(logits, labels, batch.weights, loss=loss)
         return direct, {"direct": direct}
     noisy = jax.lax.stop_gradient(game.noise.sample(phi, noise_key, batch))
     noisy_logits = decode(theta, memory, noisy, key=denoise_key, train=True)
     return objectives.reranker_loss(
-        logits, noisy_logits, batch.labels, batch.weights, settings=game.objective
+        logits, noisy_logits, labels, batch.weights, settings=game.objective
     )
+
+
+def _shown_scores(batch: Batch, key: Array, game: Game) -> Array:
+    """Return the scores that L_direct sees; the key is folded, as dropout draws from it too."""
+    rate = game.objective.score_dropout
+    drop_key = jax.random.fold_in(key, 1)
+    return objectives.hide_scores(batch.scores, batch.request.index, drop_key, rate=rate)
 
 
 def generator_terms(
