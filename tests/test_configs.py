@@ -46,6 +46,24 @@ def test_every_preset_is_a_plan(module, preset):
         assert 0 < row.train.lambda_e < row.train.epochs
 
 
+@pytest.mark.parametrize(
+    ("preset", "keys"),
+    [("converged", common.CLAIM_TABLE), ("variants", common.VARIANTS_TABLE)],
+)
+def test_rows_that_train_to_convergence_have_equal_budgets_on_one_backbone(preset, keys):
+    config = get_config("movielens", preset).to_dict()
+    defaults = sections.defaults("movielens")
+    for place, differs in differences({"train": config["train"]}, defaults):
+        assert differs, place
+    (plan,) = make_plan(config)
+    learned = [row for row in plan.rows if row.trains]
+    assert tuple(row.key for row in plan.rows) == keys
+    assert {row.reranker.name for row in learned} == {"prm"}
+    budgets = {(r.train.epochs, r.train.patience, r.train.learning_rate_factors) for r in learned}
+    assert len(budgets) == 1
+    assert {"plain", "score", "score_dropout", "dnr_g"} <= {row.key for row in learned}
+
+
 def differences(changes, base, place=""):
     for name, value in changes.items():
         if isinstance(value, dict):

@@ -263,6 +263,15 @@ def test_settings_out_of_range_are_named(knobs, match):
         ObjectiveSettings(**knobs)
 
 
+def test_scores_are_hidden_from_whole_requests_whatever_their_batch():
+    scores, index = jnp.ones((4000, 3)), jnp.arange(4000, dtype=jnp.uint32)
+    shown = np.asarray(objectives.hide_scores(scores, index, jax.random.key(0), rate=0.3))
+    assert set(np.unique(shown.sum(axis=1))) == {0.0, 3.0}
+    assert shown[:, 0].mean() == pytest.approx(0.7, abs=3 * np.sqrt(0.3 * 0.7 / 4000))
+    some = objectives.hide_scores(scores[7:9], index[7:9], jax.random.key(0), rate=0.3)
+    np.testing.assert_array_equal(some, shown[7:9])
+
+
 def test_regulariser_counts_judged_candidates_only():
     distance = divergences.build("gaussian", conditional=True)
     scores, labels = jnp.float32([[0.2, 0.4, 0.9, 0.7]]), jnp.float32([[0, 0, 1, 1]])

@@ -32,8 +32,6 @@ ENVIRONMENT_KEYS = (
 )
 MADE_ANEW = "start the run again with the same --workdir, and it is made anew"
 SPLIT = "test"
-# Resampling in the comparisons must not change from one report of a run to the next.
-COMPARISON_SEED = 0
 
 
 class Line(NamedTuple):
@@ -50,6 +48,8 @@ class Line(NamedTuple):
       parameters: numbers that one seed of it learns; None for a scorer that learns nothing.
       training_seconds: wall time of training, all seeds and trials; None where there was none.
       scoring_seconds: wall time of scoring and evaluating, all seeds.
+      best_epochs: the epoch that each seed kept; empty for a scorer that learns nothing.
+      factor: on its learning rates, chosen on validation.
     """
 
     row: str
@@ -62,6 +62,8 @@ class Line(NamedTuple):
     parameters: int | None
     training_seconds: float | None
     scoring_seconds: float | None
+    best_epochs: list[int]
+    factor: float
 
 
 class Run(NamedTuple):
@@ -78,10 +80,10 @@ class Run(NamedTuple):
       lines: the models, in the order of `results.json`.
       comparisons: each model against its best other, by model; empty with fewer than two models,
         or without a request that every model has a value for, as are the next two.
-      against_trivial: by learned model, the lower end of the 95 % interval of its paired
+      against_trivial: by learned model, the lower end of the 95 % interval of its
         difference to the best trivial scorer in the main metric.
-      against_direct: by DNR model `X+dnr...`, its paired difference in the main metric to
-        `X+score`, the same reranker trained directly; with both ends of the 95 % interval.
+      against_direct: by DNR model `X+dnr...`, its difference in the main metric to `X+score`, the
+        same reranker trained directly.
     """
 
     folder: Path
@@ -94,7 +96,7 @@ class Run(NamedTuple):
     lines: list[Line]
     comparisons: dict[str, significance.Comparison]
     against_trivial: dict[str, float]
-    against_direct: dict[str, tuple[float, float, float]]
+    against_direct: dict[str, significance.Difference]
 
     @property
     def main_metric(self) -> str:
@@ -119,9 +121,11 @@ def read(folder: Path) -> Run:
     seconds = {n: _seconds(folder, n) for n in ("seconds", "scoring_seconds")}
     lines = [_line(group, seconds) for group in _by_model(rows)]
     k = _cutoff(rows[0]["metrics"], folder)
-    values = per_request(folder, f"n@{k}", [line.model for line in lines])
-    if not len(next(iter(values.values()))):
-        values = {}  # there is nothing to compare by
+    values = per_request(folder, f"n@{k}", {line.model: line.seeds for line in lines})
+    trivial = {line.model for line in lines if line.trivial}
+    compared = {m: significance.Row(v, learned=m not in trivial) for m, v in values.items()}
+    if not next(iter(values.values())).size:
+        compared = {}  # there is nothing to compare by
     return Run(
         folder=folder,
         config=json_files.read(_existing(folder / run_folder.CONFIG)),
@@ -133,42 +137,48 @@ def read(folder: Path) -> Run:
         requests=_only(rows, "requests", folder),
         excluded=_only(rows, "excluded", folder),
         lines=lines,
-        comparisons=_compare(values),
-        against_trivial=_against_trivial(lines, values, f"n@{k}"),
-        against_direct=_against_direct(values),
+        comparisons=significance.compare(compared) if len(compared) > 1 else {},
+        against_trivial=_against_trivial(lines, compared, f"n@{k}"),
+        against_direct=_against_direct(compared),
     )
 
 
-def per_request(folder: Path, metric: str, models: Sequence[str]) -> dict[str, np.ndarray]:
-    """Average a metric over seeds for each request that has a value for every model.
+def per_request(
+    folder: Path, metric: str, models: Mapping[str, Sequence[int]]
+) -> dict[str, np.ndarray]:
+    """Read a metric of each seed for each request that has a value in every model and seed.
+
+    Args:
+      folder: the run folder.
+      metric: its name.
+      models: the seeds of each.
 
     Returns:
-      `float64 [R]` by model, requests in the same order.
+      `float64 [S, R]` by model, requests in the same order.
 
     Raises:
       FileNotFoundError: the run has no per-request values yet.
-      ValueError: they are damaged, or lack the metric or a model.
+      ValueError: they are damaged, or lack the metric, a model or a seed.
     """
     path = _existing(folder / run_folder.PER_REQUEST)
     columns = request_files.read(path, cure=MADE_ANEW)
-    missing = [name for name in ("model", "request_id", metric) if name not in columns]
+    missing = [n for n in ("model", "seed", "request_id", metric) if n not in columns]
     if missing:
         raise ValueError(f"{path} has no column {missing[0]!r}, only {list(columns)}: {MADE_ANEW}")
-    model = columns["model"]
     requests, slot = np.unique(columns["request_id"], return_inverse=True)
-    value = columns[metric].astype(np.float64)
-    means = {}
-    for name in models:
-        use = (model == name) & ~np.isnan(value)
-        if not np.any(model == name):
-            raise ValueError(
-                f"{path} has no values of model {name!r}, which results.json lists: {MADE_ANEW}"
-            )
-        total = np.bincount(slot[use], weights=value[use], minlength=len(requests))
-        count = np.bincount(slot[use], minlength=len(requests))
-        means[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    complete = ~np.any(np.isnan(np.stack(list(means.values()))), axis=0)
-    return {name: mean[complete] for name, mean in means.items()}
+    tables = {}
+    for name, seeds in models.items():
+        tables[name] = table = np.full((len(seeds), len(requests)), np.nan)
+        for number, seed in enumerate(seeds):
+            use = (columns["model"] == name) & (columns["seed"] == seed)
+            if not np.any(use):
+                raise ValueError(
+                    f"{path} has no values of model {name!r}, seed {seed}, which results.json "
+                    f"lists: {MADE_ANEW}"
+                )
+            table[number, slot[use]] = columns[metric][use]
+    complete = ~np.any(np.isnan(np.concatenate(list(tables.values()))), axis=0)
+    return {name: table[:, complete] for name, table in tables.items()}
 
 
 def _existing(path: Path) -> Path:
@@ -222,6 +232,8 @@ def _line(group: list[dict[str, Any]], seconds: dict[str, dict[str, float]]) -> 
         parameters=group[0].get("parameters"),
         training_seconds=seconds["seconds"].get(group[0]["row"]),
         scoring_seconds=seconds["scoring_seconds"].get(group[0]["row"]),
+        best_epochs=[row["best_epoch"] for row in group if "best_epoch" in row],
+        factor=group[0].get("learning_rate_factor", 1.0),
     )
 
 
@@ -250,23 +262,14 @@ def _best(lines: list[Line], metric: str) -> Line | None:
     return max(known, key=lambda line: line.mean[metric], default=None)
 
 
-def _compare(values: dict[str, np.ndarray]) -> dict[str, significance.Comparison]:
-    if len(values) < 2:
-        return {}
-    return significance.compare(values, seed=COMPARISON_SEED)
-
-
 def _against_trivial(
-    lines: list[Line], values: dict[str, np.ndarray], metric: str
+    lines: list[Line], rows: Mapping[str, significance.Row], metric: str
 ) -> dict[str, float]:
     trivial = _best([line for line in lines if line.trivial], metric)
-    if trivial is None or not values:
+    if trivial is None or not rows:
         return {}
-    lower = {}
-    for model in (line.model for line in lines if not line.trivial):
-        pair = values[model], values[trivial.model]
-        lower[model] = significance.paired_bootstrap(*pair, seed=COMPARISON_SEED)[1]
-    return lower
+    learned = [line.model for line in lines if not line.trivial]
+    return {m: significance.difference(rows[m], rows[trivial.model]).low for m in learned}
 
 
 def direct_of(model: str) -> str:
@@ -274,10 +277,12 @@ def direct_of(model: str) -> str:
     return model.split("+dnr")[0] + "+score"
 
 
-def _against_direct(values: dict[str, np.ndarray]) -> dict[str, tuple[float, float, float]]:
-    pairs = {model: direct_of(model) for model in values if "+dnr" in model}
+def _against_direct(
+    rows: Mapping[str, significance.Row],
+) -> dict[str, significance.Difference]:
+    pairs = {model: direct_of(model) for model in rows if "+dnr" in model}
     return {
-        model: significance.paired_bootstrap(values[model], values[direct], seed=COMPARISON_SEED)
+        model: significance.difference(rows[model], rows[direct])
         for model, direct in pairs.items()
-        if direct in values
+        if direct in rows
     }

@@ -1,26 +1,63 @@
-"""Paired tests over requests: does one model rank better than another on the same requests?
+"""Does one model rank better than another, for other requests and other seeds?
 
-The star of a table stands for: better than the best other row, significant at 0.05 by a two-sided
-paired permutation test that flips the sign of each request's difference (`permutation_test`),
-after Holm's correction over the rows of the table. Requests are taken as independent, and the
-models as given: the spread over training seeds is not in it and stands beside it as a standard
-deviation.
+Both the test requests and the training seeds are samples. With values y[s, r] of seed s on request
+r, a row's mean varies with both, and the difference D of two rows' means has the variance
+
+    V = V_requests + V_a + V_b
+      V_requests = Var_r[mean_s y_a - mean_s y_b] / R   (paired: both rows answer each request)
+      V_a        = Var_s[mean_r y_a] / S_a              (unpaired: seed 0 of two rows is two draws)
+
+D / sqrt(V) is compared with Student's t, degrees of freedom by Satterthwaite (1946, Biometrics
+Bulletin 2, 110). The noise of a single seed on a single request is in V_requests and in V_a, so V
+is a little too large and intervals cover at least what they say. A row that learns nothing has no
+V_a. For a learned row of one seed V_a cannot be known; it is left out, and the comparison says so
+(`seeds_known`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
-from dnr_jax.evaluation import bootstrap
-from dnr_jax.evaluation.bootstrap import BOOTSTRAPS, LEVEL, portions
+from dnr_jax.evaluation.bootstrap import LEVEL
 
 STAR_MEANING = (
-    "* better than the best other row, p < 0.05: two-sided paired sign-flip permutation test over "
-    "requests, values averaged over seeds, Holm-corrected over the rows."
+    "* better than the best other row, p < 0.05: two-sided t-test of the difference of the rows' "
+    "means whose variance is that over requests (paired) plus that over the seeds of both rows, "
+    "Holm-corrected over the rows."
 )
-PERMUTATIONS = 9999
+
+
+class Row(NamedTuple):
+    """A row's values.
+
+    Attributes:
+      values: metric by seed and request, float `[S, R]`.
+      learned: whether another seed would change them.
+    """
+
+    values: np.ndarray
+    learned: bool = True
+
+
+class Difference(NamedTuple):
+    """One row minus another.
+
+    Attributes:
+      mean: of (this row - the other).
+      low, high: interval of the difference over requests and seeds.
+      p: that there is none, two-sided.
+      seeds_known: False where a learned row has one seed; the interval then covers requests only.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    seeds_known: bool
 
 
 class Comparison(NamedTuple):
@@ -28,10 +65,12 @@ class Comparison(NamedTuple):
 
     Attributes:
       best_other: the row with the highest mean among the others.
-      difference: mean of (this row - best other) over the requests both have.
-      low, high: percentile bootstrap interval of the difference, 95 %.
-      p: of the paired sign-flip permutation test, two-sided.
+      difference: mean of (this row - best other).
+      low, high: its interval. It covers the true difference to the row found best with at least
+        95 %, although that row was chosen by the same values (Bonferroni over the other rows).
+      p: of the two-sided t-test.
       p_holm: `p` corrected for all rows of the table.
+      seeds_known: see `Difference`.
     """
 
     best_other: str
@@ -40,72 +79,51 @@ class Comparison(NamedTuple):
     high: float
     p: float
     p_holm: float
+    seeds_known: bool
 
 
-def compare(values: dict[str, np.ndarray], *, seed: int) -> dict[str, Comparison]:
+def compare(table: Mapping[str, Row]) -> dict[str, Comparison]:
     """Compare each row with the best other row.
 
     Two rows may be each other's best other; both tests stay in Holm's family, which makes it a
     little too careful, never too bold.
 
     Args:
-      values: metric per request, float `[R]`, by row, averaged over seeds; NaN = excluded.
-      seed: of the random draws, which all rows share.
+      table: the rows by name, all on the same requests.
 
     Raises:
-      ValueError: fewer than two rows, arrays of different length, or a row without a value
-        or without a request that its best other has.
+      ValueError: fewer than two rows, rows on different requests, or a value that is not finite.
     """
-    table = _check(values)
-    means = {name: float(np.nanmean(row)) for name, row in table.items()}
+    _check(table)
+    means = {name: float(row.values.mean()) for name, row in table.items()}
     best = {name: max((o for o in table if o != name), key=means.__getitem__) for name in table}
-    differences = np.stack([_difference(table, name, best[name]) for name in table], axis=1)
-    low, high = bootstrap.intervals(differences, seed=seed, resamples=BOOTSTRAPS, level=LEVEL)
-    p = _sign_flip_p(differences, seed=seed, resamples=PERMUTATIONS)
-    columns = zip(table, _means(differences), low, high, p, holm(p), strict=True)
-    return {name: Comparison(best[name], *map(float, numbers)) for name, *numbers in columns}
+    level = 1 - (1 - LEVEL) / (len(table) - 1)
+    found = [difference(table[name], table[best[name]], level=level) for name in table]
+    corrected = holm(np.array([d.p for d in found]))
+    return {
+        name: Comparison(best[name], d.mean, d.low, d.high, d.p, float(p), d.seeds_known)
+        for name, d, p in zip(table, found, corrected, strict=True)
+    }
 
 
-def paired_bootstrap(
-    a: np.ndarray,
-    b: np.ndarray,
-    *,
-    seed: int,
-    resamples: int = BOOTSTRAPS,
-    level: float = LEVEL,
-) -> tuple[float, float, float]:
-    """Return the mean of `a - b` and its percentile bootstrap interval (Efron 1979) over requests.
-
-    Args:
-      a: float `[R]`; a request with a NaN in either array is left out.
-      b: float `[R]`, the same requests.
-      seed: of the resampling.
-      resamples: number of bootstrap samples.
-      level: coverage of the interval, in (0, 1).
+def difference(a: Row, b: Row, *, level: float = LEVEL) -> Difference:
+    """Return the mean of `a - b`, its interval of that level, and the p-value of no difference.
 
     Raises:
-      ValueError: different lengths, or no request that both have.
+      ValueError: the rows are on different requests, or a value is not finite.
     """
-    difference = _pair(a, b)
-    low, high = bootstrap.intervals(difference, seed=seed, resamples=resamples, level=level)
-    return float(_means(difference)[0]), float(low[0]), float(high[0])
-
-
-def permutation_test(
-    a: np.ndarray, b: np.ndarray, *, seed: int, resamples: int = PERMUTATIONS
-) -> float:
-    """Test mean(a - b) = 0 by flipping signs (Fisher 1935): two-sided p, at least 1/(resamples+1).
-
-    Args:
-      a: float `[R]`; a request with a NaN in either array is left out.
-      b: float `[R]`, the same requests.
-      seed: of the flips.
-      resamples: number of random sign patterns.
-
-    Raises:
-      ValueError: different lengths, or no request that both have.
-    """
-    return float(_sign_flip_p(_pair(a, b), seed=seed, resamples=resamples)[0])
+    _check({"a": a, "b": b})
+    parts = [_over(a.values.mean(axis=0) - b.values.mean(axis=0))]
+    parts += [_over(row.values.mean(axis=1)) for row in (a, b) if row.learned]
+    variances, freedoms = np.array([part for part in parts if part[1] > 0]).reshape(-1, 2).T
+    mean, variance = float(a.values.mean() - b.values.mean()), float(variances.sum())
+    known = all(len(row.values) > 1 for row in (a, b) if row.learned)
+    if variance <= 1e-16:  # equal but for the rounding of sums
+        return Difference(mean, mean, mean, float(abs(mean) < 1e-8), known)
+    freedom = variance**2 / np.sum(variances**2 / freedoms)
+    half = float(stats.t.ppf((1 + level) / 2, freedom)) * variance**0.5
+    p = float(2 * stats.t.sf(abs(mean) / variance**0.5, freedom))
+    return Difference(mean, mean - half, mean + half, p, known)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -118,50 +136,20 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def _check(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    table = {name: np.asarray(row, np.float64) for name, row in values.items()}
+def _over(values: np.ndarray) -> tuple[float, int]:
+    """Return the variance of the mean of a sample, and its degrees of freedom (0: unknown)."""
+    count = len(values)
+    return (float(np.var(values, ddof=1)) / count if count > 1 else 0.0, count - 1)
+
+
+def _check(table: Mapping[str, Row]) -> None:
     if len(table) < 2:
         raise ValueError(f"got {len(table)} row(s) {list(table)}: a comparison needs two or more")
-    lengths = {name: row.shape for name, row in table.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"rows hold different requests: {lengths}; evaluate all on one split")
-    empty = [name for name, row in table.items() if np.isnan(row).all()]
-    if empty:
-        raise ValueError(f"no value at all for row(s) {empty}: every request was excluded")
-    return table
-
-
-def _pair(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return _difference(_check({"a": a, "b": b}), "a", "b")[:, None]
-
-
-def _difference(table: dict[str, np.ndarray], name: str, other: str) -> np.ndarray:
-    difference = table[name] - table[other]
-    if np.isnan(difference).all():
+    counts = {name: row.values.shape[1] for name, row in table.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"rows hold different requests: {counts}; evaluate all on one split")
+    broken = [name for name, row in table.items() if not np.isfinite(row.values).all()]
+    if broken or not all(counts.values()):
         raise ValueError(
-            f"rows {name!r} and {other!r} share no request: evaluate both on one split"
+            f"row(s) {broken or list(table)} lack values: leave excluded requests out of every row"
         )
-    return np.asarray(difference)
-
-
-def _means(differences: np.ndarray) -> np.ndarray:
-    return np.asarray(np.nanmean(differences, axis=0))
-
-
-def _sign_flip_p(differences: np.ndarray, *, seed: int, resamples: int) -> np.ndarray:
-    """Return two-sided p-values, `[M]`, for the columns of `differences [R, M]`.
-
-    All columns share the sign patterns. The observed pattern counts as one of them.
-    """
-    generator = np.random.default_rng([seed, 1])
-    requests = len(differences)
-    filled = np.nan_to_num(differences).astype(np.float32)
-    # Sums of the same terms in another order must count as equal.
-    threshold = np.abs(filled.sum(axis=0)) - 1e-6 * np.abs(filled).sum(axis=0)
-    extreme = np.ones(differences.shape[1])
-    for portion in portions(resamples, requests):
-        bits = np.frombuffer(generator.bytes(portion * (-(-requests // 8))), np.uint8)
-        flips = np.unpackbits(bits.reshape(portion, -1), axis=1)[:, :requests]
-        signs = flips.astype(np.float32) * 2 - 1
-        extreme += (np.abs(signs @ filled) >= threshold).sum(axis=0)
-    return extreme / (resamples + 1)

@@ -6,19 +6,16 @@ import csv
 import io
 import math
 import textwrap
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-from dnr_jax.data.signatures import fingerprint
-from dnr_jax.reports import significance
+from dnr_jax.reports import budget, significance
+from dnr_jax.reports.notes import LEVEL, VERSUS, notes
 from dnr_jax.reports.rendering import Table, aligned, latex, latex_escape, markdown
 from dnr_jax.reports.results import Line, Run, direct_of
 
-LEAKING_PROTOCOL = "exposed_plus_retrieved"
-LEVEL = 0.05  # of `significance.STAR_MEANING`
 ABSENT = "n/a"
 TEXT_WIDTH = 110
-VERSUS = "vs best other"
 
 
 class Column(NamedTuple):
@@ -64,8 +61,8 @@ def against_direct(run: Run) -> Table:
     labels = {line.model: line.label for line in run.lines}
     metric = run.main_metric.upper()
     body = [
-        [labels[model], labels[direct_of(model)], _difference(*numbers)]
-        for model, numbers in run.against_direct.items()
+        [labels[model], labels[direct_of(model)], _difference(*found[:3])]
+        for model, found in run.against_direct.items()
     ]
     return Table("DNR against direct training", ["model", "against", f"{metric} difference"], body)
 
@@ -107,11 +104,6 @@ def overview_markdown(runs: list[Run]) -> str:
     return markdown(overview(runs))
 
 
-def notes(run: Run) -> list[str]:
-    """Say in plain sentences what the numbers are, what they show, and where they are from."""
-    return [*_meaning(run), *_trials(run), *_verdict(run), *_origin(run)]
-
-
 def to_text(run: Run) -> str:
     """Render the tables and the notes for a terminal."""
     parts = [aligned(table) for table in _tables(run)]
@@ -140,7 +132,7 @@ def to_latex(run: Run) -> str:
 def to_csv(run: Run) -> str:
     """Render one line a model with every metric's mean and spread, unrounded fractions."""
     metrics = list({name: None for line in run.lines for name in line.mean})
-    compared = ("best_other", "difference", "low", "high", "p", "p_holm")
+    compared = significance.Comparison._fields
     header = ["model", "label", "trivial", "seeds", "protocol", "requests", "excluded"]
     header += [f"{m} {part}" for m in metrics for part in ("mean", "std")]
     header += [f"{run.main_metric} {name}" for name in compared]
@@ -161,7 +153,8 @@ def to_csv(run: Run) -> str:
 
 def _tables(run: Run) -> list[Table]:
     compared = [against_direct(run)] if run.against_direct else []
-    return [accuracy(run), *compared, beyond_accuracy(run), cost(run)]
+    chosen = [budget.table(run)] if any(line.best_epochs for line in run.lines) else []
+    return [accuracy(run), *compared, *chosen, beyond_accuracy(run), cost(run)]
 
 
 def _table(
@@ -195,6 +188,7 @@ def _versus(run: Run, line: Line) -> str:
     if comparison is None:
         return ABSENT
     mark = "=" if comparison.p_holm >= LEVEL else "*" if comparison.difference > 0 else " "
+    mark = mark if comparison.seeds_known or mark == "=" else "?"
     return _difference(comparison.difference, comparison.low, comparison.high) + mark
 
 
@@ -204,90 +198,3 @@ def _difference(mean: float, low: float, high: float) -> str:
 
 def _cell(value: float | None) -> str:
     return "" if value is None or not math.isfinite(value) else repr(value)
-
-
-def _meaning(run: Run) -> list[str]:
-    seeds = sorted({seed for line in run.lines for seed in line.seeds})
-    metric = run.main_metric.upper()
-    return [
-        f"Protocol {run.protocol}, test split: {run.requests} requests, of which {run.excluded} "
-        "have no positive in the pool and are left out.",
-        "Accuracy in percent; rho is the rank correlation with the true relevance (simulators only)"
-        f". Mean ± sample standard deviation over seeds {', '.join(map(str, seeds))}; "
-        "one value where a row has one seed.",
-        "Cost: parameters of one seed; wall time of training and of scoring the validation and "
-        "test splits, compilation and metrics included, all seeds (and trials) together.",
-        f'"{VERSUS}" and differences: in {metric} points [95 % paired bootstrap interval over '
-        f"requests]. {significance.STAR_MEANING} "
-        f"= not significantly different (p >= {LEVEL} in that test). Seeds count as fixed: neither "
-        "the interval nor the test covers what another seed would change.",
-    ]
-
-
-def _trials(run: Run) -> list[str]:
-    """Say how many validation trials the learned rows had."""
-    rows = [run.config["rows"][line.row] for line in run.lines]
-    found = {tuple(r["train"]["learning_rate_factors"]) for r in rows if "train" in r}
-    if all(len(factors) < 2 for factors in found):
-        return ["No row was tuned: all learned rows use the learning rate of the config."]
-    if len(found) > 1:
-        return ["Learned rows had different numbers of trials of their learning rates."]
-    (factors,) = found
-    listed = ", ".join(f"{factor:g}" for factor in factors)
-    return [
-        f"Every learned row had the same {len(factors)} trials, its learning rates times {listed}, "
-        "and shows the one with the best mean validation value over seeds."
-    ]
-
-
-def _verdict(run: Run) -> list[str]:
-    best, metric = run.best_trivial, run.main_metric
-    if best is None and any(line.trivial for line in run.lines):
-        return [
-            f"No request of the test split has a value of {metric.upper()}: nothing was measured, "
-            "and no rows can be compared."
-        ]
-    if best is None:
-        return ["This table has no trivial scorers: it cannot say whether anything was learned."]
-    value = f"{metric.upper()} = {100 * best.mean[metric]:.2f}"
-    said = [f"Best trivial scorer: {best.label}, {value}."]
-    if run.protocol == LEAKING_PROTOCOL:
-        said.append(
-            "On this protocol the retriever's scores leak the answer: the negatives are its own "
-            f"top items, so exposed items score low by construction, and {best.label} alone gives "
-            f"{value}. Use it to compare with published figures, not as evidence of progress."
-        )
-    learned = [line for line in run.lines if not line.trivial]
-    weak = [line.label for line in learned if not run.against_trivial.get(line.model, 0) > 0]
-    if weak:
-        said.append(
-            "Learned rows that do NOT clearly beat it (95 % interval of the paired difference "
-            f"reaches 0 or below): {'; '.join(weak)}."
-        )
-    elif learned:
-        said.append("Every learned row beats it (95 % interval of the paired difference above 0).")
-    return said
-
-
-def _origin(run: Run) -> list[str]:
-    about = run.environment
-    commit = about["commit"]
-    name = "not run from a clone"
-    if commit is not None:
-        name = commit["name"][:12] + (" with uncommitted changes" if commit["dirty"] else "")
-    devices = ", ".join(sorted(set(about["devices"])))
-    return [
-        f"Config {fingerprint(run.config)}; commit {name}.",
-        f"Hardware: {about['cpu']}, {about['cpu_count']} cores, {about['memory_gib']} GiB; "
-        f"{about['backend']} backend ({len(about['devices'])} x {devices}); "
-        f"jax {about['packages']['jax']}, Python {about['python']}.",
-        *_resumption(about),
-        f"Command: {about['command']}",
-    ]
-
-
-def _resumption(about: Mapping[str, Any]) -> list[str]:
-    changed = sorted({key for change in about.get("resumed", []) for key in change})
-    if not changed:
-        return []
-    return [f"Resumed in another environment; what differed from the first: {', '.join(changed)}."]

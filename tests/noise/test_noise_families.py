@@ -24,6 +24,7 @@ OPTIONS = {
     "beta": dict(lambda_c=0.4, alpha=2.0, beta=0.7),
     "resampled": dict(observed=OBSERVED),
     "learned_mix": dict(width=8, embedding_width=4, lambda_c=0.4, output="sigmoid"),
+    "learned_bounded": dict(width=8, embedding_width=4, radius=0.2),
     "learned_direct": dict(width=8, embedding_width=4, output="sigmoid"),
 }
 HEURISTIC = ("gaussian", "beta", "resampled")
@@ -125,7 +126,10 @@ def test_heuristics_have_no_parameters(name, families):
 
 @pytest.mark.parametrize(
     ("name", "output"),
-    [("learned_mix", "sigmoid"), ("learned_mix", "min_max"), ("learned_direct", "sigmoid")],
+    [
+        *(("learned_mix", "sigmoid"), ("learned_mix", "min_max")),
+        *(("learned_direct", "sigmoid"), ("learned_bounded", "sigmoid")),
+    ],
 )
 def test_learned_gradients_are_finite_and_reach_every_part(name, output, batch):
     family = build(name, output=output)
@@ -164,6 +168,16 @@ def test_group_form_is_learned_mix_with_share_one_eleventh(batch):
     normalised = quick_jit(direct.sample)(params, key, batch)
     expected = ops.min_max(batch.labels + 0.1 * normalised, batch.request.where)
     np.testing.assert_allclose(quick_jit(family.sample)(params, key, batch), expected, atol=1e-6)
+
+
+def test_a_bounded_adversary_stays_near_the_observed_scores(batch, families):
+    """It moves each score by up to the radius, both ways, and never out of [0, 1]."""
+    family, params, _ = families["learned_bounded"]
+    bold = jax.tree.map(lambda leaf: 30 * leaf, params)
+    moved = np.asarray(quick_jit(family.sample)(bold, jax.random.key(3), batch) - batch.scores)
+    moved = moved[np.asarray(batch.request.where)]
+    assert 0.19 < moved.max() <= 0.2 + 1e-6
+    assert -0.2 - 1e-6 <= moved.min() < -0.19
 
 
 def test_mix_is_equation_4():

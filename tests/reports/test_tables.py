@@ -11,7 +11,7 @@ from scipy import stats
 
 from dnr_jax import reports
 from dnr_jax.io import run_folder
-from dnr_jax.reports import rendering, results, tables
+from dnr_jax.reports import budget, rendering, results, tables
 
 BEST = "DNR-B, conditional L_x & 50% more"
 
@@ -53,29 +53,68 @@ def test_metrics_nobody_has_are_left_out(make_run):
     assert rows["random"] == {"N@6 end to end": "12.50", "ECE %": "12.34"}
 
 
-def test_per_request_means_are_aligned_by_request(make_run):
+def test_per_request_values_are_aligned_by_request(make_run):
     folder = make_run()
-    values = results.per_request(folder, "n@6", ["random", "prm"])
-    assert values["prm"].shape == (50,)  # 10 of 60 are excluded
-    np.testing.assert_allclose(values["prm"] - values["random"], 0.24, atol=1e-6)
-    with pytest.raises(ValueError, match="no values of model 'pier'"):
-        results.per_request(folder, "n@6", ["pier"])
+    values = results.per_request(folder, "n@6", {"random": [0], "prm": [0, 1, 2]})
+    assert values["prm"].shape == (3, 50)  # 10 of 60 are excluded
+    steps = np.array([[0.20], [0.24], [0.28]])
+    np.testing.assert_allclose(values["prm"] - values["random"], np.tile(steps, 50), atol=1e-6)
+    with pytest.raises(ValueError, match="no values of model 'pier', seed 0"):
+        results.per_request(folder, "n@6", {"pier": [0]})
+    with pytest.raises(ValueError, match="no values of model 'prm', seed 3"):
+        results.per_request(folder, "n@6", {"prm": [3]})
     with pytest.raises(ValueError, match="no column 'auc'"):
-        results.per_request(folder, "auc", ["prm"])
+        results.per_request(folder, "auc", {"prm": [0]})
 
 
-def test_comparison_agrees_with_scipy(make_run):
-    """A row close to the best one: the p-value is that of scipy's paired permutation test."""
+def test_intervals_cover_the_seeds(make_run):
+    """All requests agree, so that nothing but the seeds 70, 71, 75 is uncertain."""
     run = results.read(make_run())
-    values = {"a": np.array([0.1, 0.5, 0.3, 0.9, 0.4]), "b": np.array([0.2, 0.4, 0.1, 0.5, 0.1])}
-    found = results.significance.compare(values, seed=0)["a"]
-    oracle = stats.permutation_test(
-        (values["a"], values["b"]),
-        lambda x, y: np.mean(x - y),
-        permutation_type="samples",
+    found = run.comparisons["prm+dnr-b"]
+    half = stats.t.ppf(1 - 0.025 / 3, 2) * np.std([70, 71, 75], ddof=1) / np.sqrt(3)
+    assert found.best_other == "reversed"
+    assert 100 * found.low == pytest.approx(22 - half, abs=1e-3)
+    assert 100 * found.high == pytest.approx(22 + half, abs=1e-3)
+
+
+def test_a_row_with_one_seed_gets_no_star(make_run):
+    folder = make_run()
+    content = json.loads((folder / "results.json").read_text())
+    content["rows"] = [r for r in content["rows"] if r["seed"] == 0]
+    (folder / "results.json").write_text(json.dumps(content))
+    run = results.read(folder)
+    assert body(tables.accuracy(run))[BEST]["vs best other"].endswith("]?")
+    said = " ".join(tables.notes(run))
+    assert f"is unknown, and in no interval. One seed: PRM without scores; {BEST}." in said
+
+
+def test_edges_of_the_budget_are_named(make_run, make_config):
+    folder = make_run()
+    config = make_config(prm=[0.3, 1.0, 3.0], dnr_b=[0.3, 1.0, 3.0])
+    for row in ("prm", "dnr_b"):
+        config["rows"][row]["train"] |= {"epochs": 60, "lambda_e": 6}
+    config["rows"]["dnr_b"]["generator"] = {"name": "learned_direct"}
+    (folder / "config.json").write_text(json.dumps(config))
+    best = {"prm": (1.0, [20, 31, 25]), "dnr_b": (3.0, [6, 60, 40])}
+
+    def choose(row):
+        if row["row"] in best:
+            factor, epochs = best[row["row"]]
+            row.update(learning_rate_factor=factor, best_epoch=epochs[row["seed"]])
+
+    edit_rows(folder, choose)
+    run = results.read(folder)
+    assert budget.table(run).body[0] == [
+        *("PRM without scores", "20, 31, 25", "60", "1", "0.3, 1, 3", "no")
+    ]
+    (_, (*_, hits)) = budget.table(run).body
+    assert hits == (
+        "best epoch is the last allowed; highest rate tried; "
+        "best epoch of a seed before the learned generator"
     )
-    assert found.p == pytest.approx(oracle.pvalue, abs=0.02)
-    assert run.comparisons[run.lines[-1].model].best_other == "reversed"
+    assert f"perhaps better beyond it: {BEST} (best epoch is the last" in tables.to_text(
+        run
+    ).replace("\n  ", " ")
 
 
 def test_notes_say_what_was_learned_and_where_from(make_run):
@@ -88,7 +127,7 @@ def test_notes_say_what_was_learned_and_where_from(make_run):
     assert "Command: python -m dnr_jax.main --config configs/recflow.py" in said
     assert "commit 0123456789ab with uncommitted changes" in said
     assert "Some CPU, 2 cores, 8.0 GiB" in said
-    assert "permutation test" in said
+    assert "t-test" in said
     assert "Holm" in said
     assert "seeds 0, 1, 2" in said
 
@@ -220,9 +259,10 @@ def test_dnr_is_set_against_direct_training_of_its_own_reranker(make_run):
     run = results.read(folder)
     (row,) = tables.against_direct(run).body
     assert row[:2] == [BEST, "PRM without scores"]
-    # 72 - 44; all requests differ by the same, so the interval has no width.
-    assert row[2] == "+28.00 [+28.00, +28.00]"
-    assert "| +28.00 [+28.00, +28.00] |" in tables.to_markdown(run)
+    # 72 - 44; all requests differ by the same, so that Welch's t-test over seeds is all there is.
+    low, high = stats.ttest_ind([70, 71, 75], [40, 44, 48], equal_var=False).confidence_interval()
+    assert row[2] == f"+28.00 [+{low:.2f}, +{high:.2f}]"
+    assert f"| +28.00 [+{low:.2f}, +{high:.2f}] |" in tables.to_markdown(run)
 
 
 def test_trials_are_told(make_run, make_config):

@@ -113,6 +113,19 @@ def test_both_turns_follow_the_loss_that_the_settings_name():
     np.testing.assert_allclose(terms["adversarial"], -list_wise(noisy), rtol=1e-5)
 
 
+def test_score_dropout_and_smooth_labels_change_the_direct_loss():
+    """At probability 1 the scores are all 0; labels are drawn towards one half."""
+    objective = dataclasses.replace(toy_players.OBJECTIVE, score_dropout=1.0, label_smoothing=0.2)
+    game = toy_players.GAME._replace(noise=None, objective=objective)
+    state, data = toy_players.state(), toy_players.batch()
+    theta = {"slope": jnp.float32(0.7), "bias": jnp.float32(-0.4)}
+    state = state.replace(params=state.params | {"reranker": theta})
+    _, terms = jax.jit(make_step(game, toy_players.OPTIMIZER, plays=False))(state, data, RERANKER)
+    smooth = data.replace(labels=0.8 * data.labels + 0.1)
+    expected = bce(jnp.full_like(data.scores, theta["bias"]), smooth)
+    np.testing.assert_allclose(terms["direct"], expected, rtol=1e-6)
+
+
 def test_plain_training_draws_no_noise():
     game = toy_players.GAME._replace(noise=None)
     step = jax.jit(make_step(game, toy_players.OPTIMIZER, plays=False))

@@ -1,0 +1,38 @@
+"""What each learned row was allowed, and what it chose on validation."""
+
+from __future__ import annotations
+
+from dnr_jax.reports.rendering import Table
+from dnr_jax.reports.results import Line, Run
+
+
+def table(run: Run) -> Table:
+    """Build the table of what each learned row was allowed and what it chose on validation.
+
+    A row whose choice lies at an edge may do better beyond it.
+    """
+    header = ["model", "best epoch by seed", "epochs at most", "rate times", "tried", "at an edge"]
+    body = []
+    for line in (line for line in run.lines if line.best_epochs):
+        train = run.config["rows"][line.row]["train"]
+        chosen = [", ".join(map(str, line.best_epochs)), str(train["epochs"])]
+        tried = ", ".join(f"{factor:g}" for factor in train["learning_rate_factors"])
+        hits = "; ".join(edges(run, line)) or "no"
+        body.append([line.label, *chosen, f"{line.factor:g}", tried, hits])
+    return Table("Budget", header, body)
+
+
+def edges(run: Run, line: Line) -> list[str]:
+    """Say where a learned row's choices on validation lie at an edge of what was tried.
+
+    A model of several stages counts the epochs of its last one, which are fewer than the cap.
+    """
+    row = run.config["rows"][line.row]
+    train, factors = row["train"], row["train"]["learning_rate_factors"]
+    last, first = max(line.best_epochs), min(line.best_epochs)
+    hits = ["best epoch is the last allowed"] if last >= train["epochs"] else []
+    if len(factors) > 1 and line.factor in (min(factors), max(factors)):
+        hits.append(f"{'highest' if line.factor == max(factors) else 'lowest'} rate tried")
+    if row.get("generator") and first <= train["lambda_e"]:
+        hits.append("best epoch of a seed before the learned generator")
+    return hits
