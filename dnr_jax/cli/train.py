@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dnr_jax import console
 from dnr_jax.cli import knobs
 from dnr_jax.io.os_errors import Words
+
+if TYPE_CHECKING:
+    from dnr_jax.experiment.own_logs import Advice
 
 _PATH = click.Path(path_type=Path)
 _WORDS = Words("--out, --workdir or --cache", "epoch")
@@ -24,10 +27,11 @@ _ON = "every finished epoch is kept; start the same command again to go on"
 @click.option("--columns", metavar="PAIRS", help="As request_id=session,score=bm25; wins.")
 @click.option("--item-file", metavar="FILE", help="Describes items, by item_id.")
 @click.option("--user-file", metavar="FILE", help="Describes users, by user_id.")
-@click.option("--k", default=6, show_default=True, type=click.IntRange(1), help="Shown places K.")
 @click.option(
-    "--size", default=50, show_default=True, type=click.IntRange(2), help="Most candidates N."
+    "--from", "earlier", type=_PATH, metavar="MODEL", help="Go on from this model on newer logs."
 )
+@click.option("--k", type=click.IntRange(1), help="Shown places K; default: 6.")
+@click.option("--size", type=click.IntRange(2), help="Most candidates N; default: 50.")
 @click.option(
     "--model", "row", metavar="ROW", help="Train this row alone, as dnr_b or sasrec_score."
 )
@@ -58,23 +62,36 @@ def train(logs: Path, out: Path, overwrite: bool, **options: Any) -> None:
     LOGS is a Parquet, Arrow or CSV file or a folder of them, a row a candidate. The trained row
     with the best N@K on validation becomes the model. Interrupted, it goes on from the last
     finished epoch when the same command is started again.
+
+    With --from, a model that was trained before goes on, as it was set up: values that it knows
+    keep what they have learned, new ones are added.
     """
     with console.one_line(_ON, _WORDS):
         console.log_plainly()
         from dnr_jax import experiment, reports, serving
-        from dnr_jax.experiment import own_logs
+        from dnr_jax.experiment import newer_logs, own_logs
 
         serving.check_out(out, overwrite=overwrite)
-        table = {"table": options["rows"] or "", "model": options["row"] or ""}
-        advice = own_logs.advise(_given(logs, options), **table)
+        advice = _advice(logs, options)
         click.echo("\n".join(advice.words))
         workdir = options["workdir"] or out.with_name(f"{out.name}.run")
         tensorboard = options["tensorboard"]
         [folder] = experiment.run_all(advice.config, workdir, tensorboard=tensorboard)
         click.echo(reports.write(folder))
-        choice = own_logs.choose(folder)
+        choice = (newer_logs if options["earlier"] else own_logs).choose(folder)
         serving.pack(folder, choice.row, out, overwrite=overwrite)
         click.echo("\n".join([*choice.words, f"{out} can be copied anywhere; tables: {folder}"]))
+
+
+def _advice(logs: Path, options: dict[str, Any]) -> Advice:
+    from dnr_jax.experiment import newer_logs, own_logs
+
+    given, rows, row = _given(logs, options), options["rows"], options["row"]
+    if not options["earlier"]:
+        return own_logs.advise(given, table=rows or "", model=row or "")
+    if rows or row:
+        raise ValueError("--from goes on with the row that its model was: leave --rows and --model")
+    return newer_logs.advise(options["earlier"].absolute(), given)
 
 
 def _given(logs: Path, options: dict[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import optax
 
 from dnr_jax.data.store import Prepared
 from dnr_jax.divergences import DIVERGENCES
+from dnr_jax.experiment import start
 from dnr_jax.experiment.plan import Plan
 from dnr_jax.experiment.rows import Row
+from dnr_jax.experiment.start import Graft, Start
 from dnr_jax.io.run_folder import RunFolder
 from dnr_jax.nn.precision import compute_in
 from dnr_jax.noise import GENERATORS, NOISES, Observed
@@ -20,7 +23,7 @@ from dnr_jax.rerankers import RERANKERS
 from dnr_jax.training import sharding
 from dnr_jax.training.optimizers import two_player_optimizer
 from dnr_jax.training.sharding import Apply, Layout
-from dnr_jax.types import Divergence, Noise, Reranker, Stage, Task, apply, rank
+from dnr_jax.types import Batch, Divergence, Noise, Reranker, Stage, Task, apply, rank
 
 # How a model is trained as a scorer: by the losses of DNR, or by L_direct alone without noise.
 PLAIN = (Stage("train", None),)
@@ -49,6 +52,7 @@ class Assembly(NamedTuple):
       optimizer: makes both players' optimisers of the keyword `groups`.
       layout: the devices that they train and score on.
       task: what the models know of the data.
+      graft: puts the parameters of an earlier model into fresh ones; None without such a model.
     """
 
     reranker: Reranker
@@ -61,6 +65,7 @@ class Assembly(NamedTuple):
     optimizer: Callable[..., optax.GradientTransformationExtraArgs]
     layout: Layout
     task: Task
+    graft: Graft | None = None
 
 
 def assemble(plan: Plan, prepared: Prepared) -> list[Assembly]:
@@ -68,16 +73,24 @@ def assemble(plan: Plan, prepared: Prepared) -> list[Assembly]:
 
     Raises:
       ValueError: a model learns from the displayed order, or rows read the first stage's scores,
-        and the data has none.
+        and the data has none; or they cannot go on from the earlier model, see
+        `start.make_graft`.
     """
     _check_scores(plan, prepared)
     layout = sharding.make_layout(count=plan.devices.count, shard_tables=plan.devices.shard_tables)
     task = make_task(plan, prepared, layout)
     wanted = {(row.reranker, row.compute): row for row in plan.rows}
     models = {key: _model(row, task, layout) for key, row in wanted.items()}
-    return [
+    parts = [
         _assembly(row, models[row.reranker, row.compute], task, prepared, layout)
         for row in plan.rows
+    ]
+    if plan.start is None:
+        return parts
+    earlier = start.read(plan.start)
+    return [
+        part._replace(graft=_graft(earlier, row, part, prepared)) if row.trains else part
+        for row, part in zip(plan.rows, parts, strict=True)
     ]
 
 
@@ -121,6 +134,17 @@ def _assembly(row: Row, model: Model, task: Task, prepared: Prepared, layout: La
         layout=layout,
         task=task,
     )
+
+
+def _graft(earlier: Start, row: Row, parts: Assembly, prepared: Prepared) -> Graft:
+    example = first_request(prepared)
+    return start.make_graft(earlier, row, parts.reranker, parts.task, prepared.encoders, example)
+
+
+def first_request(prepared: Prepared) -> Batch:
+    """Return a batch of one training request, from whose shapes parameters are made."""
+    first: Batch = jax.tree.map(lambda array: np.asarray(array[:1]), prepared.splits["train"].batch)
+    return first
 
 
 def _check_slates(row: Row, prepared: Prepared) -> None:

@@ -25,6 +25,9 @@ from dnr_jax.experiment import first_stage
 
 _LOG = logging.getLogger(__name__)
 
+# Knobs whose files count by what they hold, and the size of a simulation, which its files show.
+_PLACES = ("path", "simulate", "known")
+
 Dataset = InteractionData | LoggedData
 
 
@@ -84,7 +87,7 @@ def _recipe(plan: DataPlan, dataset: Dataset, path: Path) -> dict[str, Any]:
     knobs = settings.plain(plan.settings)
     options: dict[str, Any] = {
         "name": plan.name,
-        "settings": {n: v for n, v in knobs.items() if n not in ("path", "simulate")},
+        "settings": {n: v for n, v in knobs.items() if n not in _PLACES},
         "candidates": settings.plain(plan.candidates),
         "k": plan.k,
         "seed": plan.seed,

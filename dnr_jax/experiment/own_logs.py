@@ -85,17 +85,17 @@ def advise(given: Mapping[str, Any], *, table: str = "", model: str = "") -> Adv
     Raises:
       FileNotFoundError, ValueError: the table cannot be used, or a knob or a row cannot.
     """
-    base = _merged(config_files.load("table"), ALWAYS)
-    [plan] = make_plan(_merged(base, given, {"table": TRIVIAL[0]}))
+    base = merged(config_files.load("table"), ALWAYS)
+    [plan] = make_plan(merged(base, given, {"table": TRIVIAL[0]}))
     counts = count(datasets.arrays(plan.data))
     alone = ",".join(dict.fromkeys([*TRIVIAL, model]))
     wanted = alone if model else table or ",".join(rows(counts))
-    config = _merged(base, rules(counts, given.get("train", {})), given, {"table": wanted})
+    config = merged(base, rules(counts, given.get("train", {})), given, {"table": wanted})
     [plan] = make_plan(config)
     kept = [row for row in plan.rows if counts.scores or not row.reads_scores]
     left = [row.key for row in plan.rows if row not in kept]
     _check_rows(kept, left, model)
-    said = [_described(counts, next(row for row in kept if row.trains))]
+    said = [described(counts, next(row for row in kept if row.trains))]
     if left:
         said.append(f"left out, as there are no scores of a first stage: {', '.join(left)}")
     return Advice(config | {"table": ",".join(row.key for row in kept)}, said)
@@ -147,6 +147,26 @@ def rows(counts: Counts) -> tuple[str, ...]:
     return (*TRIVIAL, *BACKBONE, f"{rival}_score" if counts.scores else rival)
 
 
+def described(counts: Counts, row: Row) -> str:
+    """Say what a row is trained on, and how long."""
+    train, width = row.train, getattr(row.reranker.settings, "width", None)
+    size = "" if width is None else f"width {width}, "
+    return (
+        f"{counts.requests:,} training requests: {size}at most {train.epochs} epochs in batches of "
+        f"{train.batch_size} requests, {train.seeds} seed{'s' * (train.seeds > 1)}"
+    )
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy nested plain data, the later layer on top."""
+    found: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            nested = isinstance(value, Mapping)
+            found[name] = merged(found.get(name, {}), value) if nested else value
+    return found
+
+
 def choose(folder: Path) -> Choice:
     """Choose the trained row with the best mean N@K over seeds on validation; first of equals.
 
@@ -156,14 +176,11 @@ def choose(folder: Path) -> Choice:
     Raises:
       ValueError: the run has no trained row.
     """
-    records = json_files.read(folder / run_folder.RESULTS, keys=("rows",))["rows"]
-    valid = [record for record in records if record["split"] == "valid"]
-    metric = next(name for name in valid[0]["metrics"] if name.startswith("n@"))
-    learned, others = (_means(valid, metric, trivial=kind) for kind in (False, True))
+    metric, learned, others = validated(folder)
     if not learned:
         raise ValueError(f"{folder} has no trained row: name one, as in --rows=score,dnr_b")
     (row, best), *rest = sorted(learned.items(), key=lambda item: -item[1])
-    words = f"the model is {row}, the best trained row on validation: {metric.upper()} {best:.4f}"
+    words = f"the model is {row}, the best trained row on validation: {metric} {best:.4f}"
     words += f", next {rest[0][0]} {rest[0][1]:.4f}" if rest else ""
     said = [words]
     top = max(others, key=others.__getitem__, default=row)
@@ -173,6 +190,19 @@ def choose(folder: Path) -> Choice:
             "before you use the model"
         )
     return Choice(row, said)
+
+
+def validated(folder: Path) -> tuple[str, dict[str, float], dict[str, float]]:
+    """Read what a finished run says of validation.
+
+    Returns:
+      The metric's name, as "N@6", and its mean over seeds by row: of trained rows, and of others.
+    """
+    records = json_files.read(folder / run_folder.RESULTS, keys=("rows",))["rows"]
+    valid = [record for record in records if record["split"] == "valid"]
+    metric = next(name for name in valid[0]["metrics"] if name.startswith("n@"))
+    learned, others = (_means(valid, metric, trivial=kind) for kind in (False, True))
+    return metric.upper(), learned, others
 
 
 def _means(valid: list[dict[str, Any]], metric: str, *, trivial: bool) -> dict[str, float]:
@@ -200,22 +230,3 @@ def _check_rows(kept: list[Row], left: list[str], model: str) -> None:
             f"none of the rows {', '.join([*(row.key for row in kept), *left])} can be trained "
             "here: add one that needs no scores, as plain"
         )
-
-
-def _described(counts: Counts, row: Row) -> str:
-    train, width = row.train, getattr(row.reranker.settings, "width", None)
-    size = "" if width is None else f"width {width}, "
-    return (
-        f"{counts.requests:,} training requests: {size}at most {train.epochs} epochs in batches of "
-        f"{train.batch_size} requests, {train.seeds} seed{'s' * (train.seeds > 1)}"
-    )
-
-
-def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy nested plain data, the later layer on top."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for name, value in layer.items():
-            nested = isinstance(value, Mapping)
-            merged[name] = _merged(merged.get(name, {}), value) if nested else value
-    return merged

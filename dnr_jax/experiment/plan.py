@@ -26,6 +26,7 @@ class Plan:
       eval: cut-off and batch of evaluation.
       devices: that all rows train and score on.
       rows: in table order.
+      start: the model folder that trained rows go on from; None = they begin with fresh draws.
     """
 
     seed: int
@@ -33,6 +34,7 @@ class Plan:
     eval: EvalSettings
     devices: DeviceSettings
     rows: tuple[Row, ...]
+    start: Path | None = None
 
     @property
     def cache(self) -> Path:
@@ -78,6 +80,7 @@ def _plan(config: Config) -> Plan:
         eval=scored,
         devices=sections.read_section(config, "devices"),
         rows=table,
+        start=Path(run.start).expanduser() if run.start else None,
     )
 
 

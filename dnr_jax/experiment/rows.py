@@ -42,6 +42,7 @@ class Row:
       optim: the optimisers.
       train: how long, on what, how often.
       compute: the precision.
+      frozen: whether it is scored as it begins, without training.
     """
 
     key: str
@@ -57,6 +58,7 @@ class Row:
     optim: OptimSettings
     train: TrainSettings
     compute: ComputeSettings
+    frozen: bool = False
 
     @property
     def trains(self) -> bool:
@@ -76,6 +78,7 @@ class _Template(settings.Settings):
 
     model: str = settings.knob("", "its name in results.json; {reranker} stands for the model's")
     label: str = settings.knob("", "what a reader sees; {reranker} stands for the model's name")
+    frozen: bool = settings.knob(False, "it is scored as it begins, without training")
 
 
 def table(config: Config) -> tuple[Row, ...]:
@@ -114,6 +117,7 @@ def _row(config: Config, key: str) -> Row:
         model=_filled(template.model, reranker, f"{place}.model"),
         label=_filled(template.label, reranker.upper(), f"{place}.label"),
         sweep=sweep,
+        frozen=template.frozen,
         **knobs,
     )
 

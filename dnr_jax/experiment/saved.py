@@ -8,6 +8,7 @@ from typing import Any
 
 from dnr_jax import settings
 from dnr_jax.data import DATASETS, LoggedData
+from dnr_jax.experiment import start
 from dnr_jax.experiment.plan import Plan
 from dnr_jax.experiment.rows import Row
 from dnr_jax.experiment.sections import Chosen, RunSettings
@@ -49,6 +50,7 @@ def _describe(plan: Plan, plain: Knobs) -> dict[str, Any]:
         **({} if logged else {"retriever": retriever}),
         "eval": plain(plan.eval),
         "devices": plain(plan.devices),
+        **({"start": start.digest(plan.start)} if plan.start else {}),
         "rows": {row.key: _row(row, plain) for row in plan.rows},
     }
 
@@ -60,13 +62,14 @@ def _located(knobs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(row: Row, plain: Knobs) -> dict[str, Any]:
-    about = {
+    about: dict[str, Any] = {
         "model": row.model,
         "label": row.label,
         "sweep": row.sweep,
         "reranker": _chosen(row.reranker, plain),
         "compute": plain(row.compute),
     }
+    about |= {"frozen": True} if row.frozen else {}
     return about | (_training(row, plain) if row.trains else {})
 
 

@@ -37,6 +37,9 @@ class RunSettings(Settings):
     cache: str = knob(
         "~/.cache/dnr_jax", "folder of prepared arrays, simulated files and compiled programs"
     )
+    start: str = knob(
+        "", "a model folder that trained rows go on from; empty = they begin with fresh draws"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +246,21 @@ def read_choice(config: Config, choice: Choice) -> Chosen | None:
         found = re.match(r"\.(\w+)", str(error))
         home = homes.get(found[1] if found else "", choice.section)
         raise ValueError(f"config.{home}{error}") from None
+
+
+def changes_of(choice: Choice, content: Config | None) -> dict[str, Any]:
+    """Return what a config sets to choose an entry with these knobs, `{"name": ..., knob: ...}`."""
+    if content is None:
+        return {choice.section: {"name": NONE}}
+    name, found = content["name"], {choice.section: {"name": content["name"]}}
+    for knob_name, value in content.items():
+        shared = [s for s, kind in choice.shared.items() if knob_name in _names(kind)]
+        if shared:
+            found.setdefault(shared[0], {})[knob_name] = value
+        elif knob_name != "name":
+            own: Any = found.setdefault(choice.plural, {})
+            own.setdefault(name, {})[knob_name] = value
+    return found
 
 
 def _knobs_of(config: Config, choice: Choice, name: str) -> Iterator[tuple[str, str, Any]]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dnr_jax.data import loader
-from dnr_jax.experiment.assembly import Job
+from dnr_jax.experiment.assembly import PLAIN, Job, first_request
 from dnr_jax.experiment.trials import Trial, trials_of
 from dnr_jax.training import phases, sharding
 from dnr_jax.training.epoch import alternate, make_epoch, seed_axis, stack_states
@@ -125,21 +125,31 @@ def first_states(run: StageRun, before: phases.Progress | None) -> TrainState:
       run: the stage.
       before: what the stage before it has reached; None for the first.
     """
-    parts, split = run.job.parts, run.job.prepared.splits["train"]
-    example = jax.tree.map(lambda array: np.asarray(array[:1]), split.batch)
+    parts, example = run.job.parts, first_request(run.job.prepared)
     optimizer = parts.optimizer(groups=run.stage.groups)
 
-    def init(key: jax.Array) -> TrainState:
-        return init_state(key, parts.reranker, parts.generator, optimizer, example)
+    def init(key: jax.Array, *earlier: Params) -> TrainState:
+        state = init_state(key, parts.reranker, parts.generator, optimizer, example)
+        if parts.graft is None:
+            return state
+        grown = parts.graft.put(state.params["reranker"], *earlier)
+        return replace(state, params=state.params | {"reranker": grown})
 
     make = partial(sharding.build, parts.layout, init)
-    fresh = {seed: make(jax.random.key(seed)) for seed in run.job.row.seeds}
+    earlier = () if parts.graft is None else (parts.graft.params,)
+    fresh = {seed: make(jax.random.key(seed), *earlier) for seed in run.job.row.seeds}
     rated = [replace(fresh[trial.seed], rate=np.float32(trial.rate)) for trial in run.trials]
     states: TrainState = stack_states(rated)
     if before is not None or run.stage.begin is not None:
         learned = states.params["reranker"] if before is None else before.best_params
         states = _go_on(states, learned, run.number, run.stage.begin)
     return states
+
+
+def untrained(job: Job) -> phases.Progress:
+    """Return the progress of a row before its first stage."""
+    run = StageRun(job, PLAIN[0], 0, True, 0)
+    return phases.start(first_states(run, None), len(run.trials))
 
 
 @partial(jax.jit, static_argnums=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,7 +14,13 @@ from tqdm.auto import tqdm
 from dnr_jax.experiment import processes, validation
 from dnr_jax.experiment.assembly import Job
 from dnr_jax.experiment.first_step import FirstStep
-from dnr_jax.experiment.stages import StageRun, first_states, make_phases, stages_of
+from dnr_jax.experiment.stages import (
+    StageRun,
+    first_states,
+    make_phases,
+    stages_of,
+    untrained,
+)
 from dnr_jax.io import checkpoints, compiled
 from dnr_jax.training import sharding
 from dnr_jax.training.phases import Progress, Record, finished, fit, start
@@ -25,6 +32,8 @@ def train(job: Job) -> Progress:
 
     Every stage has checkpoints and an optimiser of its own, and starts from the best parameters of
     the one before. A row that was trained before comes back from its checkpoints without training.
+    One that goes on from an earlier model keeps the parameters that the last stage began with
+    unless an epoch is better on validation.
 
     Returns:
       The progress of the last stage.
@@ -33,6 +42,8 @@ def train(job: Job) -> Progress:
       ValueError: a checkpoint is torn beyond repair.
       NonFiniteError: a loss or gradient is not finite; the last good checkpoint is kept.
     """
+    if job.row.frozen:
+        return untrained(job)
     began, stages = time.monotonic(), stages_of(job)
     data = job.prepared.splits["train"].batch
     if not job.row.train.stream:
@@ -63,6 +74,8 @@ def _train_stage(
     if done:
         return progress
     validate = validation.ndcg(job) if stage.last else validation.minus_loss(job, stage.stage)
+    if job.parts.graft is not None and stage.last and not int(progress.epoch):
+        progress = replace(progress, best_value=validate(progress.best_params))
     return fit(progress, data, first.noted(plan), validate, _saver(stage, bar))
 
 

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import polars as pl
 import pytest
@@ -16,16 +15,8 @@ from dnr_jax.experiment import own_logs
 from dnr_jax.experiment.own_logs import Counts
 from dnr_jax.rerankers import RERANKERS
 
+pytestmark = pytest.mark.usefixtures("quick")
 TINY = ("--set", "reranker.name=linear", "--seeds", "1")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Compile with few optimisations: on tiny arrays compiling takes nearly all the time."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,10 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
+from dnr_jax.data import encoders as encoders_
 from dnr_jax.data.settings import Shape
 from dnr_jax.data.store import SPLITS, Split, Writer
-from dnr_jax.data.table import arrays, coding, fit, history, reader, report
+from dnr_jax.data.table import arrays, coding, earlier, fit, history, reader, report
 from dnr_jax.data.table.arrays import Recipe
 from dnr_jax.data.table.examination import examine, open_known
 from dnr_jax.data.table.history import Past
@@ -34,7 +35,9 @@ def inputs(path: Path, settings: TableSettings) -> list[Path]:
     """List the files that a run reads, for the fingerprint of the prepared data."""
     sides = [Path(side).expanduser() for side in (settings.user_file, settings.item_file) if side]
     files = [file for part in (path, *sides) for file in reader.find_files(part)[1]]
-    return [*files, *([Path(settings.schema).expanduser()] if settings.schema else [])]
+    own = [Path(settings.schema).expanduser()] if settings.schema else []
+    known = [Path(settings.known).expanduser() / encoders_.FILE] if settings.known else []
+    return [*files, *own, *known]
 
 
 def check(path: Path, settings: TableSettings) -> None:
@@ -70,11 +73,17 @@ def build(
       FileNotFoundError, ValueError, TypeError: see `examine`.
     """
     shape.check()
+    known = earlier.read(settings)
     seen = examine(given, settings, seed=seed)
     table, z = seen.table, seen.grading.expression()
     longest = int(seen.requests["rows"].max())  # type: ignore[arg-type]
     shape = shape._replace(size=max(shape.slate, min(shape.size, longest)))
-    learned = fit.fit(table, seen.requests, z, min_count=settings.min_count)
+    learned = fit.fit(table, seen.requests, z, min_count=settings.min_count, known=known)
+    if known is None:
+        recipe = recipe_of(table, settings, shape, learned, seed)
+    else:
+        recipe = earlier.recipe_of(known, shape, seed)
+    shape = recipe.shape
     rows = arrays.order_rows(
         coding.rows(
             table,
@@ -88,7 +97,6 @@ def build(
     )
     positives = rows.frame.filter((pl.col("z") > POSITIVE) & (pl.col("weight") > 0))
     past = history.past(seen.requests, learned.items, positives.select("q", "code"))
-    recipe = recipe_of(table, settings, shape, learned, seed)
     coded = coding.request_side(seen.requests, table, learned)
     counts = _write(writer, rows, coded, past, recipe, progress)
     encoders = encoders_of(table, learned, recipe, seen.requests)

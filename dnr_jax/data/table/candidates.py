@@ -15,7 +15,15 @@ from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.history import Past
 from dnr_jax.data.table.naming import Naming
 from dnr_jax.data.table.reader import ROW, Source, collect, open_table
-from dnr_jax.data.table.schema import PREFIXES, REQUIRED, ROLES, Feature, plain, understand
+from dnr_jax.data.table.schema import (
+    PREFIXES,
+    REQUIRED,
+    ROLES,
+    Feature,
+    features_of,
+    plain,
+    understand,
+)
 from dnr_jax.data.table.settings import TableSettings
 from dnr_jax.types import Request
 
@@ -90,15 +98,6 @@ def read(given: Any, encoders: Encoders, settings: TableSettings) -> Candidates:
         missing = tuple(name for name in missing if name != "user_id")
     table = columns.typed(source, schema, examination.time_unit(source, schema))
     return Candidates(table, missing, coding.has_score(schema.columns))
-
-
-def features_of(encoders: Encoders) -> tuple[Feature, ...]:
-    """List the features that a model was trained with."""
-    transforms = encoders.transforms
-    sides = {name: side for side, widths in transforms["widths"].items() for name in widths}
-    sides |= dict.fromkeys(transforms["numbers"], "context")  # or of the user: both are a request's
-    sides |= dict.fromkeys(transforms["item_numbers"], "item")
-    return tuple(Feature(name, sides[name], kind) for name, kind in transforms["kinds"].items())
 
 
 def _naming(given: Naming, features: Mapping[str, Feature], source: Source) -> Naming:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from dnr_jax.data.table import checks, columns, groups, labels, reader, sides, splits
+from dnr_jax.data.table import checks, columns, earlier, groups, labels, reader, sides, splits
 from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.labels import Grading
 from dnr_jax.data.table.reader import Source, open_table
@@ -57,7 +57,10 @@ def examine(given: Any, settings: TableSettings, *, seed: int) -> Examined:
 def open_known(given: Any, settings: TableSettings) -> tuple[Source, Schema]:
     """Open a table and find out what its columns are, of types that fit; see `examine`."""
     source = described(open_table(given), settings)
-    schema = understand(source.types, settings.naming, source.place)
+    naming, known = settings.naming, earlier.read(settings)
+    if known is not None:
+        naming = earlier.naming(naming, known, source)
+    schema = understand(source.types, naming, source.place)
     checks.check_types(source, schema)
     if not schema.labels:
         raise ValueError(

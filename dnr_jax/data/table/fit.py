@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from dnr_jax.data.encoders import KNOWN, UNKNOWN, Vocabulary
+from dnr_jax.data.encoders import KNOWN, UNKNOWN, Encoders, Vocabulary
 from dnr_jax.data.hashing import mix
 from dnr_jax.data.store import SPLITS
-from dnr_jax.data.table import scales
+from dnr_jax.data.table import earlier, scales
 from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.labels import POSITIVE
 from dnr_jax.data.table.reader import collect
@@ -40,7 +40,14 @@ class Learned(NamedTuple):
     popularity: np.ndarray
 
 
-def fit(table: Typed, requests: pl.DataFrame, z: pl.Expr, *, min_count: int) -> Learned:
+def fit(
+    table: Typed,
+    requests: pl.DataFrame,
+    z: pl.Expr,
+    *,
+    min_count: int,
+    known: Encoders | None = None,
+) -> Learned:
     """Count the values of the training requests.
 
     Args:
@@ -49,6 +56,10 @@ def fit(table: Typed, requests: pl.DataFrame, z: pl.Expr, *, min_count: int) -> 
       z: the feedback.
       min_count: values in fewer rows are unknown; users and what describes a request are counted
         by requests.
+      known: of an earlier model: its values and scales are kept.
+
+    Raises:
+      ValueError: ids are of another type than in `known`.
     """
     train = requests.filter(pl.col("split") == TRAIN)
     marked = table.frame.join(
@@ -68,10 +79,16 @@ def fit(table: Typed, requests: pl.DataFrame, z: pl.Expr, *, min_count: int) -> 
             longest[feature.name] = _longest(table, frame, feature)
     features = table.schema.features
     shared = [feature for feature in features if feature.side != "item"]
-    found = scales.fit(table, train.lazy(), shared)
-    found |= scales.fit(table, marked.filter("train"), table.schema.of("item", "numeric", "vector"))
-    code = pl.when("known").then(pl.col("known").cum_sum() + (KNOWN - 1)).otherwise(UNKNOWN)
-    items = items.with_columns(code=code.cast(pl.Int32)).with_row_index("v")
+    if known is None:
+        own = table.schema.of("item", "numeric", "vector")
+        found = scales.fit(table, train.lazy(), shared)
+        found |= scales.fit(table, marked.filter("train"), own)
+    else:
+        earlier.check_ids(table, known)
+        words = {name: earlier.extended(known.vocabularies[name], w) for name, w in words.items()}
+        transforms = known.transforms
+        found = scales.read({**transforms["numbers"], **transforms["item_numbers"]})
+    items = _coded(items, words["item_id"]).with_row_index("v")
     popularity = np.zeros(words["item_id"].size, np.float32)
     np.add.at(popularity, items["code"].to_numpy(), items["liked"].to_numpy())
     return Learned(items.select("item_id", "v", "code"), words, longest, found, popularity)
@@ -91,6 +108,14 @@ def _items(table: Typed, marked: pl.LazyFrame, train: pl.DataFrame, z: pl.Expr) 
         counts = counts.with_columns(liked=pl.lit(0, pl.Int64))
         found = pl.concat([found, counts]).group_by("item_id").agg(pl.all().sum())
     return found.sort("item_id")
+
+
+def _coded(items: pl.DataFrame, words: Vocabulary) -> pl.DataFrame:
+    """Add the feature ids of the items, unknown for those that the vocabulary lacks."""
+    keys = pl.Series("item_id", words.keys.tolist(), dtype=items["item_id"].dtype)
+    codes = pl.DataFrame([keys, pl.Series("code", range(KNOWN, words.size), dtype=pl.Int32)])
+    coded = items.join(codes, on="item_id", how="left", maintain_order="left")
+    return coded.with_columns(pl.col("code").fill_null(UNKNOWN))
 
 
 def _user_words(train: pl.DataFrame, min_count: int) -> Vocabulary:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.table.naming import KINDS, SIDES, Naming
 from dnr_jax.settings import unknown
 
@@ -106,6 +107,15 @@ def understand(types: Mapping[str, pl.DataType], naming: Naming, place: str) -> 
     )
     known |= {feature.name for feature in features}
     return Schema(columns, labels, features, tuple(name for name in types if name not in known))
+
+
+def features_of(encoders: Encoders) -> tuple[Feature, ...]:
+    """List the features that a model was trained with."""
+    transforms = encoders.transforms
+    sides = {name: side for side, widths in transforms["widths"].items() for name in widths}
+    sides |= dict.fromkeys(transforms["numbers"], "context")  # or of the user: both are a request's
+    sides |= dict.fromkeys(transforms["item_numbers"], "item")
+    return tuple(Feature(name, sides[name], kind) for name, kind in transforms["kinds"].items())
 
 
 def plain(name: str) -> str:

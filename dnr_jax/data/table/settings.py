@@ -41,6 +41,9 @@ class TableSettings(DataSettings):
     schema: str = knob("", "a TOML file that says what your columns are; empty = by their names")
     item_file: str = knob("", "a file that describes items, by item_id; empty = none")
     user_file: str = knob("", "a file that describes users, by user_id; empty = none")
+    known: str = knob(
+        "", "encoders of an earlier model, to be extended by this table; empty = none"
+    )
     columns: str = knob("", "your names of columns, as request_id=session,score=bm25")
     labels: str = knob("", "several labels and their weights, as label_click:1,label_buy:5")
     grades: str = knob(
