@@ -107,12 +107,9 @@ def _saver(stage: StageRun, bar: tqdm[Any]) -> Callable[[Progress, Record], None
         nonlocal began
         epoch = int(progress.epoch)
         run.append_metrics(*_records(stage, epoch, record))
-        improved = bool(np.any(np.asarray(progress.best_epoch) == epoch))
         progress = processes.on_host(progress)
         metadata = {"row": key, "epoch": epoch, "valid": record["valid"].tolist()}
         metadata["metrics"] = run.metrics_digest(key)
-        if improved:
-            checkpoints.save(stage.folder, "best", progress.best_params, metadata)
         checkpoints.save(stage.folder, "last", progress, metadata)
         now = time.monotonic()
         run.append_timings({"row": key, "epoch": stage.offset + epoch, "seconds": now - began})

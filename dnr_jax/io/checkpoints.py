@@ -54,7 +54,7 @@ def save(folder: Path, name: str, state: Any, metadata: Mapping[str, Any]) -> No
 
     Args:
       folder: holds all checkpoints of one row.
-      name: "last" or "best", a plain file name.
+      name: a plain file name, as "last".
       state: pytree of jax arrays (typed keys too) and numpy arrays; at least one not empty.
       metadata: JSON-able, small; tuples come back as lists, NaN and infinities as they are.
 

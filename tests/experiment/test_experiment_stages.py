@@ -12,11 +12,14 @@ from dnr_jax import experiment
 from dnr_jax.experiment import datasets, saved, training
 from dnr_jax.experiment.assembly import Job, assemble
 from dnr_jax.experiment.plan import make_plan
+from dnr_jax.experiment.stages import first_states, stages_of
 from dnr_jax.experiment.trials import trials_of
 from dnr_jax.io import checkpoints, run_folder
+from dnr_jax.io.run_folder import RunFolder
 from dnr_jax.nn.adapter import logit_loss
 from dnr_jax.nn.losses import bce
 from dnr_jax.rerankers import RERANKERS, Entry
+from dnr_jax.training.phases import start
 from dnr_jax.types import Stage
 
 GOALRANK = {
@@ -52,9 +55,9 @@ def staged(tiny, shared):
 
 def test_each_stage_starts_where_the_one_before_was_best_and_moves_its_groups_alone(staged):
     job, folder, progress, _ = staged
-    first, _ = checkpoints.restore(
-        folder / "checkpoints" / "score" / "evaluator", "best", progress.best_params
-    )
+    stage = stages_of(job._replace(run=RunFolder(folder, -1)))[0]
+    template = start(first_states(stage, None), len(stage.trials))
+    first = checkpoints.restore(stage.folder, "last", template)[0].best_params
     last = progress.states.params["reranker"]
     for name in last:
         same = all(map(np.array_equal, leaves(first[name]), leaves(last[name])))
