@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dnr_jax import settings
-from dnr_jax.data import DATASETS, LoggedData
+from dnr_jax.data import DATASETS, CandidateSettings, LoggedData
 from dnr_jax.experiment import start
+from dnr_jax.experiment.datasets import DataPlan
 from dnr_jax.experiment.plan import Plan
 from dnr_jax.experiment.rows import Row
-from dnr_jax.experiment.sections import Chosen, RunSettings
+from dnr_jax.experiment.sections import RETRIEVER, Chosen, RunSettings
+from dnr_jax.retrievers import RETRIEVERS
 from dnr_jax.settings import Settings
 
+S = TypeVar("S", bound=Settings)
 Knobs = Callable[[Settings], dict[str, Any]]
 
 
@@ -89,3 +92,33 @@ def _training(row: Row, plain: Knobs) -> dict[str, Any]:
 
 def _chosen(chosen: Chosen | None, plain: Knobs) -> dict[str, Any] | None:
     return None if chosen is None else {"name": chosen.name, **plain(chosen.settings)}
+
+
+def data_plan(config: Mapping[str, Any], cache: Path) -> DataPlan:
+    """Read back which data the plan that `describe` kept was about.
+
+    Args:
+      config: of a run folder.
+      cache: where prepared arrays lie, which no run folder says.
+
+    Raises:
+      ValueError: it is of a version with other knobs.
+    """
+
+    def read(kind: type[S], section: str) -> S:
+        knobs = {name: value for name, value in config[section].items() if name != "name"}
+        return settings.read(kind, knobs, f"config.{section}")
+
+    data = DATASETS[config["data"]["name"]]
+    retriever = config.get("retriever", {"name": RETRIEVER.default})
+    kind = RETRIEVERS[retriever["name"]].settings
+    return DataPlan(
+        name=config["data"]["name"],
+        settings=read(data.settings, "data"),
+        candidates=settings.read(CandidateSettings, config["candidates"], "config.candidates"),
+        retriever=retriever["name"],
+        retriever_settings=read(kind, "retriever") if "retriever" in config else kind(),
+        k=config["eval"]["k"],
+        seed=config["seed"],
+        cache=cache,
+    )

@@ -7,29 +7,20 @@ logits), all `float32 [M]` over a sample of judged test candidates, and `generat
 
 from __future__ import annotations
 
-import math
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dnr_jax import durable, json_files
 from dnr_jax.io import row_files, run_folder
+from dnr_jax.reports.panels import COLOURS, DPI, GREY, finish, grid, headline, style
 
-DPI = 150
 BINS = 25
-TITLE_WIDTH = 44  # characters that fit above one panel
 RELIABILITY_BINS = 10
-LEGEND_WIDTH, LEGEND_HEIGHT = 3.2, 0.18  # inches that a long name needs; 3 lines have room
-# Okabe and Ito's palette, safe for the common colour blindnesses; black is kept for references.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-DASHES = ("-", "--", ":", "-.")
-GREY = "#BBBBBB"
 CLASSES = {"negatives (z = 0)": False, "positives (z = 1)": True}
 PHASES = {"generated_phase1": "heuristic generator", "generated_phase2": "learned generator"}
 RATE = "learning_rate_factor"
@@ -44,9 +35,10 @@ def draw(folder: Path, labels: Mapping[str, str]) -> dict[str, Figure]:
       folder: the run folder.
       labels: what a reader sees, by row, in table order; other rows are not drawn.
     """
-    samples = _read_samples(folder, labels)
+    samples, curves = _read_samples(folder, labels), _read_curves(folder, labels)
     figures = {
-        "training": training(_read_curves(folder, labels)),
+        "training": training(curves),
+        "speed": speed(curves, _read_seconds(folder, labels)),
         "score_noise": score_noise(samples),
         "generated_scores": generated_scores(samples),
         "reliability": reliability(samples),
@@ -76,14 +68,39 @@ def training(curves: Mapping[str, Records]) -> Figure | None:
     order = sorted(terms - {"seed", "epoch", RATE}, key=lambda n: (not n.startswith("valid"), n))
     if not order:
         return None
-    figure, axes = _grid(len(order), columns=3)
+    figure, axes = grid(len(order), columns=3)
     for axis, term in zip(axes, order, strict=True):
         for number, (label, group) in enumerate(curves.items()):
-            _curve(axis, group, term, label=label, **_style(number))
-        _title(axis, term.replace("_", " "))
+            _curve(axis, group, term, label=label, **style(number))
+        headline(axis, term.replace("_", " "))
         axis.set(xlabel="epoch")
         axis.locator_params(axis="x", integer=True)
-    return _finish(figure, "Training curves (band: one standard deviation over seeds)")
+    return finish(figure, "Training curves (band: one standard deviation over seeds)")
+
+
+def speed(curves: Mapping[str, Records], seconds: Mapping[str, np.ndarray]) -> Figure | None:
+    """Draw validation against epochs and against wall time, which tells faster from better.
+
+    Args:
+      curves: see `training`; the term of validation begins with "valid".
+      seconds: wall time at the end of each epoch, by row label: compilation is in the first, and
+        all seeds and trials of a row, which train side by side, are in each.
+    """
+    timed = {n: group for n, group in curves.items() if n in seconds}
+    if not timed:
+        return None
+    figure, axes = grid(2, columns=2)
+    for number, (label, group) in enumerate(timed.items()):
+        term = next(name for name in group[0] if name.startswith("valid"))
+        epochs = sorted({record["epoch"] for record in group})
+        of = [[r[term] for r in group if r["epoch"] == epoch] for epoch in epochs]
+        mean = [100 * float(np.mean(values)) for values in of]
+        reached = seconds[label][np.array(epochs) - 1]
+        for axis, places in zip(axes, (epochs, reached), strict=True):
+            axis.plot(places, mean, label=label, **style(number))
+        axes[0].set(xlabel="epoch", ylabel=f"{term}, percent")
+    axes[1].set(xlabel="seconds of training, all seeds and trials")
+    return finish(figure, "Faster, or better?")
 
 
 def score_noise(samples: Mapping[str, Samples]) -> Figure | None:
@@ -93,16 +110,16 @@ def score_noise(samples: Mapping[str, Samples]) -> Figure | None:
     """
     if not samples:
         return None
-    figure, axes = _grid(2, columns=2)
+    figure, axes = grid(2, columns=2)
     for axis, (title, positive) in zip(axes, CLASSES.items(), strict=True):
         before = _noise(next(iter(samples.values())), "scores", positive)
         _histogram(axis, before, label="retriever scores (before)", color=GREY, filled=True)
         for number, (label, sample) in enumerate(samples.items()):
             after = _noise(sample, "probabilities", positive)
-            _histogram(axis, after, label=label, **_style(number))
-        _title(axis, title)
+            _histogram(axis, after, label=label, **style(number))
+        headline(axis, title)
         axis.set(xlabel="|score - label|", ylabel="density")
-    return _finish(figure, "Noise of the scores before and after reranking")
+    return finish(figure, "Noise of the scores before and after reranking")
 
 
 def generated_scores(samples: Mapping[str, Samples]) -> Figure | None:
@@ -110,24 +127,24 @@ def generated_scores(samples: Mapping[str, Samples]) -> Figure | None:
     made = {label: s for label, s in samples.items() if any(p in s for p in PHASES)}
     if not made:
         return None
-    figure, axes = _grid(2 * len(made), columns=2)
+    figure, axes = grid(2 * len(made), columns=2)
     panels = [(label, s, c) for label, s in made.items() for c in CLASSES.items()]
     for axis, (label, sample, (title, positive)) in zip(axes, panels, strict=True):
         chosen = (sample["labels"] > 0.5) == positive
         _histogram(axis, sample["scores"][chosen], label="observed", color=GREY, filled=True)
         for number, (phase, name) in enumerate(PHASES.items()):
             if phase in sample:
-                _histogram(axis, sample[phase][chosen], label=name, **_style(number))
-        _title(axis, label, title)
+                _histogram(axis, sample[phase][chosen], label=name, **style(number))
+        headline(axis, label, title)
         axis.set(xlabel="score", ylabel="density")
-    return _finish(figure, "Generated against observed scores")
+    return finish(figure, "Generated against observed scores")
 
 
 def reliability(samples: Mapping[str, Samples]) -> Figure | None:
     """Draw observed positive rate against predicted probability, one panel a row."""
     if not samples:
         return None
-    figure, axes = _grid(len(samples), columns=3)
+    figure, axes = grid(len(samples), columns=3)
     bins = {n: reliability_bins(s["probabilities"], s["labels"]) for n, s in samples.items()}
     # Positives are rare, and so are high probabilities: show the range that occurs.
     top = 1.1 * max(float(max(mean.max(), rate.max())) for mean, rate in bins.values()) or 1.0
@@ -136,10 +153,10 @@ def reliability(samples: Mapping[str, Samples]) -> Figure | None:
         axis.plot(
             mean, rate, "o-", color=COLOURS[0], label="model, a tenth of the candidates a dot"
         )
-        _title(axis, label, f"mean gap {100 * float(np.mean(np.abs(mean - rate))):.2f} %")
+        headline(axis, label, f"mean gap {100 * float(np.mean(np.abs(mean - rate))):.2f} %")
         axis.set(xlabel="predicted probability", ylabel="share of positives")
         axis.set(xlim=(0, top), ylim=(0, top))
-    return _finish(figure, "Reliability")
+    return finish(figure, "Reliability")
 
 
 def sensitivity(sweeps: Mapping[str, Mapping[float, list[float]]]) -> Figure | None:
@@ -150,14 +167,14 @@ def sensitivity(sweeps: Mapping[str, Mapping[float, list[float]]]) -> Figure | N
     """
     if not sweeps:
         return None
-    figure, axes = _grid(len(sweeps), columns=3)
+    figure, axes = grid(len(sweeps), columns=3)
     for axis, (knob, points) in zip(axes, sweeps.items(), strict=True):
         places = sorted(points)
         mean = [float(np.mean(points[p])) for p in places]
         spread = [float(np.std(points[p], ddof=1)) if len(points[p]) > 1 else 0.0 for p in places]
         axis.errorbar(places, mean, spread, fmt="o-", capsize=3, color=COLOURS[0], label="test")
         axis.set(xlabel=knob, ylabel="N@K, percent")
-    return _finish(figure, "Sensitivity (bars: one standard deviation over seeds)")
+    return finish(figure, "Sensitivity (bars: one standard deviation over seeds)")
 
 
 def reliability_bins(
@@ -186,6 +203,20 @@ def _read_curves(folder: Path, labels: Mapping[str, str]) -> dict[str, Records]:
     return {label: group for label, group in curves.items() if group}
 
 
+def _read_seconds(folder: Path, labels: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Add up the wall time of each row's epochs; of an epoch that ran twice the last counts."""
+    records = json_files.read_lines(folder / run_folder.TIMINGS, keys=run_folder.TIMINGS_KEYS)
+    epochs: dict[str, dict[int, float]] = {}
+    for record in records:
+        if "epoch" in record:
+            epochs.setdefault(record["row"], {})[record["epoch"]] = record["seconds"]
+    return {
+        label: np.cumsum([epochs[row][epoch] for epoch in sorted(epochs[row])])
+        for row, label in labels.items()
+        if row in epochs
+    }
+
+
 def _read_sweeps(folder: Path) -> dict[str, dict[float, list[float]]]:
     """Collect the test N@K of all rows that are points of a figure, by knob and value."""
     sweeps: dict[str, dict[float, list[float]]] = {}
@@ -210,48 +241,6 @@ def _read_rows(folder: Path) -> Records:
 def _read_samples(folder: Path, labels: Mapping[str, str]) -> dict[str, Samples]:
     found = {label: row_files.read_analysis(folder, row) for row, label in labels.items()}
     return {label: sample for label, sample in found.items() if sample and len(sample["labels"])}
-
-
-def _grid(count: int, *, columns: int) -> tuple[Figure, list[Axes]]:
-    """Make a figure of `count` panels, row by row."""
-    columns = min(columns, count)
-    lines = math.ceil(count / columns)
-    # Room for the legend below and two title lines above, whatever the number of panels.
-    figure = Figure(figsize=(max(3.8 * columns, 6.5), 3.1 * lines + 1.3), layout="constrained")
-    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for axis in axes[count:]:
-        axis.remove()
-    return figure, axes[:count]
-
-
-def _title(axis: Axes, *lines: str) -> None:
-    axis.set_title("\n".join(textwrap.fill(line, TITLE_WIDTH) for line in lines), fontsize=9.5)
-
-
-def _finish(figure: Figure, title: str) -> Figure:
-    """Add the title and one legend for all panels."""
-    handles: dict[str, Artist] = {}
-    for axis in figure.axes:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    figure.suptitle(title)
-    width, height = figure.get_size_inches()
-    columns = int(width / LEGEND_WIDTH)
-    figure.set_figheight(height + LEGEND_HEIGHT * max(0, math.ceil(len(handles) / columns) - 3))
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc="outside lower center",
-        ncols=columns,
-        fontsize=8.5,
-    )
-    return figure
-
-
-def _style(number: int) -> dict[str, Any]:
-    """Colour and dashes of the n-th row: still distinct after the colours are used up."""
-    dashes = DASHES[number // len(COLOURS) % len(DASHES)]
-    return {"color": COLOURS[number % len(COLOURS)], "linestyle": dashes}
 
 
 def _curve(axis: Axes, records: Records, term: str, **style: Any) -> None:

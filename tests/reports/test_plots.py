@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from dnr_jax.io import row_files
-from dnr_jax.reports import plots
+from dnr_jax.io import row_files, run_folder
+from dnr_jax.reports import panels, plots
 
 LABELS = {"prm": "PRM", "dnr_b": "DNR-B", "absent": "never run"}
 
@@ -49,6 +49,21 @@ def test_training_curves_are_means_and_bands(folder):
     # a term that starts with the second phase, and only in one row
     assert len(panel(figure, "loss adv").lines) == 1
     np.testing.assert_array_equal(panel(figure, "loss adv").lines[0].get_xdata(), np.arange(5, 9))
+
+
+def test_speed_is_validation_against_epochs_and_against_wall_time(folder):
+    with run_folder.open_run(folder, json.loads((folder / "config.json").read_text())) as run:
+        run.append_timings({"row": "prm", "epoch": 1, "seconds": 99.0})  # killed and run again
+        run.append_timings(*({"row": "prm", "epoch": n, "seconds": 2.5} for n in range(1, 9)))
+        run.append_timings({"row": "prm", "scoring_seconds": 7.0})
+    seconds = plots._read_seconds(folder, LABELS)
+    by_epoch, by_time = plots.speed(plots._read_curves(folder, LABELS), seconds).axes
+    expected = 100 * (0.5 - (np.exp(-np.arange(1, 9) / 3) + 0.02) / 3)
+    for axis, places in ((by_epoch, np.arange(1, 9)), (by_time, 2.5 * np.arange(1, 9))):
+        (line,) = axis.lines  # the other row has no timings
+        np.testing.assert_allclose(line.get_xdata(), places)
+        np.testing.assert_allclose(line.get_ydata(), expected)
+    assert plots.speed(plots._read_curves(folder, LABELS), {}) is None
 
 
 def test_legend_names_each_row_once(folder):
@@ -137,7 +152,7 @@ def test_sample_without_positives(folder):
 
 
 def test_rows_stay_distinct_after_the_colours_run_out():
-    styles = [tuple(plots._style(n).values()) for n in range(20)]
+    styles = [tuple(panels.style(n).values()) for n in range(20)]
     assert len(set(styles)) == 20
 
 
