@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dnr_jax.data import movielens, recflow, table
+from dnr_jax.data import interaction_files, movielens, recflow, table
 from dnr_jax.data.dataset import Candidates, InteractionData, LoggedData
+from dnr_jax.data.interaction_files import simulator as interactions_simulator
+from dnr_jax.data.interaction_files.settings import InteractionSettings
 from dnr_jax.data.movielens import simulator as movielens_simulator
 from dnr_jax.data.movielens.settings import MovieLensSettings
 from dnr_jax.data.movielens.truth import truth as movielens_truth
@@ -20,6 +22,13 @@ from dnr_jax.data.table.settings import TableSettings
 __all__ = ["DATASETS", "CandidateSettings", "DataSettings", "InteractionData", "LoggedData"]
 
 DATASETS: dict[str, InteractionData | LoggedData] = {
+    "interactions": InteractionData(
+        InteractionSettings,
+        interaction_files.inputs,
+        interaction_files.read,
+        interaction_files.truth,
+        interactions_simulator.simulate,
+    ),
     "movielens": InteractionData(
         MovieLensSettings,
         movielens.inputs,

@@ -18,6 +18,7 @@ class Interactions(NamedTuple):
       time: `int64 [M]`, unix seconds; the position in the user's sequence where unknown.
       user_features, item_features: value of each raw id, by feature name; may be empty.
       report: JSON-able findings.
+      user_keys, item_keys: `str [n]`, sorted, where ids are text: a raw id is a place in it.
     """
 
     user: np.ndarray
@@ -27,6 +28,8 @@ class Interactions(NamedTuple):
     user_features: Features
     item_features: Features
     report: dict[str, Any]
+    user_keys: np.ndarray | None = None
+    item_keys: np.ndarray | None = None
 
 
 def take(interactions: Interactions, keep: np.ndarray, **report: Any) -> Interactions:

@@ -19,7 +19,8 @@ class Catalogue(NamedTuple):
     """Users and items by encoded id; every item of the data has an id of its own.
 
     Attributes:
-      user_ids `int64 [U]`, item_ids `int64 [V]`: raw ids; -1 at padding and unknown.
+      user_ids `int64 [U]`, item_ids `int64 [V]`: raw ids; -1 at padding and unknown. Where ids are
+        text, they are places in the data's own keys.
       users `int32 [U, Fu]`, items `int32 [V, Fi]`: encoded features; column 0 is the id itself.
       user_columns, item_columns: names of the features, `user_id` and `item_id` first.
       vocabularies: raw values by column name; those of the ids are the raw ids.
@@ -166,13 +167,13 @@ def _fill(
     history: int,
     report: dict[str, Any],
 ) -> Lists:
-    item = catalogue.vocabularies["item_id"].encode(rows.item)
+    item = _encoded(catalogue.item_ids, rows.item)
     shown = starts[:, None] + np.arange(slate)
     before = starts[:, None] + np.arange(-history, 0)
     real = before >= bounds[:, None]
     before = np.maximum(before, 0)
     return Lists(
-        user=catalogue.vocabularies["user_id"].encode(rows.user[starts]),
+        user=_encoded(catalogue.user_ids, rows.user[starts]),
         items=item[shown],
         labels=rows.label[shown],
         history=np.where(real, item[before], 0).astype(np.int32),
@@ -185,19 +186,25 @@ def _fill(
 
 
 def _catalogue(rows: Interactions) -> Catalogue:
-    user_ids, users, user_words = _side(rows.user, "user_id", rows.user_features)
-    item_ids, items, item_words = _side(rows.item, "item_id", rows.item_features)
+    user_ids, users, user_words = _side(rows.user, "user_id", rows.user_features, rows.user_keys)
+    item_ids, items, item_words = _side(rows.item, "item_id", rows.item_features, rows.item_keys)
     words = user_words | item_words
     return Catalogue(user_ids, item_ids, users, items, tuple(user_words), tuple(item_words), words)
 
 
+def _encoded(ids: np.ndarray, raw: np.ndarray) -> np.ndarray:
+    """Return the places of raw ids, all of them known, in a catalogue's `ids`."""
+    return (KNOWN + np.searchsorted(ids[KNOWN:], raw)).astype(np.int32)
+
+
 def _side(
-    raw: np.ndarray, id_name: str, features: Features
+    raw: np.ndarray, id_name: str, features: Features, keys: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Vocabulary]]:
     """Return raw ids by encoded id, the feature table, and the vocabularies of its columns."""
     known = np.unique(raw)
     ids = np.concatenate([np.full(KNOWN, -1), known]).astype(np.int64)
-    columns, words = [np.arange(len(ids))], {id_name: Vocabulary(known.astype(np.int64))}
+    own = known.astype(np.int64) if keys is None else keys[known]
+    columns, words = [np.arange(len(ids))], {id_name: Vocabulary(own)}
     for name, values in features.items():
         given = [values.get(i) for i in known.tolist()]
         words[name] = Vocabulary(np.array(sorted({v for v in given if v is not None}), np.str_))

@@ -89,7 +89,16 @@ def _events(place: str, history: Any) -> list[tuple[Any, bool]]:
 
 
 def _ids(place: str, raw: Sequence[Any], words: Vocabulary) -> np.ndarray:
-    """Return feature ids `int32 [n]` of raw ids."""
+    """Return feature ids `int32 [n]` of raw ids: integers, or text as the data's."""
+    if words.keys.dtype.kind == "U":
+        return words.encode(np.array([_text(place, value) for value in raw], np.str_))
     known = np.array([value is not None for value in raw], bool)
     numbers = np.array([integer(place, value) for value in raw], np.int64)
     return np.where(known, words.encode(numbers), encoders_.UNKNOWN).astype(np.int32)
+
+
+def _text(place: str, value: Any) -> str:
+    """Return an id of text; "", which is no id, for None."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise ValueError(f"{place} is {value!r}: it must be text, as the ids of this data are")

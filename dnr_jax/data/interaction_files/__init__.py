@@ -1,0 +1,159 @@
+"""Interactions (user, item, rating?, time?) in any published form -> events in time order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from dnr_jax.data.hashing import mix
+from dnr_jax.data.interaction_files import reader, sides
+from dnr_jax.data.interaction_files.layouts import LAYOUTS, PUBLISHED, Side
+from dnr_jax.data.interaction_files.recognise import COLUMNS, Source, recognise
+from dnr_jax.data.interaction_files.settings import InteractionSettings, mapping
+from dnr_jax.data.interactions import Features, Interactions, k_core
+
+
+def inputs(path: Path, settings: InteractionSettings) -> list[Path]:
+    """List the files that `read` opens, the interactions first.
+
+    Raises:
+      FileNotFoundError, ValueError: what `recognise.recognise` raises.
+    """
+    source = _source(path, settings)
+    return [*source.files, *(file for file, _, _ in _sides(source, settings))]
+
+
+def read(path: Path, settings: InteractionSettings) -> Interactions:
+    """Read the interactions of users and items that have enough of them.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: a form that is not known or not the one configured, a value that cannot be read
+        (by file and line), or an empty core.
+    """
+    source = _source(path, settings)
+    frame, warnings = reader.read(source, mapping("columns", settings.columns))
+    rows, rated = len(frame), "rating" in frame.columns
+    frame, user_keys = _coded(frame, "user")
+    frame, item_keys = _coded(frame, "item")
+    frame = _once(_in_order(frame, settings.tie_seed), settings.repeats)
+    label = frame["rating"] >= settings.positive_rating if rated else np.ones(len(frame))
+    report = {
+        "layout": source.layout,
+        "files": [file.name for file in source.files],
+        "rows": rows,
+        "repeated_pairs_dropped": rows - len(frame),
+        "positive_rating": float(settings.positive_rating) if rated else None,
+        "warnings": warnings,
+    }
+    events = Interactions(
+        user=frame["user"].to_numpy(),
+        item=frame["item"].to_numpy(),
+        label=np.asarray(label, np.float32),
+        time=frame["time"].to_numpy(),
+        user_features={},
+        item_features={},
+        report=report,
+        user_keys=user_keys,
+        item_keys=item_keys,
+    )
+    return _compared(_described(k_core(events, core=settings.core), source, settings), settings)
+
+
+def truth(path: Path, settings: InteractionSettings) -> None:
+    """Say that the true relevance is not known."""
+
+
+def _source(path: Path, settings: InteractionSettings) -> Source:
+    return recognise(Path(path), settings.layout, mapping("columns", settings.columns))
+
+
+def _coded(frame: pl.DataFrame, name: str) -> tuple[pl.DataFrame, np.ndarray | None]:
+    """Number ids of text by their sorted order, and return that order; integers stay."""
+    if frame[name].dtype != pl.String:
+        return frame, None
+    keys = frame[name].unique().sort()
+    coded = frame[name].cast(pl.Enum(keys)).to_physical().cast(pl.Int64)
+    return frame.with_columns(coded.alias(name)), keys.to_numpy().astype(np.str_)
+
+
+def _in_order(frame: pl.DataFrame, tie_seed: int) -> pl.DataFrame:
+    """Sort by user and time; ties stay as in the file, or by a draw of their own."""
+    if not tie_seed:
+        return frame.sort("user", "time", maintain_order=True)
+    draw = mix(tie_seed, 0, frame["user"].to_numpy(), frame["item"].to_numpy())
+    tied = frame.with_columns(pl.Series("draw", draw))
+    return tied.sort("user", "time", "draw", maintain_order=True).drop("draw")
+
+
+def _once(frame: pl.DataFrame, repeats: Any) -> pl.DataFrame:
+    return frame.unique(["user", "item"], keep=repeats, maintain_order=True)
+
+
+def _sides(source: Source, settings: InteractionSettings) -> list[tuple[Path, Side, str]]:
+    """List files of features: the user's own, else the layout's beside the interactions."""
+    found = []
+    for name in ("item", "user"):
+        if own := getattr(settings, f"{name}_file"):
+            path = _beside(source, own)
+            columns = mapping(f"{name}_columns", getattr(settings, f"{name}_columns"))
+            found.append((path, Side(path.name, "table", columns), name))
+    if not settings.item_file and source.layout != COLUMNS:
+        published = [
+            (path, side, "item")
+            for side in LAYOUTS[source.layout].sides
+            for path in sorted(source.files[0].parent.glob(side.pattern))
+        ]
+        found += published[:1]
+    return found
+
+
+def _beside(source: Source, name: str) -> Path:
+    """Find a file by its path, or by its name beside the interactions."""
+    given = Path(name).expanduser()
+    for path in (given, source.files[0].parent / name):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"there is no file {name}, nor is it beside {source.files[0]}")
+
+
+def _described(events: Interactions, source: Source, settings: InteractionSettings) -> Interactions:
+    """Add the features of users and items that are left."""
+    features: dict[str, Features] = {"user": {}, "item": {}}
+    report: dict[str, Any] = {}
+    for path, side, name in _sides(source, settings):
+        left = np.unique(getattr(events, name))
+        keys = getattr(events, f"{name}_keys")
+        raw = left if keys is None else keys[left]
+        codes = dict(zip(raw.tolist(), left.tolist(), strict=True))
+        features[name] = sides.read_side(path, side, codes)
+        known = {n: len(values) / len(left) for n, values in features[name].items()}
+        report[f"{name}_features"] = {"file": path.name, "share_known": known}
+    return events._replace(
+        user_features=features["user"],
+        item_features=features["item"],
+        report=events.report | report,
+    )
+
+
+def _compared(events: Interactions, settings: InteractionSettings) -> Interactions:
+    """Compare what is left with the counts of a paper; it warns, as papers do not say all."""
+    if not settings.published:
+        return events
+    paper = PUBLISHED[settings.published]
+    counts = np.unique(events.user, return_counts=True)[1]
+    lists = int((counts // paper.slate).sum())
+    seen = (len(counts), len(np.unique(events.item)), lists)
+    told = (paper.users, paper.items, paper.lists)
+    words = "{:,} users, {:,} items and {:,} lists"
+    say = f"{settings.published} of {paper.paper} has {words.format(*told)}; here are "
+    agrees = seen[:2] == told[:2] and abs(lists - paper.lists) <= 0.015 * paper.lists
+    warnings = [] if agrees else [f"{say}{words.format(*seen)}: another release or another filter"]
+    found = {"published": told, "seen": seen, "agrees": agrees}
+    return events._replace(
+        report=events.report
+        | {"compared": found, "warnings": [*events.report["warnings"], *warnings]}
+    )

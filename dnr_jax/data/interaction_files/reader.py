@@ -1,0 +1,152 @@
+"""A recognised file -> a frame of user, item, rating and time, every value checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from dnr_jax.data.interaction_files.layouts import LAYOUTS, Layout
+from dnr_jax.data.interaction_files.recognise import COLUMNS, SEQUENCES, Source, roles
+from dnr_jax.data.interaction_files.sequences import read_sequences
+
+ID_NAMES = ("user", "item")
+NAIVE = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d")
+# A number above the limit is in the finer unit: no time of use was before 1973 or is after 5138.
+UNITS = (("seconds", 10**11), ("milliseconds", 10**14), ("microseconds", 10**17))
+
+
+def read(source: Source, columns: Mapping[str, str]) -> tuple[pl.DataFrame, list[str]]:
+    """Read all rows, in the order of the file.
+
+    Returns:
+      `user` and `item` (int64, or text where ids are not all integers), `rating` (float64, where
+      the file has any) and `time` (int64 seconds, else the place in the file); and what to say.
+
+    Raises:
+      ValueError: a torn file; an id, rating or time that is missing or is none, by file and row.
+    """
+    if source.layout == SEQUENCES:
+        return read_sequences(source.files[0])
+    layout = LAYOUTS[source.layout]
+    named = roles(source.head, dict(columns)) if source.layout == COLUMNS else dict(layout.columns)
+    frames = [_file(file, source, layout, named) for file in source.files]
+    frame = _ids(pl.concat(frames, how="vertical_relaxed"))
+    return _timed(frame, source.files[0])
+
+
+def _file(path: Path, source: Source, layout: Layout, named: Mapping[str, str]) -> pl.DataFrame:
+    """Read one file; ids of layouts with numbers as int64, all others as text."""
+    raw = _scan(path, source, named)
+    names = raw.collect_schema().names()
+    lost = [name for name in named.values() if not name.isdigit() and name not in names]
+    if lost:
+        raise ValueError(f"{path} has no column {lost[0]!r}: it has {', '.join(names)}")
+    picked = raw.select(
+        pl.col(names[int(name)] if layout.form and not source.head.names else name).alias(role)
+        for role, name in named.items()
+    )
+    frame = _collect(picked.select(_typed(layout, picked.collect_schema())), path)
+    for name in frame.columns:
+        _check(path, frame[name], picked, header=bool(source.head.names))
+    if not len(frame):
+        raise ValueError(f"{path} holds no interaction")
+    return frame
+
+
+def _typed(layout: Layout, schema: Mapping[str, pl.DataType]) -> list[pl.Expr]:
+    """Cast a row's fields; what cannot be cast is null, and told by `_check`."""
+    id_type = pl.Int64 if layout.integers else pl.String
+    types = dict.fromkeys(ID_NAMES, id_type) | {"rating": pl.Float64}
+    found = []
+    for name, kind in schema.items():
+        column = pl.col(name).str.strip_chars() if kind == pl.String else pl.col(name)
+        if name == "time":
+            found.append(_numbers(column, kind))
+        elif name in ID_NAMES and kind.is_float():
+            found.append(column.cast(pl.Int64, strict=False).cast(types[name]))
+        else:
+            found.append(column.cast(types[name], strict=False))
+    return found
+
+
+def _numbers(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    """Read times as they are where they are numbers, else dates as microseconds."""
+    if kind in (pl.Datetime, pl.Date):
+        return column.cast(pl.Datetime("us")).cast(pl.Int64)
+    if kind != pl.String:
+        return column.cast(pl.Float64).floor().cast(pl.Int64, strict=False)
+    number = column.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False)
+    text = column.str.strip_suffix("Z")
+    dates = [text.str.to_datetime(form, strict=False, time_unit="us") for form in NAIVE]
+    return pl.coalesce(number, *(date.cast(pl.Int64) for date in dates))
+
+
+def _scan(path: Path, source: Source, named: Mapping[str, str]) -> pl.LazyFrame:
+    head = source.head
+    if head.form == "parquet":
+        return pl.scan_parquet(path)
+    if head.form == "json":
+        return pl.scan_ndjson(path, schema=dict.fromkeys(named.values(), pl.String))
+    separator = {"tsv": "\t", "double_colon": ":"}.get(head.form, ",")
+    frame = pl.scan_csv(path, has_header=bool(head.names), separator=separator, infer_schema=False)
+    if head.form != "double_colon":
+        return frame
+    return frame.select(frame.collect_schema().names()[::2])  # the others are between two colons
+
+
+def _collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:
+    try:
+        return frame.collect()
+    except (pl.exceptions.PolarsError, OSError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} cannot be read: {reason}") from error
+
+
+def _check(path: Path, column: pl.Series, raw: pl.LazyFrame, *, header: bool) -> None:
+    """Refuse a value that is missing, is no number or is not finite; names the first."""
+    wrong = column.is_null()
+    if column.dtype == pl.Float64:
+        wrong = wrong | ~column.is_finite().fill_null(False)
+    elif column.dtype == pl.String:
+        wrong = wrong | (column == "").fill_null(True)
+    if not wrong.any():
+        return
+    row = int(wrong.arg_max() or 0)
+    seen = _collect(raw.slice(row, 1), path)[column.name].item()
+    kind = {"rating": "a finite number", "time": "a time", "user": "an id", "item": "an id"}
+    line = row + 1 + header
+    raise ValueError(
+        f"{path}, line {line}: found {seen!r} as {column.name}, expected {kind[column.name]}"
+    )
+
+
+def _ids(frame: pl.DataFrame) -> pl.DataFrame:
+    """Read ids of text as integers where all of them are, written in the one usual way."""
+    for name in ID_NAMES:
+        if frame[name].dtype == pl.String:
+            numbers = frame[name].cast(pl.Int64, strict=False)
+            if not numbers.null_count() and (numbers.cast(pl.String) == frame[name]).all():
+                frame = frame.with_columns(numbers.alias(name))
+    return frame
+
+
+def _timed(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, list[str]]:
+    """Bring times to seconds; without any, the place in the file is the time."""
+    if "time" not in frame.columns:
+        say = f"{path.name} has no times: its rows are taken to be in the order of time"
+        return frame.with_row_index("time").with_columns(pl.col("time").cast(pl.Int64)), [say]
+    least, most = (int(frame.select(one).item()) for one in (pl.min("time"), pl.max("time")))
+    low, high = _unit(least), _unit(most)
+    if low != high:
+        raise ValueError(
+            f"{path} mixes times in {UNITS[low][0]} (as {least}) and in {UNITS[high][0]} (as "
+            f"{most}): write all of them in seconds"
+        )
+    found = [f"{path.name}: times are in {UNITS[high][0]}, and were read so"] if high else []
+    return frame.with_columns(pl.col("time") // 1000**high), found
+
+
+def _unit(time: int) -> int:
+    return next((n for n, (_, limit) in enumerate(UNITS) if time < limit), len(UNITS) - 1)
