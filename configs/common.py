@@ -71,6 +71,47 @@ SMALL = {
 # The model of tables with many rows, a size smaller.
 NARROW = {"reranker": {"width": 16, "feed_forward": 32}}
 
+# The preset that shows in under a minute that everything works.
+SMOKE = {
+    "table": "random,popularity,retriever,reversed,dnr_b",
+    "reranker": {"width": 16},
+    "train": {"epochs": 2, "lambda_e": 1, "batch_size": 64, "seeds": 1},
+}
+
+# Every protocol under which interactions can be prepared without a log of random exposure.
+PROTOCOLS = {"candidates": {"name": "retrieved_pool,exposed_plus_sampled,exposed_plus_retrieved"}}
+
+
+def presets(
+    train: Mapping[str, Any],
+    *,
+    reduced: Mapping[str, Any],
+    smoke: Mapping[str, Any],
+    rivals_too: Mapping[str, Any] | None = None,
+    ablation_too: Mapping[str, Any] | None = None,
+) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """Make the presets that every config has, each as the layers of `experiment`.
+
+    Args:
+      train: training at the size of `SMALL`.
+      reduced: what differs in training for tables with many rows.
+      smoke: beside `SMOKE`, a size of the simulation.
+      rivals_too: beside `rivals`, at both sizes.
+      ablation_too: beside `ablation`.
+    """
+    small = (SMALL, {"train": train})
+    fewer = (*small, NARROW, {"train": reduced})
+    every = (rivals_too or {}, rivals())
+    epochs = int((dict(train) | dict(reduced))["epochs"])
+    return {
+        "": small,
+        "smoke": (*small, SMOKE, smoke),
+        "rivals": (*fewer, *every),
+        "rivals_paper": every,
+        "ablation": (*fewer, ablation_too or {}, ablation(epochs=epochs)),
+        "paper": (),  # the defaults
+    }
+
 
 def experiment(*layers: Mapping[str, Any]) -> ConfigDict:
     """Return the rows and the default table with `layers` on top; the later layer wins."""

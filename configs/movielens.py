@@ -19,29 +19,23 @@ from ml_collections import ConfigDict
 from configs import common
 
 EXPERIMENT = {"data": {"name": "movielens"}, "candidates": {"name": "retrieved_pool"}}
-PROTOCOLS = {"candidates": {"name": "retrieved_pool,exposed_plus_sampled,exposed_plus_retrieved"}}
 
-# For two CPU cores: a few minutes, and a few hours for tables of many rows.
-SMALL = (common.SMALL, {"train": {"epochs": 10, "lambda_e": 5, "seeds": 3}})
-REDUCED = (*SMALL, common.NARROW, {"train": {"epochs": 6, "lambda_e": 3}})
-SMOKE = {
-    "table": "random,popularity,retriever,reversed,dnr_b",
-    "retrievers": {"matrix_factorization": {"width": 16, "epochs": 5}},
-    "reranker": {"width": 16},
-    "train": {"epochs": 2, "lambda_e": 1, "batch_size": 64, "seeds": 1},
-}
 # Of the two trials of `rivals` the one that PRM with scores chose on validation.
 TUNED = {player: {"learning_rate": 9e-3} for player in ("reranker", "generator")}
 
+# For two CPU cores: a few minutes, and a few hours for tables of many rows.
+TRAIN = {"epochs": 10, "lambda_e": 5, "seeds": 3}
+NARROW = (common.SMALL, {"train": TRAIN}, common.NARROW)
 PRESETS = {
-    "": SMALL,
-    "smoke": (*SMALL, SMOKE),
-    "rivals": (*REDUCED, PROTOCOLS, common.rivals()),
-    "rivals_paper": (PROTOCOLS, common.rivals()),
-    "ablation": (*REDUCED, {"optim": TUNED}, common.ablation(epochs=6)),
-    "converged": (*SMALL, common.NARROW, common.converged()),
-    "variants": (*SMALL, common.NARROW, common.converged(common.VARIANTS_TABLE)),
-    "paper": (),  # the defaults
+    **common.presets(
+        TRAIN,
+        reduced={"epochs": 6, "lambda_e": 3},
+        smoke={"retrievers": {"matrix_factorization": {"width": 16, "epochs": 5}}},
+        rivals_too=common.PROTOCOLS,
+        ablation_too={"optim": TUNED},
+    ),
+    "converged": (*NARROW, common.converged()),
+    "variants": (*NARROW, common.converged(common.VARIANTS_TABLE)),
 }
 
 

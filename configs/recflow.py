@@ -17,23 +17,11 @@ from configs import common
 EXPERIMENT = {"data": {"name": "recflow"}, "candidates": {"name": "logged"}}
 
 # For two CPU cores: a few minutes, installation included, and an hour for tables of many rows.
-SMALL = (common.SMALL, {"train": {"epochs": 5, "lambda_e": 2, "seeds": 2, "batch_size": 32}})
-REDUCED = (*SMALL, common.NARROW, {"train": {"seeds": 3}})
-SMOKE = {
-    "table": "random,popularity,retriever,reversed,dnr_b",
-    "data": {"simulate": {"users": 200, "videos": 1500, "days": 3}},
-    "reranker": {"width": 16},
-    "train": {"epochs": 2, "lambda_e": 1, "batch_size": 64, "seeds": 1},
-}
-
-PRESETS = {
-    "": SMALL,
-    "smoke": (*SMALL, SMOKE),
-    "rivals": (*REDUCED, common.rivals()),
-    "rivals_paper": (common.rivals(),),
-    "ablation": (*REDUCED, common.ablation(epochs=5)),
-    "paper": (),  # the defaults
-}
+PRESETS = common.presets(
+    {"epochs": 5, "lambda_e": 2, "seeds": 2, "batch_size": 32},
+    reduced={"seeds": 3},
+    smoke={"data": {"simulate": {"users": 200, "videos": 1500, "days": 3}}},
+)
 
 
 def get_config(preset: str = "") -> ConfigDict:

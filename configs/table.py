@@ -19,23 +19,11 @@ from configs import common
 EXPERIMENT = {"data": {"name": "table"}, "candidates": {"name": "logged"}}
 
 # For two CPU cores and a few minutes.
-SMALL = (common.SMALL, {"train": {"epochs": 10, "lambda_e": 5, "seeds": 2}})
-REDUCED = (*SMALL, common.NARROW, {"train": {"seeds": 3}})
-SMOKE = {
-    "table": "random,popularity,retriever,reversed,dnr_b",
-    "data": {"simulate": {"requests": 600, "users": 50}},
-    "reranker": {"width": 16},
-    "train": {"epochs": 2, "lambda_e": 1, "batch_size": 64, "seeds": 1},
-}
-
-PRESETS = {
-    "": SMALL,
-    "smoke": (*SMALL, SMOKE),
-    "rivals": (*REDUCED, common.rivals()),
-    "rivals_paper": (common.rivals(),),
-    "ablation": (*REDUCED, common.ablation(epochs=10)),
-    "paper": (),  # the defaults
-}
+PRESETS = common.presets(
+    {"epochs": 10, "lambda_e": 5, "seeds": 2},
+    reduced={"seeds": 3},
+    smoke={"data": {"simulate": {"requests": 600, "users": 50}}},
+)
 
 
 def get_config(preset: str = "") -> ConfigDict:
