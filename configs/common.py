@@ -279,7 +279,7 @@ def _control(knob: str, words: str, value: float) -> dict[str, Any]:
     return {
         "model": "{reranker}+" + knob.replace("_", "-"),
         "label": "{reranker} with scores " + words,
-        "set": {"objective": {knob: value}, "train": {"loss": "bce"}, **NO_NOISE},
+        "set": {"objective": {knob: value}, "train": {"loss": "direct"}, **NO_NOISE},
     }
 
 

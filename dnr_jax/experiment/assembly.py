@@ -154,7 +154,7 @@ def _check_slates(row: Row, prepared: Prepared) -> None:
         raise ValueError(
             f"reranker {name!r} learns from the order in which items were shown, but no training "
             "request has one (every slate is -1): leave it out of config.table, give data with "
-            "displayed positions, or train it as a scorer with --config.train.loss=bce"
+            "displayed positions, or train it as a scorer with --config.train.loss=direct"
         )
 
 

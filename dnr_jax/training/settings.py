@@ -14,8 +14,8 @@ class TrainSettings(Settings):
     epochs: int = knob(200, "of both phases together", at_least=1)
     loss: str = knob(
         "own",
-        "own (of the model's paper) | bce (that of DNR, as rows with noise always do)",
-        one_of=("own", "bce"),
+        "own (of the model's paper) | direct (L_direct of DNR, as rows with noise always do)",
+        one_of=("own", "direct"),
     )
     lambda_e: int = knob(
         60, "epochs with the heuristic generator before the learned one", at_least=0

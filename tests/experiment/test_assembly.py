@@ -70,7 +70,9 @@ def test_a_rival_trains_by_its_own_loss_unless_told_otherwise(built):
     dlcm = built(reranker={"name": "dlcm"})
     assert dlcm["score"].stages[0].loss is not None
     assert dlcm["dnr_b"].stages[0].loss is None
-    assert built(reranker={"name": "dlcm"}, train={"loss": "bce"})["score"].stages[0].loss is None
+    assert (
+        built(reranker={"name": "dlcm"}, train={"loss": "direct"})["score"].stages[0].loss is None
+    )
     assert built()["score"].stages[0].loss is None
 
 
@@ -92,7 +94,7 @@ def blind(jobs):
 def test_a_model_that_needs_the_shown_order_refuses_data_without_one(blind):
     with pytest.raises(ValueError, match=r"'goalrank' learns from the order.*no training request"):
         assemble(*blind())
-    assert not assemble(*blind(train={"loss": "bce"}))[0].arranges
+    assert not assemble(*blind(train={"loss": "direct"}))[0].arranges
 
 
 def test_rows_that_read_scores_are_refused_where_the_data_has_none(jobs):
