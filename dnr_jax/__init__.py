@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dnr_jax.config_files import load as config
     from dnr_jax.evaluation import evaluate
+    from dnr_jax.experiment import copy_run, run_data
     from dnr_jax.experiment import run_all as run
     from dnr_jax.metrics import METRICS, evaluate_batch
     from dnr_jax.noise import GENERATORS, NOISES
+    from dnr_jax.reports import compare_requests, side_by_side
     from dnr_jax.reports import write as report
     from dnr_jax.rerankers import RERANKERS, build
-    from dnr_jax.serving import Model, Scorer, load, pack
+    from dnr_jax.serving import Model, Scorer, load, pack, rank_split
     from dnr_jax.types import Batch, FeatureSpec, Noise, Request, Reranker, Task, apply, rank
 
 __version__ = "0.1.0"
@@ -36,8 +38,10 @@ _HOMES = {
     "evaluate": "evaluation",
     "config": "config_files:load",
     "run": "experiment:run_all",
+    **dict.fromkeys(("copy_run", "run_data"), "experiment"),
     "report": "reports:write",
-    **dict.fromkeys(("Model", "Scorer", "load", "pack"), "serving"),
+    **dict.fromkeys(("compare_requests", "side_by_side"), "reports"),
+    **dict.fromkeys(("Model", "Scorer", "load", "pack", "rank_split"), "serving"),
 }
 
 __all__ = [  # the same names, as the type checker wants to see them
@@ -55,14 +59,19 @@ __all__ = [  # the same names, as the type checker wants to see them
     "Task",
     "apply",
     "build",
+    "compare_requests",
     "config",
+    "copy_run",
     "evaluate",
     "evaluate_batch",
     "load",
     "pack",
     "rank",
+    "rank_split",
     "report",
     "run",
+    "run_data",
+    "side_by_side",
 ]
 
 

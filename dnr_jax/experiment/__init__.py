@@ -16,12 +16,14 @@ from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import audit, refuse_unmeasurable, render
 from dnr_jax.experiment import datasets, models, processes, saved, scoring, sizes, training
 from dnr_jax.experiment.assembly import Job, assemble
+from dnr_jax.experiment.copies import copy_run
 from dnr_jax.experiment.meter import Meter
 from dnr_jax.experiment.plan import Plan, make_plan
 from dnr_jax.experiment.processes import join
+from dnr_jax.experiment.recovered import run_data
 from dnr_jax.io import compiled, event_files, lock, run_folder
 
-__all__ = ["join", "make_plan", "run", "run_all"]
+__all__ = ["copy_run", "join", "make_plan", "run", "run_all", "run_data"]
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from dnr_jax import durable
 from dnr_jax.io import run_folder
 from dnr_jax.reports import plots, results, tables
+from dnr_jax.reports.requests import compare_requests, side_by_side
+
+__all__ = ["compare_requests", "side_by_side", "write", "write_overview"]
 
 
 def write(workdir: str | os.PathLike[str]) -> str:

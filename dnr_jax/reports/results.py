@@ -143,9 +143,28 @@ def read(folder: Path) -> Run:
     )
 
 
+def rows_by_key(folder: Path) -> tuple[dict[str, tuple[str, list[int]]], int]:
+    """Return each row's model and seeds, as `per_request.parquet` has them, and K.
+
+    Raises:
+      FileNotFoundError, ValueError: see `read`.
+    """
+    rows = _rows(folder)
+    groups = {group[0]["row"]: group for group in _by_model(rows)}
+    found = {key: (own[0]["model"], [row["seed"] for row in own]) for key, own in groups.items()}
+    return found, _cutoff(rows[0]["metrics"], folder)
+
+
 def per_request(
     folder: Path, metric: str, models: Mapping[str, Sequence[int]]
 ) -> dict[str, np.ndarray]:
+    """Return the second part of `by_request`."""
+    return by_request(folder, metric, models)[1]
+
+
+def by_request(
+    folder: Path, metric: str, models: Mapping[str, Sequence[int]]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Read a metric of each seed for each request that has a value in every model and seed.
 
     Args:
@@ -154,7 +173,7 @@ def per_request(
       models: the seeds of each.
 
     Returns:
-      `float64 [S, R]` by model, requests in the same order.
+      The requests' numbers `int64 [R]`, and `float64 [S, R]` by model in the same order.
 
     Raises:
       FileNotFoundError: the run has no per-request values yet.
@@ -178,7 +197,7 @@ def per_request(
                 )
             table[number, slot[use]] = columns[metric][use]
     complete = ~np.any(np.isnan(np.concatenate(list(tables.values()))), axis=0)
-    return {name: table[:, complete] for name, table in tables.items()}
+    return requests[complete], {name: table[:, complete] for name, table in tables.items()}
 
 
 def _existing(path: Path) -> Path:

@@ -1,0 +1,72 @@
+"""Two rows of a run compared request by request: which requests got better, which worse."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from dnr_jax.reports import results
+from dnr_jax.settings import find
+
+
+def compare_requests(
+    workdir: str | os.PathLike[str], row: str, against: str, metric: str = ""
+) -> pl.DataFrame:
+    """Compare two rows of a finished run in a metric, averaged over seeds.
+
+    Args:
+      workdir: the run folder.
+      row: a row of its table, as "dnr_b".
+      against: another one, as "retriever".
+      metric: of `per_request.parquet`; "" = N@K, which the table compares by.
+
+    Returns:
+      `request_id`, a column with the metric of each row under the row's name, and `difference`,
+      the first minus the second; the greatest win first. Requests without a value in one of the
+      rows or seeds, as those without a positive, are left out.
+
+    Raises:
+      FileNotFoundError: the run has not finished.
+      ValueError: there is no such row or metric, or a file is damaged.
+    """
+    folder = Path(workdir)
+    rows, k = results.rows_by_key(folder)
+    models = [find("row", key, rows) for key in (row, against)]
+    ids, values = results.by_request(folder, metric or f"n@{k}", dict(models))
+    one, other = (values[model].mean(0) for model, _ in models)
+    frame = {"request_id": ids, row: one, against: other, "difference": one - other}
+    return pl.DataFrame(frame).sort("difference", "request_id", descending=[True, False])
+
+
+def side_by_side(ranked: pl.DataFrame, request: int, names: Sequence[str], k: int) -> pl.DataFrame:
+    """Show the first K items of one request as several models rank them.
+
+    Args:
+      ranked: candidates with `request_id`, `item_id`, `label` and `NAME_rank` of each model, as of
+        `serving.rank_split`.
+      request: its number.
+      names: of the models, or "retriever".
+      k: K >= 1, the length of the lists.
+
+    Returns:
+      `rank` from 1, and for each model `NAME` (item) and `NAME_label`.
+
+    Raises:
+      ValueError: there is no such request, or no such model among the columns.
+    """
+    own = ranked.filter(pl.col("request_id") == request)
+    if own.is_empty():
+        raise ValueError(f"request {request} is not among the {len(ranked)} candidates given")
+    known = [name.removesuffix("_rank") for name in ranked.columns if name.endswith("_rank")]
+    for name in names:
+        find("model", name, dict.fromkeys(known))
+    shown = pl.DataFrame({"rank": range(1, min(k, len(own)) + 1)})
+    lists = (own.sort(f"{name}_rank").head(k).select("item_id", "label") for name in names)
+    renamed = (
+        part.rename({"item_id": name, "label": f"{name}_label"})
+        for name, part in zip(names, lists, strict=True)
+    )
+    return pl.concat([shown, *renamed], how="horizontal")
