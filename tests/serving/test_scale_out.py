@@ -54,6 +54,7 @@ def test_a_plain_loop(place, packed, candidates):
     assert_ranked(place, packed, candidates)
 
 
+@pytest.mark.filterwarnings("default")  # the engine's own
 def test_ray(place, packed, candidates):
     ray = pytest.importorskip("ray", reason="needs Ray: pip install 'ray[data]'")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -64,6 +65,7 @@ def test_ray(place, packed, candidates):
     assert_ranked(place, packed, candidates)
 
 
+@pytest.mark.filterwarnings("default")  # the engine's own
 def test_spark(place, packed, candidates, monkeypatch):
     pytest.importorskip("pyspark", reason="needs Spark: pip install pyspark, and Java")
     if shutil.which("java") is None:
