@@ -8,7 +8,11 @@ from dnr_jax import reports
 from dnr_jax.io import run_folder
 
 VALUES = {  # by model, seed and request; NaN = excluded
-    "prm": {0: {7: 0.2, 8: 0.5, 9: 0.1}, 1: {7: 0.4, 8: 0.7, 9: np.nan}},
+    "prm": {
+        0: {7: 0.2, 8: 0.5, 9: 0.1},
+        1: {7: 0.4, 8: 0.7, 9: np.nan},
+        2: {7: 0.3, 8: 0.6, 9: 0.2},
+    },
     "random": {0: {7: 0.9, 8: 0.6, 9: np.nan}},
 }
 
@@ -33,7 +37,7 @@ def test_the_greatest_win_comes_first(folder):
     found = reports.compare_requests(folder, "prm", "random")
     assert found.columns == ["request_id", "prm", "random", "difference"]
     assert found["request_id"].to_list() == [8, 7]  # 9 has no value in one of them
-    np.testing.assert_allclose(found["difference"], [0.0, -0.6], atol=1e-6)  # means of two seeds
+    np.testing.assert_allclose(found["difference"], [0.0, -0.6], atol=1e-6)  # means of three seeds
     np.testing.assert_allclose(found["prm"], [0.6, 0.3], atol=1e-6)
     other = reports.compare_requests(folder, "prm", "random", "auc")
     np.testing.assert_allclose(other["difference"], [0.0, -0.3], atol=1e-6)

@@ -57,7 +57,7 @@ def test_a_plain_loop(place, packed, candidates):
 @pytest.mark.filterwarnings("default")  # the engine's own
 def test_ray(place, packed, candidates):
     ray = pytest.importorskip("ray", reason="needs Ray: pip install 'ray[data]'")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
     try:
         exec(block("ray"), {})
     finally:
