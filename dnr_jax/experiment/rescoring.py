@@ -17,7 +17,7 @@ from dnr_jax.data.store import Split
 from dnr_jax.evaluation import score_split
 from dnr_jax.evaluation.shifts import SHIFTS, Pool
 from dnr_jax.evaluation.summary import per_request_metrics
-from dnr_jax.experiment import datasets, saved
+from dnr_jax.experiment.recovered import run_data
 from dnr_jax.io import checkpoints, run_folder
 from dnr_jax.training.sharding import Apply
 from dnr_jax.types import Params
@@ -50,18 +50,11 @@ def target(folder: Path, cache: Path) -> Target:
       FileNotFoundError: the folder is no run's, or its data are gone.
       ValueError: the data are not what the run was made with.
     """
+    prepared = run_data(folder, cache)
     config = json_files.read(folder / run_folder.CONFIG)
-    plan = saved.data_plan(config, cache)
-    prepared = datasets.prepare(plan)
-    made = json_files.read(folder / run_folder.AUDIT, keys=("fingerprint",))["fingerprint"]
-    if prepared.fingerprint != made:
-        raise ValueError(
-            f"run {folder} was made with data {made}, now they are {prepared.fingerprint}: the "
-            "input files or the code that reads them have changed; run it anew"
-        )
-    size = config["eval"]["batch_size"]
+    k, size = config["eval"]["k"], config["eval"]["batch_size"]
     popularity = np.asarray(prepared.item_popularity)
-    return Target(prepared.splits["test"], popularity, plan.k, size, plan.seed)
+    return Target(prepared.splits["test"], popularity, k, size, config["seed"])
 
 
 def all_seeds(folder: Path, row: str, params: Params, factor: float) -> list[Params]:

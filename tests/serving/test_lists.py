@@ -74,5 +74,5 @@ def test_data_that_are_not_the_run_s_are_refused(run, data, tmp_path):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     audit = json.loads((tmp_path / "audit.json").read_text())
     (tmp_path / "audit.json").write_text(json.dumps(audit | {"fingerprint": "4567"}))
-    with pytest.raises(ValueError, match="was made with data 4567, now it is"):
+    with pytest.raises(ValueError, match="was made with data 4567, now they are"):
         dnr_jax.run_data(tmp_path, cache=run.parent / "cache")
