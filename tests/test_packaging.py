@@ -119,5 +119,5 @@ def test_every_import_of_the_package_is_a_declared_dependency(project):
     extras = project["project"]["optional-dependencies"]
     optional = [d for name in extras.keys() - {"docs", "test"} for d in extras[name]]
     known = {re.split(r"[><=\[]", d)[0] for d in project["project"]["dependencies"] + optional}
-    modules = {name.replace("-", "_") for name in known} | {"absl", "orbax"}
+    modules = {name.replace("-", "_") for name in known} | {"absl", "orbax", "yaml"}
     assert set(imported()) - set(sys.stdlib_module_names) - {"dnr_jax"} <= modules

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("logs", type=click.Path(path_type=Path))
-@click.option("--schema", default="", metavar="FILE", help="TOML that says what your columns are.")
+@click.option("--schema", default="", metavar="FILE", help="TOML or YAML: what your columns are.")
 @click.option(
     "--columns", default="", metavar="PAIRS", help="As request_id=session,score=bm25; wins."
 )

@@ -23,7 +23,7 @@ _WORDS = Words("--out or --cache", "part")
 @click.argument("candidates", type=_PATH)
 @click.option("--out", required=True, type=_PATH, help="Parquet file of the ranked candidates.")
 @click.option("--row", help="Which model of a run folder; not needed for a packed model.")
-@click.option("--schema", default="", metavar="FILE", help="TOML that says what your columns are.")
+@click.option("--schema", default="", metavar="FILE", help="TOML or YAML: what your columns are.")
 @click.option(
     "--columns", default="", metavar="PAIRS", help="As request_id=session,score=bm25; wins."
 )

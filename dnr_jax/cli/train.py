@@ -23,7 +23,7 @@ _ON = "every finished epoch is kept; start the same command again to go on"
 @click.argument("logs", type=_PATH)
 @click.option("--out", required=True, type=_PATH, help="The model folder that is made.")
 @click.option("--workdir", type=_PATH, help="Folder of the run and its tables; default: OUT.run.")
-@click.option("--schema", metavar="FILE", help="TOML that says what your columns are.")
+@click.option("--schema", metavar="FILE", help="TOML or YAML: what your columns are.")
 @click.option("--columns", metavar="PAIRS", help="As request_id=session,score=bm25; wins.")
 @click.option("--item-file", metavar="FILE", help="Describes items, by item_id.")
 @click.option("--user-file", metavar="FILE", help="Describes users, by user_id.")
@@ -86,6 +86,8 @@ def train(logs: Path, out: Path, overwrite: bool, **options: Any) -> None:
 def _advice(logs: Path, options: dict[str, Any]) -> Advice:
     from dnr_jax.experiment import newer_logs, own_logs
 
+    if not logs.exists():
+        raise FileNotFoundError(f"there is no file or folder {logs}")
     given, rows, row = _given(logs, options), options["rows"], options["row"]
     if not options["earlier"]:
         return own_logs.advise(given, table=rows or "", model=row or "")

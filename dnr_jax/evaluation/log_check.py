@@ -80,7 +80,7 @@ def check_log(
 def glance(given: Any, settings: TableSettings, *, seed: int = 0) -> Checked:
     """Look at every value, but make no arrays and so no audit; see `check_log`."""
     seen = table.examine(given, settings, seed=seed)
-    found = report.facts(seen.table, seen.requests, seen.grading, seen.splits, seen.rows)
+    found = report.facts(seen, weight_cap=settings.weight_cap)
     return Checked(found | {"findings": report.findings(found), "warnings": []}, None)
 
 

@@ -102,7 +102,7 @@ def build(
     encoders = encoders_of(table, learned, recipe, seen.requests)
     vectors = _vectors(coded, positives, encoders.spec.sizes["item_id"], settings, seed)
     found = report.written(
-        report.facts(table, seen.requests, seen.grading, seen.splits, seen.rows),
+        report.facts(seen, weight_cap=settings.weight_cap),
         counts,
         past,
         size=shape.size,

@@ -1,4 +1,4 @@
-"""What a user says about the columns of a table: a TOML file, or flags.
+"""What a user says about the columns of a table: a TOML or YAML file, or flags.
 
 ignore = ["i_url"]
 
@@ -13,6 +13,7 @@ label_buy = 5
 [features]                  # what it describes, and how it is read, where names do not say it
 price = "item numeric"
 i_year = "numeric"
+i_sales = "log"             # a number on a logarithmic scale
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from dnr_jax.settings import find, unknown
 
 SIDES = ("user", "context", "item")
 KINDS = ("id", "bag", "numeric", "vector")
+LOG = "log"  # of a number: by its logarithm, not by quantiles
+YAML = (".yaml", ".yml")
 SECTIONS = ("columns", "labels", "features", "ignore")
 
 
@@ -36,7 +41,7 @@ class Naming(NamedTuple):
     Attributes:
       columns: column by role.
       labels: weight > 0 by label column.
-      features: words of `SIDES` and `KINDS` by feature column.
+      features: words of `SIDES` and `KINDS`, and `LOG`, by feature column.
       ignored: columns to leave alone.
     """
 
@@ -70,10 +75,16 @@ def read(file: str, columns: str = "", labels: str = "") -> Naming:
 def _content(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"schema is {path}, but there is no such file")
+    form = "YAML" if path.suffix.lower() in YAML else "TOML"
     try:
-        return tomllib.loads(path.read_text("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
+        text = path.read_text("utf-8-sig")
+        content = yaml.safe_load(text) if form == "YAML" else tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path} is not {form}: {said}") from error
+    if not isinstance(content or {}, dict):
+        raise ValueError(f"{path} holds no sections ({', '.join(SECTIONS)})")
+    return content or {}
 
 
 def _naming(content: Mapping[str, Any], file: str) -> Naming:
@@ -102,7 +113,7 @@ def _words(file: str, name: str, text: Any) -> tuple[str, ...]:
     if not words:
         raise ValueError(f"{file}: features.{name} is {text!r}: write e.g. 'item numeric'")
     for word in words:
-        find_in(f"{file}: features.{name}", "side or kind", word, (*SIDES, *KINDS))
+        find_in(f"{file}: features.{name}", "side or kind", word, (*SIDES, *KINDS, LOG))
     return words
 
 

@@ -11,37 +11,36 @@ import polars as pl
 
 from dnr_jax.data.store import SPLITS
 from dnr_jax.data.table.columns import Typed
+from dnr_jax.data.table.examination import Examined
 from dnr_jax.data.table.history import Past
-from dnr_jax.data.table.labels import Grading
+from dnr_jax.data.table.reader import collect
 from dnr_jax.data.table.schema import Schema
 
 NAMED = 12  # columns named in a sentence
 NUMBERS = (", numeric (", ", vector (")
 
 
-def facts(
-    table: Typed, requests: pl.DataFrame, grading: Grading, splits: str, rows: int
-) -> dict[str, Any]:
+def facts(seen: Examined, *, weight_cap: float) -> dict[str, Any]:
     """Describe a table that was examined but not yet built; JSON-able.
 
     Args:
-      table: typed.
-      requests: of `splits.assign`.
-      grading: how its labels are read.
-      splits: how its requests were put into splits.
-      rows: number of its rows.
+      seen: the table.
+      weight_cap: most that 1 / propensity counts.
     """
+    table, requests = seen.table, seen.requests
     lengths = requests["rows"].to_numpy()
     found: dict[str, Any] = {
         "schema": described(table.schema, table),
-        "labels": str(grading),
-        "split_by": splits,
-        "rows": rows,
+        "labels": str(seen.grading),
+        "split_by": seen.splits,
+        "rows": seen.rows,
         "requests": len(requests),
         "list_length": _spread(lengths),
         "lists_of_one": int((lengths == 1).sum()),
         "splits": split_counts(requests),
     }
+    if "propensity" in table.schema.columns:
+        found["propensities"] = _propensities(table, weight_cap)
     if "timestamp" in requests.columns:
         ends = requests["timestamp"].to_numpy()[[0, -1]].astype("datetime64[us]")
         found["time"] = {"unit": table.time_unit, "first": str(ends[0]), "last": str(ends[1])}
@@ -53,13 +52,25 @@ def facts(
     return found
 
 
+def _propensities(table: Typed, cap: float) -> dict[str, float]:
+    value = pl.col("propensity")
+    counts = [value.count().alias("given"), (1 / value > cap).sum().alias("capped")]
+    return {
+        "cap": cap,
+        **collect(table.frame.select(counts), table.source.files).row(0, named=True),
+    }
+
+
 def described(schema: Schema, table: Typed) -> dict[str, Any]:
     """Say what each column was understood to be."""
     types = table.source.types
     return {
         "columns": {role: f"{name} ({types[name]})" for role, name in schema.columns.items()},
         "labels": dict(schema.labels),
-        "features": {f.name: f"{f.side}, {f.kind} ({types[f.name]})" for f in schema.features},
+        "features": {
+            f.name: f"{f.side}, {f.kind} ({types[f.name]})" + ", by log" * f.log
+            for f in schema.features
+        },
         "ignored": list(schema.ignored),
     }
 
@@ -132,6 +143,7 @@ def findings(found: Mapping[str, Any]) -> list[str]:
     """Say how the table was understood."""
     schema, length = found["schema"], found["list_length"]
     numbers = any(word in text for text in schema["features"].values() for word in NUMBERS)
+    logs = [name for name, text in schema["features"].items() if text.endswith("by log")]
     columns = [
         *schema["columns"].items(),
         *((f"label, weight {w:g}", n) for n, w in schema["labels"].items()),
@@ -140,12 +152,19 @@ def findings(found: Mapping[str, Any]) -> list[str]:
         "columns: " + ", ".join(f"{role} = {name}" for role, name in columns),
         *([f"features: {_some(schema['features'])}"] if schema["features"] else []),
         *(["numbers: by quantiles of training; vectors: by mean and spread"] if numbers else []),
+        *([f"numbers by log: {_some(logs)}"] if logs else []),
         *([f"columns left alone: {_some(schema['ignored'])}"] if schema["ignored"] else []),
         f"{found['rows']} rows, {found['requests']} requests of {length['min']} to "
         f"{length['max']} candidates (median {length['median']:g})",
         f"splits: {found['split_by']}",
         f"labels: {found['labels']}",
     ]
+    if "propensities" in found:
+        count = found["propensities"]
+        said.append(
+            f"propensities: a label counts 1 / propensity in the loss, at most {count['cap']:g} "
+            f"({count['capped']} of {count['given']} are above); metrics count all alike"
+        )
     if "history" in found:
         said.append(f"histories: {found['history']}")
     test = found["splits"]["test"]

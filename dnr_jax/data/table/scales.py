@@ -1,4 +1,4 @@
-"""Numbers of any size -> numbers about 1: by quantiles of the training rows, or mean and spread.
+"""Numbers of any size -> numbers about 1: by quantiles of the training rows, by log, or mean.
 
 A missing number is 0, the middle, and told apart from it by a column of its own, which there is
 where training has missing ones.
@@ -16,7 +16,7 @@ from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.reader import collect
 from dnr_jax.data.table.schema import Feature
 
-SHARES = np.linspace(0, 1, 65)
+SHARES = np.linspace(0, 1, 65)  # of the knots
 COLUMNS_AT_ONCE = 8  # in memory, while their quantiles are found
 DIGITS = 9  # of what is stored: those that tell float32 apart
 
@@ -25,8 +25,8 @@ class Scale(NamedTuple):
     """How the numbers of a column are scaled.
 
     Attributes:
-      knots, shares: `float64 [k]`: a number lies at 2 F - 1, F interpolated from the share of
-        training rows below each knot; () for a vector.
+      knots, shares: `float64 [k]`: a number lies at 2 F - 1, F interpolated between the knots: the
+        share of training rows below each, or its place on a log scale; () for a vector.
       mean, spread: `float64 [width]`: a vector has them subtracted and divided by; () for a number.
       missing: whether a column says where the value is missing.
     """
@@ -68,27 +68,42 @@ Scales = Mapping[str, Scale]
 
 def fit(table: Typed, frame: pl.LazyFrame, features: Iterable[Feature]) -> dict[str, Scale]:
     """Find the scales of numeric and vector features from training rows, some columns at a time."""
-    names = [feature.name for feature in features if feature.kind in ("numeric", "vector")]
-    found: dict[str, Scale] = {}
+    logs = {f.name: f.log for f in features if f.kind in ("numeric", "vector")}
+    names, found = list(logs), dict[str, Scale]()
     for start in range(0, len(names), COLUMNS_AT_ONCE):
         some = names[start : start + COLUMNS_AT_ONCE]
         values = collect(frame.select(some), table.source.files)
-        found |= {name: _fitted(values[name]) for name in some}
+        found |= {name: _fitted(values[name], log=logs[name]) for name in some}
     return found
 
 
-def _fitted(values: pl.Series) -> Scale:
+def _fitted(values: pl.Series, *, log: bool = False) -> Scale:
     missing = values.null_count() > 0
     if isinstance(values.dtype, pl.List):
         return _standard(values.drop_nulls(), missing)
     known = np.sort(values.drop_nulls().to_numpy())
     if not len(known):
         return Scale(knots=(0.0,), shares=(0.5,), missing=missing)
+    if log:
+        return _logarithmic(known[0], known[-1], missing)
     knots = np.unique(_rounded(np.quantile(known, SHARES)))
     # Where values tie, F is the middle of the share of rows from below them to above them.
     below, above = (np.searchsorted(known, knots, side) for side in ("left", "right"))
     shares = (below + above) / (2 * len(known))
     return Scale(tuple(knots.tolist()), tuple(_rounded(shares).tolist()), missing=missing)
+
+
+def _logarithmic(low: float, high: float, missing: bool) -> Scale:
+    """Place numbers by sign(x) log(1 + |x|), from -1 at the least of training to 1 at the greatest.
+
+    Between the knots, which are equally far from each other on that scale, it is linear.
+    """
+    ends = [np.sign(end) * np.log1p(abs(end)) for end in (low, high)]
+    places = np.linspace(ends[0], ends[1], len(SHARES))
+    knots = _rounded(np.sign(places) * np.expm1(np.abs(places)))
+    if not (np.diff(knots) > 0).all():  # too close to each other to be told apart
+        return Scale(knots=(float(low),), shares=(0.5,), missing=missing)
+    return Scale(tuple(knots.tolist()), tuple(SHARES.tolist()), missing=missing)
 
 
 def _standard(values: pl.Series, missing: bool) -> Scale:

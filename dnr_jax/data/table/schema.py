@@ -8,7 +8,7 @@ from typing import NamedTuple
 import polars as pl
 
 from dnr_jax.data.encoders import Encoders
-from dnr_jax.data.table.naming import KINDS, SIDES, Naming
+from dnr_jax.data.table.naming import KINDS, LOG, SIDES, Naming
 from dnr_jax.settings import unknown
 
 # The columns with a meaning of their own, and the other names under which people keep them.
@@ -44,11 +44,13 @@ class Feature(NamedTuple):
       name: of the column.
       side: what it describes: "user", "context" (the request) or "item" (the candidate).
       kind: "id" (categorical), "bag" (a list of ids), "numeric" or "vector" (a list of numbers).
+      log: whether a number is scaled by its logarithm, and not by quantiles.
     """
 
     name: str
     side: str
     kind: str
+    log: bool = False
 
 
 class Schema(NamedTuple):
@@ -194,14 +196,17 @@ def _feature(name: str, kind: pl.DataType, naming: Naming, place: str) -> Featur
         raise ValueError(
             f"features: say what {name} describes, as in {name} = 'item' ({', '.join(SIDES)})"
         )
-    chosen = next((word for word in words if word in KINDS), _kind(kind))
+    log = LOG in words
+    chosen = next((word for word in words if word in KINDS), "numeric" if log else _kind(kind))
+    if log and chosen != "numeric":
+        raise ValueError(f"features: {name} is {chosen}, but only a number has a log: leave it out")
     if chosen not in _possible(kind):
         possible = ", ".join(_possible(kind)) or "none"
         raise ValueError(
             f"{place}: column {name} is {kind}, which cannot be read as "
             f"{chosen or 'a feature'} (possible: {possible}); convert it, or ignore it"
         )
-    return Feature(name, side, chosen)
+    return Feature(name, side, chosen, log)
 
 
 def _possible(kind: pl.DataType) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class TableSettings(DataSettings):
     """Settings of the reader; every one but path and simulate changes the prepared arrays."""
 
     path: str = knob("", "a file or folder of Parquet, Arrow or CSV; empty = simulate one")
-    schema: str = knob("", "a TOML file that says what your columns are; empty = by their names")
+    schema: str = knob("", "a TOML or YAML file of what your columns are; empty = by names")
     item_file: str = knob("", "a file that describes items, by item_id; empty = none")
     user_file: str = knob("", "a file that describes users, by user_id; empty = none")
     known: str = knob(

@@ -147,3 +147,50 @@ def test_nan_is_a_missing_number(tmp_path):
     for name in by_nan.splits:
         numbers = (p.splits[name].batch.request.item_numbers for p in (by_nan, by_null))
         np.testing.assert_array_equal(*numbers)
+
+
+def test_a_number_by_log_lies_on_a_log_scale_between_the_ends_of_training():
+    scale = scales._fitted(pl.Series("x", [0.0, 3.0, 1e6, None]), log=True)
+    raw = np.array([0.0, 1.0, 10.0, 1e3, 5e4, 1e6])
+    exact = 2 * np.log1p(raw) / np.log1p(1e6) - 1
+    np.testing.assert_allclose(scale.scale(pl.Series("x", raw)), exact, atol=2e-3)
+    outside = scale.scale(pl.Series("x", [-7.0, 1e12, None]))
+    assert outside.to_list() == [-1.0, 1.0, None]
+    assert scale.missing
+    both = scales._fitted(pl.Series("x", [-99.0, 99.0]), log=True)
+    middle = both.scale(pl.Series("x", [-99.0, -9.0, 0.0, 9.0, 99.0]))
+    np.testing.assert_allclose(middle, [-1, -0.5, 0, 0.5, 1], atol=2e-3)
+    assert scales._fitted(pl.Series("x", [5.0, 5.0]), log=True).scale(pl.Series([7.0]))[0] == 0
+
+
+def test_a_schema_file_asks_for_the_log_and_it_is_said(tmp_path):
+    path = tmp_path / "schema.toml"
+    path.write_text('[features]\ni_price = "log"\n')
+    found = prepare(numbered(), tmp_path, schema=str(path))
+    assert found.report["schema"]["features"]["i_price"] == "item, numeric (Float64), by log"
+    assert "numbers by log: i_price" in found.report["findings"]
+    scale = scales.read(found.encoders.transforms["item_numbers"])["i_price"]
+    assert np.ptp(np.diff(np.log1p(scale.knots))) < 1e-6
+    path.write_text('[features]\ni_text = "log vector"\n')
+    with pytest.raises(ValueError, match="i_text is vector, but only a number has a log"):
+        examine(numbered(), schema=str(path))
+
+
+def test_a_schema_file_may_be_yaml(tmp_path):
+    toml, yaml = tmp_path / "schema.toml", tmp_path / "schema.yml"
+    toml.write_text(
+        'ignore = ["u_age"]\n[columns]\nscore = "bm25"\n[features]\ni_price = "log"\n'
+        "[labels]\nlabel = 2\n"
+    )
+    yaml.write_text(
+        "ignore: [u_age]\ncolumns:\n  score: bm25\nfeatures: {i_price: log}\nlabels: {label: 2}\n"
+    )
+    frame = numbered().rename({"score": "bm25"})
+    one, other = (examine(frame, schema=str(path)) for path in (toml, yaml))
+    assert one.table.schema == other.table.schema
+    yaml.write_text("columns: [")
+    with pytest.raises(ValueError, match=r"schema\.yml is not YAML: while parsing"):
+        examine(frame, schema=str(yaml))
+    yaml.write_text("just text")
+    with pytest.raises(ValueError, match=r"schema\.yml holds no sections"):
+        examine(frame, schema=str(yaml))
