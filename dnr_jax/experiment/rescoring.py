@@ -75,7 +75,8 @@ def all_seeds(folder: Path, row: str, params: Params, factor: float) -> list[Par
     factors, seeds = list(train["learning_rate_factors"]), train["seeds"]
     trials = len(factors) * seeds
     like = jax.tree.map(lambda leaf: np.zeros((trials, *leaf.shape), leaf.dtype), params)
-    found = checkpoints.restore(folder / run_folder.CHECKPOINTS / row, "best", like)
+    home = folder / run_folder.CHECKPOINTS / row
+    found = checkpoints.restore_part(home, "last", ".best_params", like)
     if found is None:
         _LOG.warning("row %s has no checkpoints: its saved seed alone is scored", row)
         return [params]

@@ -97,6 +97,34 @@ def restore(folder: Path, name: str, template: Any) -> tuple[Any, dict[str, Any]
       ValueError: every version is torn, or the saved structure, a shape or a dtype differs from
         the template's.
     """
+    return _newest(folder, name, partial(_read_state, template=template))
+
+
+def restore_part(
+    folder: Path, name: str, place: str, template: Any
+) -> tuple[Any, dict[str, Any]] | None:
+    """Read one part of the state in the newest sound version of a checkpoint.
+
+    Args:
+      folder: as in `save`.
+      name: as in `save`.
+      place: its path in the tree, as ".best_params" or "['params']"; what else the state
+        holds need not be known.
+      template: pytree of numpy arrays, what stands there.
+
+    Returns:
+      `(part, metadata)`; None if there is no checkpoint.
+
+    Raises:
+      ValueError: see `restore`.
+    """
+    return _newest(folder, name, partial(_read_part, place=place, template=template))
+
+
+def _newest(
+    folder: Path, name: str, read: Callable[[Path, list[_Leaf]], Any]
+) -> tuple[Any, dict[str, Any]] | None:
+    """Read the newest sound version, and set torn ones aside."""
     home = _home(folder, name)
     torn: list[Path] = []
     for version in _versions(home):
@@ -106,7 +134,7 @@ def restore(folder: Path, name: str, template: Any) -> tuple[Any, dict[str, Any]
             _LOG.warning("checkpoint %s is torn (%s): trying the one before", version, error)
             torn.append(version)
             continue
-        state = _read_state(version, content["leaves"], template)
+        state = read(version, [_Leaf(p, d, tuple(s)) for p, d, s in content["leaves"]])
         for bad in torn:  # out of the way, so that it is never counted as a kept version
             durable.remove(home / f"torn-{bad.name}")
             os.replace(bad, home / f"torn-{bad.name}")
@@ -166,17 +194,31 @@ def _hash_files(version: Path) -> dict[str, str]:
     return {str(p.relative_to(version)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def _read_state(version: Path, saved: list[list[Any]], template: Any) -> Any:
+def _read_state(version: Path, saved: list[_Leaf], *, template: Any) -> Any:
     leaves = _specify(template)
-    _check_same([_Leaf(p, d, tuple(s)) for p, d, s in saved], leaves, version)
+    _check_same(saved, leaves, version)
     slots, treedef = jax.tree.flatten(template)
-    empty = {n: _empty_host(slot) for n, slot in zip(_names(leaves), slots, strict=True)}
-    payload = {n: a for n, a in empty.items() if a.size}
-    with _orbax(version), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        payload = reader.restore(version / ARRAYS, args=ocp.args.StandardRestore(payload))
-    arrays = (empty | payload).values()
+    arrays = _read_arrays(version, leaves, [_empty_host(slot) for slot in slots])
     placed = [_place(a, slot) for a, slot in zip(arrays, slots, strict=True)]
     return jax.tree.unflatten(treedef, placed)
+
+
+def _read_part(version: Path, saved: list[_Leaf], *, place: str, template: Any) -> Any:
+    inside = [leaf for leaf in saved if leaf.path.startswith(place)]
+    wanted = [leaf._replace(path=place + leaf.path) for leaf in _specify(template)]
+    _check_same(inside, wanted, version)
+    arrays = _read_arrays(version, saved, [_saved_host(leaf) for leaf in saved])
+    found = [a for leaf, a in zip(saved, arrays, strict=True) if leaf.path.startswith(place)]
+    return jax.tree.unflatten(jax.tree.structure(template), found)
+
+
+def _read_arrays(version: Path, leaves: list[_Leaf], empty: list[np.ndarray]) -> list[np.ndarray]:
+    """Read all arrays of a version, in the order of its leaves; `empty` has their forms."""
+    forms = dict(zip(_names(leaves), empty, strict=True))
+    payload = {name: array for name, array in forms.items() if array.size}
+    with _orbax(version), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        payload = reader.restore(version / ARRAYS, args=ocp.args.StandardRestore(payload))
+    return list((forms | payload).values())
 
 
 def _specify(tree: Any) -> list[_Leaf]:
@@ -228,6 +270,14 @@ def _empty_host(slot: Any) -> np.ndarray:
     if _is_key(slot):
         slot = jax.eval_shape(jax.random.key_data, slot)
     return np.zeros(slot.shape, slot.dtype)
+
+
+def _saved_host(leaf: _Leaf) -> np.ndarray:
+    """Make what `_empty_host` makes of a leaf that only the seal describes."""
+    if not leaf.dtype.startswith("key<"):
+        return np.zeros(leaf.shape, leaf.dtype)
+    key = jax.random.key_data(jax.random.key(0))
+    return np.zeros((*leaf.shape, *key.shape), key.dtype)
 
 
 def _place(array: np.ndarray, slot: Any) -> Any:

@@ -69,6 +69,18 @@ def test_round_trip_is_exact(tmp_path):
     assert found == metadata
 
 
+def test_a_part_is_read_without_knowing_the_rest(two_saves):
+    """The rest holds a typed key, half precision and an array without elements."""
+    wanted = jax.tree.map(np.asarray, make_state(2)["params"])
+    found, metadata = checkpoints.restore_part(two_saves, "last", "['params']", wanted)
+    assert_same(found, wanted)
+    assert metadata == {"epoch": 2}
+    other = {"reranker": {"w": np.zeros(4, np.float32)}, "generator": {}}
+    with pytest.raises(ValueError, match=r"saved float32\[3, 4\], wanted float32\[4\]"):
+        checkpoints.restore_part(two_saves, "last", "['params']", other)
+    assert checkpoints.restore_part(two_saves, "other", "['params']", wanted) is None
+
+
 def test_absent_is_none(tmp_path):
     assert checkpoints.restore(tmp_path / "no" / "where", "last", make_state()) is None
 
