@@ -5,6 +5,7 @@ Requests go across the files and batches, as engines cut where they like.
 
 import re
 import shutil
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def test_spark(place, packed, candidates, monkeypatch):
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java, which is not here")
     monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     names = {}
     try:
         exec(block("spark"), names)
