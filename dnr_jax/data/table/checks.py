@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
 from dnr_jax.data.table import columns
-from dnr_jax.data.table.columns import SPLIT_NAMES, Typed
+from dnr_jax.data.table.columns import Typed
+from dnr_jax.data.table.faults import FEATURES, LABEL, ROLES, Column, Fault, of
 from dnr_jax.data.table.reader import ROW, Source, collect, locate
 from dnr_jax.data.table.schema import Schema
 
 IDS = ("request_id", "item_id", "user_id")
 NUMBERS = ("score", "rank", "position", "weight", "propensity")
-
-
-class Fault(NamedTuple):
-    """A kind of bad value.
-
-    Attributes:
-      column: own name of the column.
-      bad: true where a row has it; over the table's own columns.
-      expected: what should stand there.
-      cure: what to do.
-    """
-
-    column: str
-    bad: pl.Expr
-    expected: str
-    cure: str
 
 
 def check_types(source: Source, schema: Schema) -> None:
@@ -129,16 +114,17 @@ def shown(value: Any) -> str:
 
 def _faults(source: Source, schema: Schema, unit: str, score_as_is: bool) -> Iterator[Fault]:
     for role, name in schema.columns.items():
-        yield from _of_role(role, name, source.types[name], unit)
+        yield from of(Column(name, source.types[name], unit), ROLES.get(role, ()))
     if score_as_is and "score" in schema.columns:
         name = schema.columns["score"]
         value = columns.number(name, source.types[name])
         cure = "Choose score=minmax, rank or sigmoid for scores of another scale."
         yield Fault(name, ~value.is_between(0, 1), "a score in [0, 1]", cure)
     for name in schema.labels:
-        yield from _of_label(name, source.types[name])
+        yield from of(Column(name, source.types[name], unit), LABEL)
     for feature in schema.features:
-        yield from _of_feature(feature.name, feature.kind, source.types[feature.name])
+        name = feature.name
+        yield from of(Column(name, source.types[name], unit), FEATURES[feature.kind])
     if {"history", "history_time"} <= set(schema.columns):
         yield _uneven_history(source, schema)
     yield from _unseen_labels(source, schema)
@@ -151,84 +137,6 @@ def _uneven_history(source: Source, schema: Schema) -> Fault:
     differ = events.fill_null(0) != times.fill_null(0)
     cure = "Give each event its time, or leave the times out."
     return Fault(clock, differ, f"as many times as {name} has items", cure)
-
-
-def _of_role(role: str, name: str, kind: pl.DataType, unit: str) -> Iterator[Fault]:
-    column = pl.col(name)
-    given = column.is_not_null()
-    if role in IDS:
-        read = columns.identifier(name, kind)
-        yield Fault(
-            name, given & read.is_null(), "a whole number as id", "Write ids as ints or text."
-        )
-        if role != "user_id":
-            yield Fault(name, ~given, "an id", "Every row needs one: fill it in or drop the row.")
-    elif role == "score":
-        yield from _finite(name, kind, "a finite score", "Drop the row, or score it.")
-        yield Fault(name, ~given, "a score", "Every candidate needs one: score it or drop the row.")
-    elif role in ("rank", "position"):
-        value = columns.number(name, kind)
-        whole = value.is_finite() & (value == value.floor()) & (value >= 1)
-        rule = "1 for the first" if role == "rank" else "1 for the first, missing for not shown"
-        cure = "Add 1 where places count from 0."
-        yield Fault(name, given & ~whole.fill_null(False), f"a whole number, {rule}", cure)
-        if role == "rank":
-            yield Fault(name, ~given, "a rank", "Every candidate needs one.")
-    elif role == "weight":
-        yield from _finite(name, kind, "a finite weight", "A missing one counts 1.")
-        low = columns.number(name, kind) < 0
-        yield Fault(name, low, "a weight of 0 or more", "0 leaves the candidate unjudged.")
-    elif role == "propensity":
-        value = columns.number(name, kind)
-        bad = given & ~((value > 0) & (value <= 1)).fill_null(False)
-        yield Fault(name, bad, "a probability above 0 and at most 1", "A missing one counts 1.")
-    elif role == "exposed":
-        bad = given & columns.flag(name, kind).is_null()
-        yield Fault(name, bad, "true or false, 1 or 0", "A missing one counts as not shown.")
-    elif role == "split":
-        known = ", ".join(SPLIT_NAMES)
-        bad = columns.split_name(name, kind).is_null()
-        cure = "Rename it, or set ignore to leave the column alone."
-        yield Fault(name, bad, f"one of {known}", cure)
-    elif role == "timestamp":
-        yield Fault(name, ~given, "a time", "Every row needs its request's time.")
-        value = columns.time(name, kind, unit)
-        cure = "Write ISO times, or seconds or milliseconds since 1970."
-        if kind == pl.String:  # first of all what is neither a date nor a number
-            no_number = columns.number(name, kind).is_null()
-            yield Fault(name, given & value.is_null() & no_number, "a time", cure)
-        yield Fault(name, given & ~(value >= 0).fill_null(False), "a time since 1970", cure)
-
-
-def _finite(name: str, kind: pl.DataType, expected: str, cure: str) -> Iterator[Fault]:
-    value = columns.number(name, kind)
-    bad = pl.col(name).is_not_null() & ~value.is_finite().fill_null(False)
-    yield Fault(name, bad, expected, cure)
-
-
-def _of_label(name: str, kind: pl.DataType) -> Iterator[Fault]:
-    cure = "Leave it empty where the candidate was not judged."
-    yield from _finite(name, kind, "a finite label", cure)
-    yield Fault(name, columns.number(name, kind) < 0, "a label of 0 or more", cure)
-
-
-def _of_feature(name: str, kind: str, type_: pl.DataType) -> Iterator[Fault]:
-    given = pl.col(name).is_not_null()
-    if kind == "id":
-        bad = given & columns.identifier(name, type_).is_null()
-        yield Fault(name, bad, "a whole number as id", "Say that it is numeric, or write text.")
-    elif kind == "numeric":
-        value = columns.number(name, type_)
-        bad = given & (value.is_infinite() | value.is_null())
-        yield Fault(name, bad, "a finite number, or nothing", "Leave it empty where it is unknown.")
-    elif kind == "vector":
-        values = columns.numbers(name, type_)
-        bad = ~values.list.eval(pl.element().is_finite().fill_null(False)).list.all()
-        cure = "Leave the whole list empty where it is unknown."
-        yield Fault(name, given & bad, "a list of finite numbers, or nothing", cure)
-        length = values.list.len()
-        expected = "a list as long as the longest, none of them empty"
-        yield Fault(name, given & ((length < length.max()) | (length == 0)), expected, cure)
 
 
 def _unseen_labels(source: Source, schema: Schema) -> Iterator[Fault]:
