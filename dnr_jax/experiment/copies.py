@@ -39,14 +39,17 @@ def copy_run(workdir: str | os.PathLike[str], target: str | os.PathLike[str]) ->
         raise FileExistsError(f"{target} is no copy of a run folder: choose another name")
     fresh, old = (target.with_name(f".{target.name}.{word}") for word in ("new", "old"))
     durable.remove(fresh)
-    with lock.held(source):
-        digests = {name: _copy(source / name, fresh / name) for name in _files(source)}
-    for name, digest in digests.items():
-        sealed.check(fresh / name, digest, cure="the drive has not kept it: copy again")
-    if target.exists():
-        durable.remove(old)
-        os.replace(target, old)
-    durable.publish(fresh, target)
+    try:
+        with lock.held(source):
+            digests = {name: _copy(source / name, fresh / name) for name in _files(source)}
+        for name, digest in digests.items():
+            sealed.check(fresh / name, digest, cure="the drive has not kept it: copy again")
+        if target.exists():
+            durable.remove(old)
+            os.replace(target, old)
+        durable.publish(fresh, target)
+    finally:
+        durable.remove(fresh)
     durable.remove(old)
     return target
 

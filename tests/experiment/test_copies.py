@@ -56,6 +56,7 @@ def test_what_the_drive_has_not_kept_is_no_copy(source, tmp_path, monkeypatch):
     with pytest.raises(DamagedError, match="big is not what was written: the drive has not kept"):
         experiment.copy_run(source, target)
     assert contents(target) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "copy"}
 
 
 def test_a_run_that_goes_on_is_not_copied_half_way(source, tmp_path):

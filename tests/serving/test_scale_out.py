@@ -34,7 +34,7 @@ def place(packed, candidates, tmp_path, monkeypatch):
     cuts = [0, 50, 101, len(candidates)]
     for number, (first, last) in enumerate(pairwise(cuts)):
         name = tmp_path / "CANDIDATES" / f"part-{number}.parquet"
-        candidates[first:last].write_parquet(name, row_group_size=7)
+        candidates[first:last].write_parquet(name, row_group_size=40)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the engines' own processes
     return tmp_path
