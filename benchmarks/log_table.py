@@ -73,17 +73,17 @@ def make_rows(start: int, count: int) -> pl.DataFrame:
 
 def read_table(folder: Path) -> dict[str, float]:
     """Prepare the arrays of a table in this process: seconds and MiB beyond the start."""
-    before, started = _most_bytes(), time.perf_counter()
+    before, started = most_bytes(), time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         writer = Writer(Path(scratch) / "arrays")
         table.build(writer, folder, TableSettings(history=20), Shape(50, 6), seed=0, progress=False)
     return {
         "seconds": time.perf_counter() - started,
-        "peak_mib": (_most_bytes() - before) / MIB,
+        "peak_mib": (most_bytes() - before) / MIB,
     }
 
 
-def _most_bytes() -> int:
+def most_bytes() -> int:
     """Most memory that this process has held; Linux counts in KiB, macOS in bytes."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux's `ru_maxrss` may be that of the process which started this one

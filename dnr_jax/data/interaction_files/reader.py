@@ -98,7 +98,7 @@ def _scan(path: Path, source: Source, named: Mapping[str, str]) -> pl.LazyFrame:
 
 def _collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:
     try:
-        return frame.collect()
+        return frame.collect(engine="streaming")  # text is never held as a whole
     except (pl.exceptions.PolarsError, OSError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} cannot be read: {reason}") from error

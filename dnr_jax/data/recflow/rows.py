@@ -100,15 +100,14 @@ def check_ranks(frame: pl.DataFrame, ranks: Ranks, file: Path) -> float | None:
 
 
 def merge_duplicates(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Sort by request and video and merge equal pairs: OR of flags, least rank, first of the rest.
+    """Merge rows of equal request and video: OR of flags, least rank, first of the rest.
 
-    Returns the frame and how many rows went away.
+    Returns the frame, in some order, and how many rows went away.
     """
-    frame = frame.sort(PAIR, maintain_order=True)
-    keys = frame.select(PAIR).to_numpy()
-    if not (keys[1:] == keys[:-1]).all(axis=1).any():
+    keys = mix(0, 0, *(frame[name].to_numpy() for name in PAIR))
+    if pl.Series(keys).n_unique() == len(frame):  # equal pairs have equal keys
         return frame, 0
-    kinds = frame.schema
+    frame, kinds = frame.sort(PAIR, maintain_order=True), frame.schema
     merged = frame.group_by(PAIR, maintain_order=True).agg(
         pl.col(name).max()
         if kinds[name] == pl.Boolean
@@ -195,10 +194,12 @@ def _describe(frame: pl.DataFrame, settings: RecFlowSettings, seed: int) -> pl.D
 def _choose(frame: pl.DataFrame, size: int) -> pl.DataFrame:
     """Keep the first N of each request: by stage, shown rows by place, the others at random."""
     place = pl.when("realshow").then(pl.col("shown_rank"))
-    order = frame.with_columns(place=place).sort(
+    keys = frame.select("request_id", "priority", place.alias("place"), "draw0")
+    order = keys.with_row_index("row").sort(
         "request_id", "priority", "place", "draw0", nulls_last=True
-    )
-    return order.filter(pl.int_range(pl.len()).over("request_id") < size)
+    )  # of the keys alone: most columns are never moved
+    first = order.filter(pl.int_range(pl.len()).over("request_id") < size)
+    return frame[first["row"]]
 
 
 def _eligible() -> pl.Expr:
