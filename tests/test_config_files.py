@@ -27,7 +27,8 @@ def test_a_bare_name_is_the_packaged_config():
     assert config_files.load("recflow:smoke") == config_files.load(f"{file}:smoke")
     assert config_files.load("recflow") == config_files.load("recflow:")
     assert config_files.load("recflow")["data"]["name"] == "recflow"
-    assert config_files.packaged() == ["movielens", "recflow", "table"]
+    known = ["amazon_books", "interactions", "kuairand", "movielens", "recflow", "table"]
+    assert config_files.packaged() == known
 
 
 def test_a_config_elsewhere_may_build_on_the_packaged_ones(write):
@@ -70,7 +71,7 @@ def test_a_broken_file_is_one_line_with_its_place(write, text, message):
     [
         (
             "nothing.py",
-            "there is no config file 'nothing.py'; packaged configs: movielens, recflow",
+            "there is no config file 'nothing.py'; packaged configs: amazon_books, interactions",
         ),
         ("configs/", "there is no packaged config 'configs/'|there is no config file"),
         ("recfow:smoke", "there is no packaged config 'recfow'; did you mean 'recflow'?"),

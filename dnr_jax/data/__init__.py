@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dnr_jax.data import interaction_files, movielens, recflow, table
+from dnr_jax.data import interaction_files, kuairand, movielens, recflow, table
 from dnr_jax.data.dataset import Candidates, InteractionData, LoggedData
 from dnr_jax.data.interaction_files import simulator as interactions_simulator
 from dnr_jax.data.interaction_files.settings import InteractionSettings
+from dnr_jax.data.kuairand import simulator as kuairand_simulator
+from dnr_jax.data.kuairand.settings import KuaiRandSettings
 from dnr_jax.data.movielens import simulator as movielens_simulator
 from dnr_jax.data.movielens.settings import MovieLensSettings
 from dnr_jax.data.movielens.truth import truth as movielens_truth
-from dnr_jax.data.protocols import CandidateSettings
+from dnr_jax.data.protocols import CANDIDATES, RANDOM_EXPOSURE, CandidateSettings
 from dnr_jax.data.recflow import requests as recflow_requests
 from dnr_jax.data.recflow import simulator as recflow_simulator
 from dnr_jax.data.recflow.settings import RecFlowSettings
@@ -28,6 +30,14 @@ DATASETS: dict[str, InteractionData | LoggedData] = {
         interaction_files.read,
         interaction_files.truth,
         interactions_simulator.simulate,
+    ),
+    "kuairand": InteractionData(
+        KuaiRandSettings,
+        kuairand.inputs,
+        kuairand.read,
+        kuairand.truth,
+        kuairand_simulator.simulate,
+        protocols=(RANDOM_EXPOSURE, *CANDIDATES),
     ),
     "movielens": InteractionData(
         MovieLensSettings,

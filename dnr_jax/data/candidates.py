@@ -14,11 +14,13 @@ from tqdm import tqdm
 
 from dnr_jax import ops, settings
 from dnr_jax.data import lists as lists_
-from dnr_jax.data import requests
+from dnr_jax.data import random_exposure, requests
 from dnr_jax.data.encoders import KNOWN
-from dnr_jax.data.lists import TRAIN, VALID, Lists
+from dnr_jax.data.interactions import RandomExposures
+from dnr_jax.data.lists import TEST, TRAIN, VALID, Events, Lists
 from dnr_jax.data.protocols import (
     CANDIDATES,
+    RANDOM_EXPOSURE,
     SAMPLING,
     SCORES,
     CandidateSettings,
@@ -26,6 +28,7 @@ from dnr_jax.data.protocols import (
 )
 from dnr_jax.data.settings import Shape
 from dnr_jax.data.store import SPLITS, Split, Writer
+from dnr_jax.data.tally import Tally
 from dnr_jax.types import Array, Batch, Request
 
 CHUNK = 1024
@@ -60,6 +63,7 @@ def build(
     truth: Truth | None,
     report: Mapping[str, Any],
     progress: bool,
+    random: RandomExposures | None = None,
 ) -> None:
     """Write the candidate sets of all lists, in chunks, and finish the folder.
 
@@ -76,11 +80,13 @@ def build(
       truth: true relevance, where known.
       report: findings to store beside this function's own.
       progress: shows a bar.
+      random: what was shown at random, the test requests of the protocol `random_exposure`.
 
     Raises:
-      ValueError: an unknown protocol; fewer candidates than the shown list; a raw score that is
-        not finite; a split that ends up without any request.
+      ValueError: an unknown protocol, or `random_exposure` without `random`; fewer candidates than
+        the shown list; a raw score that is not finite; a split that ends up without any request.
     """
+    rule, tests, counts = _random_tests(lists, rule, random)
     settings.find("candidate protocol", rule.settings.name, CANDIDATES)
     Shape(rule.settings.size, lists.items.shape[1]).check()
     popularity = lists_.popularity(lists)
@@ -89,63 +95,36 @@ def build(
     bar = tqdm(total=len(lists.user), desc="candidates", unit="list", disable=not progress)
     with bar:
         for number, name in enumerate(SPLITS):
-            rows = np.flatnonzero(lists.split == number)
-            tally = Tally()
+            rows, tally = np.flatnonzero(lists.split == number), Tally()
+            own = tests if number == TEST else None
+            if own is not None:
+                rows, lists = np.unique(own.request), random_exposure.after_the_last(lists)
             for start in range(0, len(rows), CHUNK):
                 some = rows[start : start + CHUNK]
-                chunk = _chunk(lists, score, rule, weights, some, truth)
+                chunk = _chunk(lists, score, rule, weights, some, truth, own)
                 writer.append(name, _number(tally.keep(chunk, number == TRAIN), tally))
                 bar.update(len(some))
             found[name] = tally.report(name)
     chosen = settings.plain(rule.settings) | {"score": rule.score, "seed": rule.seed}
-    everything = {"candidates": chosen | found, "lists": lists.report, **report}
+    everything = {"candidates": chosen | counts | found, "lists": lists.report, **report}
     encoders = requests.encoders_of(lists, rule.settings.size)
     writer.finish(encoders, popularity, item_vectors, everything)
 
 
-class Tally:
-    """Counts what a split's candidate sets hold."""
-
-    def __init__(self) -> None:
-        self.written = 0
-        self._lists = self._without = self._masked = 0
-        self._positives = self._found = 0.0
-
-    def keep(self, chunk: Split, train: bool) -> Split:
-        """Count a chunk; without requests that have no positive in the pool if `train`."""
-        inside = np.asarray(chunk.batch.labels).sum(1)
-        self._lists += len(inside)
-        self._without += int((inside == 0).sum())
-        self._found += float(inside.sum())
-        self._positives += float(chunk.positives.sum())
-        self._masked += int((~np.asarray(chunk.batch.request.where)).sum())
-        return jax.tree.map(lambda a: a[inside > 0], chunk) if train else chunk
-
-    def report(self, split: str) -> dict[str, Any]:
-        """Return the counts as JSON-able numbers.
-
-        Raises:
-          ValueError: nothing can be trained or measured, as no request has a positive.
-        """
-        if not self._found:
-            cure = (
-                "Raise candidates.size or improve the retriever"
-                if self._positives
-                else "None has a positive at all: lower what counts as positive, or add data"
-            )
-            raise ValueError(
-                f"no {split} request is left: of {self._lists} lists {self._without} have no "
-                f"positive among their candidates. {cure}"
-            )
-        return {
-            "lists": self._lists,
-            "requests": self.written,
-            "without_positive_in_pool": self._without,
-            "dropped": self._lists - self.written,
-            "positives_per_list": self._positives / self._lists,
-            "recall_of_positives": self._found / max(self._positives, 1.0),
-            "masked_candidates": self._masked,
-        }
+def _random_tests(
+    lists: Lists, rule: CandidateRule, random: RandomExposures | None
+) -> tuple[CandidateRule, Events | None, dict[str, Any]]:
+    """Return the rule of training, test requests shown at random, and counts, where asked for."""
+    if rule.settings.name != RANDOM_EXPOSURE:
+        return rule, None, {}
+    if random is None:
+        raise ValueError(
+            f"candidates.name is {RANDOM_EXPOSURE}, but the data has nothing that was shown at "
+            "random: set data.random_log, or choose another protocol"
+        )
+    tests, counts = random_exposure.requests(lists, random)
+    own = dataclasses.replace(rule.settings, name="retrieved_pool")
+    return rule._replace(settings=own), tests, {"test_protocol": RANDOM_EXPOSURE} | counts
 
 
 def _number(chunk: Split, tally: Tally) -> Split:
@@ -198,6 +177,7 @@ def _chunk(
     weights: np.ndarray,
     rows: np.ndarray,
     truth: Truth | None,
+    tests: Events | None,
 ) -> Split:
     """Build the requests of some lists of one split; all arrays are numpy."""
     # Always CHUNK rows, so that the program is compiled once.
@@ -205,19 +185,11 @@ def _chunk(
     raw = score(lists.user[full], full)
     if not np.isfinite(raw).all():
         raise ValueError("the retriever gave scores that are not finite: check its training")
-    allowed = _allowed(lists, full, excludes_seen(rule.settings.name))
-    inputs = (full.astype(np.uint32), raw, allowed, lists.items[full], lists.labels[full])
-    items, where, scores, exposed, labels, slate = (
-        np.array(a)[: len(rows)]
-        for a in _select(
-            jax.random.key(rule.seed),
-            *inputs,
-            weights,
-            name=rule.settings.name,
-            size=rule.settings.size,
-            score=rule.score,
-        )
-    )
+    if tests is None:
+        chosen, positives = _chosen(lists, rule, weights, full, raw), lists.labels[rows].sum(1)
+    else:
+        chosen, positives = _shown_at_random(tests, rule, rows, raw, lists.items.shape[1])
+    items, where, scores, exposed, labels, slate = (np.array(a)[: len(rows)] for a in chosen)
     catalogue, users = lists.catalogue, lists.user[rows]
     features: dict[str, Any] = {
         "index": np.zeros(len(rows), np.uint32),
@@ -235,10 +207,37 @@ def _chunk(
         "slate": slate,
         "weights": where.astype(np.float32),
     }
-    positives = lists.labels[rows].sum(1).astype(np.int32)
     relevance = _relevance(truth, catalogue.user_ids[users], catalogue.item_ids[items], where)
     batch = Batch(request=Request(**features), **feedback)
-    return Split(batch, rows.astype(np.int64), positives, relevance)
+    return Split(batch, rows.astype(np.int64), positives.astype(np.int32), relevance)
+
+
+def _chosen(
+    lists: Lists, rule: CandidateRule, weights: np.ndarray, full: np.ndarray, raw: np.ndarray
+) -> tuple[Array, ...]:
+    allowed = _allowed(lists, full, excludes_seen(rule.settings.name))
+    inputs = (full.astype(np.uint32), raw, allowed, lists.items[full], lists.labels[full])
+    chosen: tuple[Array, ...] = _select(
+        jax.random.key(rule.seed),
+        *inputs,
+        weights,
+        name=rule.settings.name,
+        size=rule.settings.size,
+        score=rule.score,
+    )
+    return chosen
+
+
+def _shown_at_random(
+    tests: Events, rule: CandidateRule, rows: np.ndarray, raw: np.ndarray, slate: int
+) -> tuple[tuple[Any, ...], np.ndarray]:
+    """Return what `_select` returns, of random exposures, and the positives of each request."""
+    items, where, labels, shown, positives = random_exposure.choose(
+        tests, rows, size=rule.settings.size, slate=slate, seed=rule.seed
+    )
+    values = np.take_along_axis(np.asarray(raw)[: len(rows)], items, 1)
+    scores = SCORES[rule.score](jnp.asarray(values), jnp.asarray(where))
+    return (items, where, scores, where, labels, shown), positives
 
 
 def _relevance(

@@ -9,6 +9,21 @@ import numpy as np
 Features = dict[str, dict[int, str]]
 
 
+class RandomExposures(NamedTuple):
+    """What was shown uniformly at random, after all interactions; raw ids, `[M]` each.
+
+    Attributes:
+      user, item: `int64`, no pair twice.
+      label: `float32` in {0, 1}.
+      time: `int64`.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    label: np.ndarray
+    time: np.ndarray
+
+
 class Interactions(NamedTuple):
     """Events sorted by (user, time); ties keep the order of the file.
 
@@ -19,6 +34,7 @@ class Interactions(NamedTuple):
       user_features, item_features: value of each raw id, by feature name; may be empty.
       report: JSON-able findings.
       user_keys, item_keys: `str [n]`, sorted, where ids are text: a raw id is a place in it.
+      random: exposures for the protocol `random_exposure`; None = there are none.
     """
 
     user: np.ndarray
@@ -30,6 +46,7 @@ class Interactions(NamedTuple):
     report: dict[str, Any]
     user_keys: np.ndarray | None = None
     item_keys: np.ndarray | None = None
+    random: RandomExposures | None = None
 
 
 def take(interactions: Interactions, keep: np.ndarray, **report: Any) -> Interactions:

@@ -2,7 +2,9 @@
 
 The protocol decides what the numbers mean. `exposed_plus_retrieved` gives the answer away (its
 negatives are the retriever's top items by construction, so that LOW scores mark the exposed);
-`exposed_plus_sampled` is optimistic; `retrieved_pool` is what a second stage really faces.
+`exposed_plus_sampled` is optimistic; `retrieved_pool` is what a second stage really faces. Where
+a log has items shown uniformly at random, `random_exposure` tests on them (see
+`data.random_exposure`), and trains on `retrieved_pool`.
 """
 
 from __future__ import annotations
@@ -80,6 +82,8 @@ CANDIDATES: dict[str, Pick] = {
     "exposed_plus_sampled": exposed_plus_sampled,
     "retrieved_pool": retrieved_pool,
 }
+
+RANDOM_EXPOSURE = "random_exposure"
 
 # Training interactions of each item -> its weight in sampling.
 SAMPLING: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -61,6 +61,7 @@ def build(
         truth=truth,
         report=report,
         progress=True,
+        random=interactions.random,
     )
 
 

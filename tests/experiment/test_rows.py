@@ -124,7 +124,7 @@ def row(**row):
         ({"trian": {}}, "config: there is no knob 'trian'; did you mean 'train'"),
         ({"train": 3}, "config.train is 3: it must be a section of knobs"),
         ({"seed": {}}, "config.seed is {}: it must be one value"),
-        ({"data": {}}, "config.data.name is missing: it must be one of movielens, recflow"),
+        ({"data": {}}, "data.name is missing: it must be one of interactions, kuairand"),
         ({"rows": 3}, "config.rows is 3"),
     ],
 )
