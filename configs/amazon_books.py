@@ -28,7 +28,7 @@ PRESETS = common.presets(
     {"epochs": 10, "lambda_e": 5, "seeds": 3},
     reduced={"epochs": 6, "lambda_e": 3},
     smoke={
-        "data": {"simulate": {"users": 120, "items": 200}},
+        "data": {"simulate": {"users": 120, "catalogue": 200}},
         "retrievers": {"matrix_factorization": {"width": 16, "epochs": 5}},
     },
     rivals_too=common.PROTOCOLS,

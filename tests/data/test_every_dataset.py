@@ -11,7 +11,7 @@ from dnr_jax.settings import read
 
 # A simulation of each data set that is made and read in a second or two.
 SIMULATIONS = {
-    "interactions": {"users": 60, "items": 90},
+    "interactions": {"users": 60, "catalogue": 90},
     "kuairand": {"users": 60, "videos": 120},
     "movielens": {"users": 60, "movies": 90},
     "recflow": {"users": 60, "videos": 700, "days": 3},

@@ -17,7 +17,7 @@ class InteractionSimulation(Settings):
 
     layout: str = knob("movielens_csv", "whose schema the files have", one_of=tuple(LAYOUTS))
     users: int = knob(400, "number of users", at_least=1)
-    items: int = knob(600, "number of items", at_least=60)
+    catalogue: int = knob(600, "number of items", at_least=60)
     seed: int = knob(0, "of everything simulated", at_least=0)
 
 

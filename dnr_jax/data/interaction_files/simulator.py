@@ -38,7 +38,7 @@ def simulate(folder: Path, settings: InteractionSimulation) -> None:
     Raises:
       FileExistsError: the folder is there already.
     """
-    rows = _rows(np.random.default_rng(settings.seed), settings.users, settings.items)
+    rows = _rows(np.random.default_rng(settings.seed), settings.users, settings.catalogue)
     with new_folder(folder) as temporary:
         for name, lines in WRITERS[settings.layout](rows).items():
             _write(temporary / name, lines)

@@ -25,7 +25,9 @@ def real(name):
 
 
 def simulated(folder, layout):
-    simulator.simulate(folder, InteractionSimulation(layout=layout, **SIZE))
+    simulator.simulate(
+        folder, InteractionSimulation(layout=layout, users=SIZE["users"], catalogue=SIZE["items"])
+    )
     return folder
 
 
@@ -144,7 +146,7 @@ def test_a_torn_gzip_file_and_a_folder_of_two_data_sets(tmp_path):
     with pytest.raises(ValueError, match="torn gzip"):
         read(tmp_path)
     two = simulated(tmp_path / "two", "amazon_2014_ratings")
-    simulator.simulate(tmp_path / "other", InteractionSimulation(layout="movielens_csv", **SIZE))
+    simulated(tmp_path / "other", "movielens_csv")
     (tmp_path / "other" / "ratings.csv").rename(two / "more.csv")
     with pytest.raises(ValueError, match="several files of interactions, more"):
         read(two)
