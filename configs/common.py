@@ -20,6 +20,7 @@ DEFAULT_TABLE = (
 RIVALS_TABLE = (
     *("random", "popularity", "retriever", "reversed", "mmr"),
     *("sasrec_score", "gru4rec_score", "caser_score", "midnn_score"),
+    "matching_transformer_score",
     *("dlcm_score", "setrank_score", "score", "mir_score", "goalrank_score", "nar4rec_score"),
     *("pier_score", "pier_group_score", "egrerank_score", "mge_score"),
     *("diffurec_score", "dcdr_p_score", "dcdr_t_score"),
@@ -233,6 +234,7 @@ def rows() -> dict[str, Any]:
         **_rival("sasrec", "SASRec"),
         **_rival("gru4rec", "GRU4Rec"),
         **_rival("midnn", "MiDNN"),
+        **_rival("matching_transformer", "Matching transformer"),
         **_rival("dlcm", "DLCM"),
         **_rival("setrank", "SetRank"),
         **_rival("mir", "MIR"),

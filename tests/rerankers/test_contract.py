@@ -58,6 +58,8 @@ CASES = {
     "gru4rec_early": Case("gru4rec", {"score_place": "early"}),
     "hetcomp": Case("hetcomp", {"snapshots": 2}),
     "irgan": Case("irgan", {"draws": 4}),
+    "matching_transformer": Case("matching_transformer", {}),
+    "matching_transformer_early": Case("matching_transformer", EARLY),
     "mge": Case("mge", {"inducing": 3, "utility_threshold": 1.0, "samples": 3}),
     "midnn": Case("midnn", {}),
     "mir": Case("mir", {}),
