@@ -7,6 +7,7 @@
   ... --config.table=score,dnr_b                                    some rows only
   ... --config.objective.lambda_adv=0.0                             an ablation
   ... --config.candidates.name=retrieved_pool,exposed_plus_sampled  protocol after protocol
+  ... --dry_run                                                     rows, memory and minutes only
 
 A run writes its config, environment, metrics, checkpoints, results, tables and plots to --workdir.
 Started again with the same --workdir it goes on where it was and ends with the same numbers.
@@ -39,6 +40,9 @@ _WORKDIR = flags.DEFINE_string(
 )
 _TENSORBOARD = flags.DEFINE_boolean(
     "tensorboard", False, "also write training curves as TensorBoard's event files"
+)
+_DRY_RUN = flags.DEFINE_boolean(
+    "dry_run", False, "say what data would be read, and about what that takes; then end"
 )
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of the first process, in a run of several processes"
@@ -131,6 +135,9 @@ def _run(config: dict[str, Any], workdir: Path) -> None:
     """Run every table of a config and print it."""
     from dnr_jax import experiment, reports
 
+    if _DRY_RUN.value:
+        print("\n".join(experiment.estimate(config)))
+        return
     if _COORDINATOR.value:
         experiment.join(_COORDINATOR.value, processes=_PROCESSES.value, process=_PROCESS.value)
     folders = experiment.run_all(config, workdir, tensorboard=_TENSORBOARD.value)

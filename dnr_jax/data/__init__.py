@@ -12,6 +12,7 @@ from dnr_jax.data.movielens import simulator as movielens_simulator
 from dnr_jax.data.movielens.settings import MovieLensSettings
 from dnr_jax.data.movielens.truth import truth as movielens_truth
 from dnr_jax.data.protocols import CANDIDATES, RANDOM_EXPOSURE, CandidateSettings
+from dnr_jax.data.recflow import estimate as recflow_estimate
 from dnr_jax.data.recflow import requests as recflow_requests
 from dnr_jax.data.recflow import simulator as recflow_simulator
 from dnr_jax.data.recflow.settings import RecFlowSettings
@@ -53,6 +54,7 @@ DATASETS: dict[str, InteractionData | LoggedData] = {
         recflow.build,
         recflow_simulator.simulate,
         recflow_requests.encode,
+        estimate=recflow_estimate.estimate,
     ),
     "table": LoggedData(
         TableSettings,

@@ -100,6 +100,7 @@ class LoggedData(NamedTuple):
       encode: makes arrays of raw requests, with the encoders of the prepared data.
       protocols: the candidate protocols under which it can be prepared.
       candidates: reads tables of candidates; None = requests come one by one, for `encode`.
+      estimate: `(path, settings)` -> what reading will take, in words; None = not known.
     """
 
     settings: type[DataSettings]
@@ -110,6 +111,7 @@ class LoggedData(NamedTuple):
     encode: Encode
     protocols: tuple[str, ...] = ("logged",)
     candidates: Candidates | None = None
+    estimate: Callable[[Path, Any], list[str]] | None = None
 
     @property
     def modules(self) -> tuple[str, ...]:

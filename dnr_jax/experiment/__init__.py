@@ -65,6 +65,15 @@ def run_all(
     return folders if processes.is_first() else []
 
 
+def estimate(config: Mapping[str, Any]) -> list[str]:
+    """Say in words what a run would read, and about what that takes; nothing is written.
+
+    Raises:
+      ValueError, FileNotFoundError: see `make_plan` and `datasets.estimate`.
+    """
+    return datasets.estimate(make_plan(config)[0].data)
+
+
 def run(
     plan: Plan, workdir: Path, meter: Meter | None = None, *, tensorboard: bool = False
 ) -> None:

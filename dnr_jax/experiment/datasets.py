@@ -82,6 +82,25 @@ def arrays(plan: DataPlan) -> Prepared:
     return store.prepare(plan.cache / "prepared", recipe, build)
 
 
+def estimate(plan: DataPlan) -> list[str]:
+    """Say in words what preparing the data of a plan would read, before any of it is read.
+
+    Raises:
+      FileNotFoundError: the path or a file in it does not exist.
+      ValueError: the files are not usable, as far as their headers tell.
+    """
+    if not plan.settings.path:
+        return [f"{plan.name}: config.data.path is empty, so its files would be simulated"]
+    dataset = DATASETS[plan.name]
+    path = _source(plan, dataset)
+    files = dataset.inputs(path, plan.settings)
+    size = sum(file.stat().st_size for file in files) / 2**30
+    said = [f"{plan.name}: {len(files)} files, {size:.2f} GiB, in {path}"]
+    if isinstance(dataset, LoggedData) and dataset.estimate:
+        said += dataset.estimate(path, plan.settings)
+    return said
+
+
 def _recipe(plan: DataPlan, dataset: Dataset, path: Path) -> dict[str, Any]:
     """List what the arrays depend on; where the files lie is no part of it."""
     knobs = settings.plain(plan.settings)

@@ -6,7 +6,7 @@ Layout and column meanings: Liu et al. 2024, arXiv 2410.20868, and its authors' 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ ROWS_FOLDER = "all_stage"
 HISTORY_FOLDERS = ("seq_effective_50_dict", "seq_effective_50")
 TRUTH_FOLDER = "truth"  # written by the simulator only
 FRAMES, PICKLES = (".feather", ".parquet"), (".pkl",)
+PUBLISHED = ("2024-01-13", "2024-02-18")  # first and last day
 FIRST_PERIOD_END = "2024-02-04"  # two collection periods; stage sampling differs between them
 
 USER = ("user_id", "device_id", "age", "gender", "province")
@@ -78,6 +79,7 @@ def find_days(path: Path, *, period: str, days: int) -> tuple[list[Day], dict[st
     findings = {
         "days": names,
         "missing_days": _gaps(names),
+        "published_days_absent": [] if days else _absent(list(files), period),
         "empty_files": empty,
         "days_without_history": [d.name for d in found if d.history is None],
     }
@@ -122,6 +124,26 @@ def _gaps(names: Sequence[str]) -> list[str]:
     first, last = date.fromisoformat(names[0]), date.fromisoformat(names[-1])
     every = (first + timedelta(days=n) for n in range((last - first).days + 1))
     return [day.isoformat() for day in every if day.isoformat() not in names]
+
+
+def _absent(names: Sequence[str], period: str) -> list[str]:
+    """List the published days that a folder of most of them lacks; a mirror may lack one."""
+    published = [*PUBLISHED, *_gaps(PUBLISHED)]
+    if 2 * len(set(names) & set(published)) < len(published):
+        return []
+    last = FIRST_PERIOD_END if period == "first" else PUBLISHED[1]
+    return sorted(day for day in published if day not in names and day <= last)
+
+
+def absent(found: Mapping[str, Any]) -> list[str]:
+    """Say in words which days are not there, of the findings of `find_days`."""
+    said = []
+    edges = [day for day in found["published_days_absent"] if day not in found["missing_days"]]
+    if found["missing_days"]:
+        said.append(f"days missing in the middle: {found['missing_days']}")
+    if edges:
+        said.append(f"published days that the folder lacks: {edges}; get them from another mirror")
+    return said
 
 
 def scan(path: Path) -> pl.LazyFrame:

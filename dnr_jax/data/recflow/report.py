@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dnr_jax.data.recflow import fit
+from dnr_jax.data.recflow import files, fit
 from dnr_jax.data.recflow.fit import Learned
 from dnr_jax.data.recflow.settings import RecFlowSettings
 from dnr_jax.data.store import SPLITS
@@ -127,9 +127,7 @@ def findings(learned: Learned) -> list[str]:
 
 def warnings(report: dict[str, Any], learned: Learned, settings: RecFlowSettings) -> list[str]:
     """Say in words what a user should know before trusting the numbers."""
-    said = []
-    if report["missing_days"]:
-        said.append(f"days missing in the middle: {report['missing_days']}")
+    said = files.absent(report)
     if report["days_without_history"]:
         said.append(f"days without a history file: {report['days_without_history']}")
     unusable = [index for index, base in learned.ranks.base.items() if base is None]

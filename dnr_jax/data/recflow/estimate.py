@@ -1,0 +1,48 @@
+"""What reading a RecFlow folder will take, said before it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from dnr_jax.data.recflow import columns, files
+from dnr_jax.data.recflow.settings import RecFlowSettings
+
+# Measured by benchmarks/preparation.py on two busy cores; per row of the largest day, and of all.
+BYTES_A_ROW, FIXED_BYTES = 600, 200 * 2**20
+ROWS_A_SECOND = 250_000
+GIB = 2**30
+
+
+def estimate(path: Path, settings: RecFlowSettings) -> list[str]:
+    """Say how many rows there are, and about how much memory and time they take.
+
+    Only headers are read. A flag that the pool does not need, and a share of the users, make it
+    less; the estimate is for rows that are all kept of the users that are.
+
+    Raises:
+      FileNotFoundError, ValueError: what `recflow.check` raises.
+    """
+    days, found = files.find_days(path, period=settings.period, days=settings.days)
+    columns.check_headers(days)
+    rows = [_rows(day.rows) for day in days]
+    kept = max(rows) / settings.one_user_in
+    memory = (FIXED_BYTES + kept * BYTES_A_ROW) / GIB
+    minutes = sum(rows) / ROWS_A_SECOND / 60
+    said = [
+        f"{len(days)} days, {days[0].name} to {days[-1].name}; {sum(rows):,} rows, at most "
+        f"{max(rows):,} a day" + _share(settings),
+        f"about {memory:.1f} GiB of memory (that of the largest day) and {minutes:.0f} minutes on "
+        "two cores",
+    ]
+    return said + files.absent(found)
+
+
+def _rows(path: Path) -> int:
+    count: int = files.collect(files.scan(path).select(pl.len()), path).item()
+    return count
+
+
+def _share(settings: RecFlowSettings) -> str:
+    return f", of which 1 user in {settings.one_user_in}" if settings.one_user_in > 1 else ""
