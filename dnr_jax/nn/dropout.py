@@ -68,6 +68,9 @@ def grouped(drop: Drop, size: int) -> Drop:
     Each row has a mask of its own. Like `drop` it raises `ValueError` for other leading axes.
     """
 
+    if drop is identity:
+        return identity
+
     def drop_rows(x: Array) -> Array:
         if len(x) % size:
             raise ValueError(f"drop takes {size} rows a request, but x is {x.shape}")

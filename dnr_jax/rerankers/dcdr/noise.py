@@ -60,7 +60,7 @@ def possible_swaps(places: Array, where: Array) -> Array:
       places: R, `int32 [K]`.
       where: `bool [N]`.
     """
-    standing = (places[:, None] == jnp.arange(len(where))[None]).astype(jnp.int32)
+    standing = (places[:, None] == jnp.arange(where.shape[0])[None]).astype(jnp.int32)
     passed = jnp.cumsum(standing, axis=0) > 0
     return (places >= 0)[:, None] & where[None] & ~passed
 
@@ -74,10 +74,10 @@ def swap(places: Array, move: Array, candidates: int) -> Array:
       candidates: N.
     """
     slot, item = move // candidates, move % candidates
-    occupant = places[jnp.minimum(slot, len(places) - 1)]
+    occupant = places[jnp.minimum(slot, places.shape[0] - 1)]
     moved = jnp.where(places == item, occupant, places)
-    moved = jnp.where(jnp.arange(len(places)) == slot, item, moved)
-    return jnp.where(slot < len(places), moved, places)
+    moved = jnp.where(jnp.arange(places.shape[0]) == slot, item, moved)
+    return jnp.where(slot < places.shape[0], moved, places)
 
 
 def draw_swap(shares: Array, places: Array, where: Array, beta: Array) -> tuple[Array, Array]:
@@ -90,7 +90,7 @@ def draw_swap(shares: Array, places: Array, where: Array, beta: Array) -> tuple[
       beta: chance of a swap, if any is possible.
     """
     possible = possible_swaps(places, where).reshape(-1)
-    stay, candidates = possible.size, len(where)
+    stay, candidates = possible.size, where.shape[0]
     drawn = _nth_true(possible, shares[1])
     happens = (shares[0] < beta) & possible.any()
     slot = drawn // candidates
@@ -111,7 +111,7 @@ def noise_by_swaps(
       rates: of all steps.
       step: t, from 1.
     """
-    stay = len(start) * len(where)
+    stay = len(start) * where.shape[0]
 
     def advance(
         state: tuple[Array, Array], now: tuple[Array, Array, Array]
@@ -195,7 +195,7 @@ def token_log_probabilities(gains: Array, places: Array, where: Array, rates: Ra
 def _chance(tokens: Array, where: Array, kept: Array) -> Array:
     """Compute `kept [a = token] + (1 - kept) / n` for real candidates a, else 0: `[K, N]`."""
     real = where.astype(jnp.float32)[None]
-    same = (tokens[:, None] == jnp.arange(len(where))[None]).astype(jnp.float32)
+    same = (tokens[:, None] == jnp.arange(where.shape[0])[None]).astype(jnp.float32)
     return real * (kept * same + (1.0 - kept) / jnp.maximum(real.sum(), 1.0))
 
 

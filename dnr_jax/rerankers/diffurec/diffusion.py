@@ -173,7 +173,7 @@ class HistoryDiffusion(nn.Module):
             module: HistoryDiffusion, noisy: Array, now: tuple[Array, ...]
         ) -> tuple[Array, None]:
             step, from_start, from_noisy, spread = now
-            steps, noise = jnp.full(len(events), step), draw(step)
+            steps, noise = jnp.full(events.shape[0], step), draw(step)
             clean = module.predict(noisy, steps, events, where, noise, drop=identity)
             mean = from_start * jax.lax.stop_gradient(clean) + from_noisy * noisy
             return mean + spread * noise[:, 0], None
@@ -182,7 +182,7 @@ class HistoryDiffusion(nn.Module):
         backwards = tuple(jnp.asarray(a[:0:-1]) for a in rows)
         scan = nn.scan(back, variable_broadcast="params", split_rngs={"params": False})
         noisy = scan(self, draw(self.total)[:, 0], backwards)[0]
-        steps = jnp.full(len(events), first)
+        steps = jnp.full(events.shape[0], first)
         return self.predict(noisy, steps, events, where, draw(first), drop=drop)
 
 

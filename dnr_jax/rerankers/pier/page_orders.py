@@ -53,7 +53,7 @@ def cut_pages(events: Array, size: int) -> Array:
     """
     count = -(-events.shape[1] // size)
     before = [(0, 0), (count * size - events.shape[1], 0)] + [(0, 0)] * (events.ndim - 2)
-    pages = jnp.pad(events, before).reshape(len(events), count, size, *events.shape[2:])
+    pages = jnp.pad(events, before).reshape(events.shape[0], count, size, *events.shape[2:])
     return pages[:, ::-1][:, : len(PAGE_WEIGHTS)]
 
 
@@ -93,7 +93,7 @@ def order_signatures(items: Array, places: Array, orders: np.ndarray) -> Array:
     projected = (items[:, :, None] * places[None, None]) @ hash_matrix(width)  # [B, item, place, .]
     placed = orders[:, None, :] == np.arange(size)[None, :, None]  # [M, item, place]
     flat = placed.reshape(len(orders), -1).astype(np.float32)
-    return signs(flat @ projected.reshape(len(items), size * size, BITS))
+    return signs(flat @ projected.reshape(items.shape[0], size * size, BITS))
 
 
 def page_distances(signatures: Array, met: Array, weights: Array) -> Array:
