@@ -14,12 +14,14 @@ import dnr_jax
 from dnr_jax import console
 from dnr_jax.cli.check import check
 from dnr_jax.cli.doctor import doctor
+from dnr_jax.cli.export import export
 from dnr_jax.cli.robustness import robustness
 from dnr_jax.cli.score import pack, score
+from dnr_jax.cli.serve import serve
 from dnr_jax.cli.train import train
 
 NAME = "dnr-jax"
-COMMANDS = (check, train, pack, score, robustness, doctor)
+COMMANDS = (check, train, pack, score, export, serve, robustness, doctor)
 
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

@@ -40,7 +40,7 @@ def save(folder: Path, card: Mapping[str, Any], params: Params) -> None:
       params: nested dicts of arrays, their keys without "/"; `{}` for a model that learns nothing.
     """
     archive = io.BytesIO()
-    np.savez(archive, **_flatten(params))  # type: ignore[arg-type]
+    np.savez(archive, **flatten(params))  # type: ignore[arg-type]
     content = archive.getvalue()
     durable.write_bytes(folder / PARAMETERS, content)
     seal = {"format": FORMAT, "parameters_sha256": hashlib.sha256(content).hexdigest()}
@@ -62,7 +62,7 @@ def load(folder: Path) -> tuple[dict[str, Any], Params]:
     if hashlib.sha256(content).hexdigest() != card["parameters_sha256"]:
         raise DamagedError(f"{path} is missing or changed: {CURE}")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return card, _unflatten({name: arrays[name] for name in arrays.files})
+        return card, unflatten({name: arrays[name] for name in arrays.files})
 
 
 def _check_format(folder: Path, card: Mapping[str, Any]) -> None:
@@ -81,12 +81,14 @@ def _check_format(folder: Path, card: Mapping[str, Any]) -> None:
         )
 
 
-def _flatten(params: Params) -> dict[str, np.ndarray]:
+def flatten(params: Params) -> dict[str, np.ndarray]:
+    """Name each array by its path in nested dicts, as `a/b/c`."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def _unflatten(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Nest arrays again that `flatten` has named."""
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         *path, last = name.split("/")

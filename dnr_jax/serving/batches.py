@@ -13,10 +13,10 @@ import polars as pl
 import pyarrow as pa
 
 from dnr_jax import settings
-from dnr_jax.data import DATASETS, LoggedData
+from dnr_jax.data import DATASETS
 from dnr_jax.data.encoders import count_unknown
 from dnr_jax.data.table.reader import ROW
-from dnr_jax.serving.model import Model, load, to_power_of_two
+from dnr_jax.serving.model import Model, check_of_table, load, to_power_of_two
 
 SCHEMA = ("request_id", "item_id", "score", "rank", "retriever_score")
 CELLS = 2**15  # candidates that the model is given at once, padding included
@@ -55,15 +55,8 @@ class Scorer:
 
     def __init__(self, model: Model | str | os.PathLike[str], row: str | None = None, **names: str):
         self.model = model if isinstance(model, Model) else load(model, row)
-        name = self.model.card["data"]["name"]
-        entry = DATASETS[name]
-        if not isinstance(entry, LoggedData) or entry.candidates is None:
-            able = [n for n, e in DATASETS.items() if getattr(e, "candidates", None)]
-            raise ValueError(
-                f"the model was trained on {name}, whose requests are not one table; tables are "
-                f"scored by models trained on {', '.join(able)}. Give this one its requests by "
-                "dnr_jax.load(...).rank(requests)"
-            )
+        check_of_table(self.model, "fit to score tables")
+        entry: Any = DATASETS[self.model.card["data"]["name"]]
         self._reader = entry.candidates
         self.names: Any = settings.read(entry.settings, names, "names")
 

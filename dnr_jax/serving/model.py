@@ -148,6 +148,18 @@ def load(path: str | os.PathLike[str], row: str | None = None) -> Model:
     return Model(card, params, encoded, jax.jit(lambda *inputs: deployed(reranker, *inputs)))
 
 
+def check_of_table(model: Model, done: str) -> None:
+    """Raise `ValueError` unless a model is of a data set whose requests are one table."""
+    name = model.card["data"]["name"]
+    able = [n for n, entry in DATASETS.items() if getattr(entry, "candidates", None)]
+    if name not in able:
+        raise ValueError(
+            f"the model was trained on {name}, whose requests are not one table; only models "
+            f"trained on {', '.join(able)} are {done}. Give this one its requests by "
+            "dnr_jax.load(...).rank(requests)"
+        )
+
+
 def _note_version(folder: Path, card: Mapping[str, Any]) -> None:
     """Warn of a model that a later version wrote, whose scores may differ here."""
     written, here = (card.get("versions", {}).get("dnr_jax"), metadata.version("dnr_jax"))

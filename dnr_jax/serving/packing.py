@@ -15,16 +15,22 @@ from dnr_jax.io.run_folder import CATALOGUE, ENCODERS
 from dnr_jax.serving import card, folders, model
 
 
-def check_out(folder: Path, *, overwrite: bool) -> None:
+def check_out(folder: Path, *, overwrite: bool, mark: str = model_files.CARD) -> None:
     """Refuse a name for a model folder that cannot be taken, before any work.
 
+    Args:
+      folder: the name.
+      overwrite: whether a folder of the same kind may be replaced.
+      mark: the file by which one is known.
+
     Raises:
-      FileExistsError: something is there, and may not be overwritten or is no model.
+      FileExistsError: something is there, and may not be overwritten or is of another kind.
     """
     if folder.exists() and not overwrite:
         raise FileExistsError(f"{folder} exists already: choose another name, or --overwrite")
-    if folder.exists() and not (folder / model_files.CARD).is_file():
-        raise FileExistsError(f"{folder} is no model folder, and not replaced: choose another name")
+    if folder.exists() and not (folder / mark).is_file():
+        kind = "model folder" if mark == model_files.CARD else "exported model"
+        raise FileExistsError(f"{folder} is no {kind}, and not replaced: choose another name")
 
 
 def pack(
@@ -53,7 +59,7 @@ def pack(
     check_out(target, overwrite=overwrite)
     home, source = folders.find(Path(run_folder), row)
     whole = card.completed(model.load(run_folder, row).card, home)
-    with alone(target), _place(target) as temporary:
+    with alone(target), place_of(target) as temporary:
         for file in (source / model_files.PARAMETERS, home / CATALOGUE):
             shutil.copyfile(file, temporary / file.name)
         shutil.copytree(home / ENCODERS, temporary / ENCODERS)
@@ -62,7 +68,7 @@ def pack(
 
 
 @contextmanager
-def _place(target: Path) -> Iterator[Path]:
+def place_of(target: Path) -> Iterator[Path]:
     """Yield a new folder that takes the place of `target` once the block has ended well."""
     if not target.exists():
         with new_folder(target) as temporary:

@@ -8,6 +8,7 @@ from configs import table as config_file
 from dnr_jax import experiment, serving
 from dnr_jax.data.table import simulator
 from dnr_jax.data.table.settings import TableSimulation
+from dnr_jax.serving import exporting, online
 
 __all__ = ["call"]
 
@@ -37,6 +38,22 @@ def run(tmp_path_factory, logs):
 def packed(run, tmp_path_factory):
     """The model folder of the row `score`."""
     return serving.pack(run, "score", tmp_path_factory.mktemp("packed") / "model")
+
+
+@pytest.fixture(scope="session")
+def exported(packed, tmp_path_factory):
+    """The model of `packed`, exported."""
+    folder = tmp_path_factory.mktemp("exported") / "artefact"
+    exporting.export(packed, None, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine(packed):
+    """What scores the requests of a service of `packed`, warm: batches 1 and 2, lists 8 and 16."""
+    made = online.Engine(serving.load(packed), most=2, longest=11)
+    assert made.warm() == 4
+    return made
 
 
 @pytest.fixture

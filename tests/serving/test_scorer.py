@@ -153,7 +153,7 @@ def test_a_bad_table_is_one_clear_error(scorer, candidates, change, message):
 def test_a_model_of_another_data_set_says_what_is_possible(packed):
     model = dnr_jax.load(packed)
     other = dnr_jax.Model(model.card | {"data": {"name": "recflow"}}, {}, model.encoders, None)
-    with pytest.raises(ValueError, match=r"trained on recflow.*by models trained on table\. Give"):
+    with pytest.raises(ValueError, match=r"trained on recflow.* only .* table are fit to score"):
         Scorer(other)
 
 

@@ -1,0 +1,100 @@
+"""`dnr-jax score` against the bare program: candidates a second, from Parquet to Parquet.
+
+    python -m benchmarks.score_file
+
+A PRM of 3 + 1 layers, 64 wide, with drawn parameters ranks a generated table: N = 50 candidates of
+two features, T = 50 events. `bare` calls the compiled program on arrays of the same requests, in
+batches of the same shape, already on the device; `file` is `serving.files.score_file`, without the
+time to load the model. Both run in turn, in one process, after a round of warming up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import polars as pl
+
+from benchmarks import harness, served_model
+from dnr_jax import serving
+from dnr_jax.serving import files
+from dnr_jax.serving.batches import CELLS
+
+REQUESTS, ROUNDS = 10_000, 5
+
+
+def table(requests: int, path: Path) -> None:
+    """Write the candidates of some requests, each with its user's history."""
+    random, n = np.random.default_rng(0), served_model.CANDIDATES
+    rows = requests * n
+    item = np.concatenate([random.permutation(served_model.ITEMS)[:n] for _ in range(requests)])
+    past = random.integers(served_model.ITEMS, size=(requests, served_model.EVENTS))
+    frame = pl.DataFrame(
+        {
+            "request_id": np.repeat(np.arange(requests), n),
+            "user_id": np.repeat(random.integers(served_model.USERS, size=requests), n),
+            "item_id": item,
+            "score": random.random(rows),
+            "i_brand": item % served_model.BRANDS,
+            "i_price": 100 * random.random(rows),
+        }
+    )
+    histories = pl.DataFrame({"request_id": np.arange(requests), "history": past.tolist()})
+    frame.join(histories, on="request_id", maintain_order="left").write_parquet(path)
+
+
+def bare(scorer: serving.Scorer, path: Path) -> Callable[[], Any]:
+    """Return a call of the compiled program on all requests of a table, in the scorer's batches."""
+    reader, encoders = scorer._reader, scorer.model.encoders
+    coded = reader.code(scorer.read(path), encoders)
+    most = 2 ** int(np.log2(CELLS // encoders.size))
+    count = len(coded.requests) // most * most
+    batches = [
+        jax.device_put(reader.arrays(coded, chosen, encoders.size, encoders))
+        for chosen in np.arange(count).reshape(-1, most)
+    ]
+    model = scorer.model
+    return lambda: [np.asarray(model.order(model.params, *given)) for given in batches]
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure both in turn and print."""
+    requests, rounds = (700, 1) if arguments.smoke else (REQUESTS, ROUNDS)
+    with tempfile.TemporaryDirectory() as place:
+        small: dict[str, Any] = {"width": 8, "layers": 1, "feed_forward": 8}
+        folder = served_model.make(Path(place) / "model", **(small if arguments.smoke else {}))
+        candidates, out = Path(place) / "candidates.parquet", Path(place) / "ranked.parquet"
+        table(requests, candidates)
+        scorer = serving.Scorer(folder)
+        program = bare(scorer, candidates)
+        done = sum(map(len, program())) * served_model.CANDIDATES
+        calls = {
+            "bare": (program, done),
+            "file": (
+                lambda: files.score_file(scorer, candidates, out, overwrite=True),
+                requests * served_model.CANDIDATES,
+            ),
+        }
+        seconds = harness.seconds_in_turn(
+            {n: call for n, (call, _) in calls.items()}, repeats=rounds
+        )
+    rates = {name: count / np.median(seconds[name]) for name, (_, count) in calls.items()}
+    rows = [
+        {
+            "path": name,
+            "candidates": calls[name][1],
+            "candidates/s": rate,
+            "of bare": rate / rates["bare"],
+        }
+        for name, rate in rates.items()
+    ]
+    harness.report("Scoring a file", rows, arguments.json)
+
+
+if __name__ == "__main__":
+    main(harness.parser(__doc__).parse_args())

@@ -1,0 +1,143 @@
+"""The HTTP service under load: latency and rate by the number of clients.
+
+    python -m benchmarks.serving
+
+Starts `dnr-jax serve` on a PRM of 3 + 1 layers, 64 wide, with drawn parameters, in a process of its
+own, and asks it from another: N = 50 candidates of two features, T = 50 events, some 5 kB of JSON.
+Service and clients share the cores of the machine. A `closed` client asks anew as soon as
+it has its answer, so that the rate is the most that the service gives. A `paced` one asks at times
+of its own, at random with a mean rate whatever the answers take, and waits in line if it is late:
+its latency counts from the time at which it meant to ask.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import harness, served_model
+
+BODIES = 64  # different requests, in turn
+WARM_SECONDS = 1.0
+
+
+class Load(NamedTuple):
+    """Clients, and how many requests a second they mean to send together; 0 = closed."""
+
+    clients: int
+    rate: float = 0.0
+
+
+LOADS = (Load(1), Load(8), Load(64), *(Load(64, rate) for rate in (100, 200, 400, 800)))
+SMOKE = (Load(2), Load(2, 20.0))
+
+
+@contextmanager
+def service(folder: Path, *options: str) -> Iterator[int]:
+    """Run the service of a model until the block ends; yields its port."""
+    command = [sys.executable, "-m", "dnr_jax.cli", "serve", str(folder), "--port", "0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            lines = iter(process.stdout.readline, "")
+            ready = next(line for line in lines if line.startswith("serving"))
+            yield int(ready.rpartition(":")[2])
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+@cache
+def payloads() -> list[bytes]:
+    """Write the requests of `BODIES` users as HTTP."""
+    made = []
+    for seed in range(BODIES):
+        body = json.dumps(served_model.ask(seed)).encode()
+        head = f"POST /rank HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
+        made.append(head.encode() + body)
+    return made
+
+
+async def client(
+    port: int, number: int, load: Load, until: float, found: list[tuple[float, float, int]]
+) -> None:
+    """Ask until a time; note when each request was due, when it was answered, and its status."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    random, made = np.random.default_rng(number), payloads()
+    due = time.perf_counter()
+    for turn in range(10**9):
+        if load.rate:
+            due += random.exponential(load.clients / load.rate)
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        else:
+            due = time.perf_counter()
+        if due > until:
+            break
+        writer.write(made[(number + turn) % BODIES])
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(_length(head))
+        found.append((due, time.perf_counter(), int(head.split(b" ", 2)[1])))
+    writer.close()
+
+
+def _length(head: bytes) -> int:
+    [line] = [one for one in head.lower().split(b"\r\n") if one.startswith(b"content-length")]
+    return int(line.partition(b":")[2])
+
+
+def put(port: int, load: Load, seconds: float) -> dict[str, Any]:
+    """Put a load on the service and summarise what came back after a second of warming up."""
+    found: list[tuple[float, float, int]] = []
+    payloads()
+
+    async def main() -> float:
+        began = time.perf_counter()
+        until = began + WARM_SECONDS + seconds
+        await asyncio.gather(*(client(port, n, load, until, found) for n in range(load.clients)))
+        return began + WARM_SECONDS
+
+    start = asyncio.run(main())
+    kept = [one for one in found if one[0] >= start]
+    good = [1e3 * (end - due) for due, end, status in kept if status == 200]
+    statuses = Counter(status for *_, status in kept)
+    p50, p99 = (float(np.quantile(good, share)) for share in (0.5, 0.99))
+    last = max(end for _, end, _ in kept)
+    return {
+        "clients": load.clients,
+        "asked/s": f"{load.rate:g}" if load.rate else "closed",
+        "answered/s": len(good) / (last - start),
+        "p50 ms": p50,
+        "p99 ms": p99,
+        "503": statuses[503],
+        "other": sum(statuses.values()) - len(good) - statuses[503],
+    }
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure all loads in turn and print."""
+    small: dict[str, Any] = {"width": 8, "layers": 1, "feed_forward": 8}
+    options = ["--batch", "2"] if arguments.smoke else []
+    with tempfile.TemporaryDirectory() as place:
+        folder = served_model.make(Path(place) / "model", **(small if arguments.smoke else {}))
+        with service(folder, *options, "--cache", f"{place}/cache") as port:
+            loads, seconds = (SMOKE, 0.5) if arguments.smoke else (LOADS, 10.0)
+            rows = [put(port, load, seconds) for load in loads]
+    harness.report("Serving", rows, arguments.json)
+
+
+if __name__ == "__main__":
+    main(harness.parser(__doc__).parse_args())

@@ -1,0 +1,47 @@
+"""An exported reranker: `Model().rank(requests)`, by jax, numpy and flatbuffers.
+
+What a raw request is stands in encoder.py; its `"scores"` are the first stage's, one an item.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from encoder import Encoder
+from jax import export
+
+HERE = Path(__file__).resolve().parent
+
+
+class Model:
+    """The model of this folder."""
+
+    def __init__(self) -> None:
+        self.about = json.loads((HERE / "export.json").read_text("utf-8"))
+        self.encoder = Encoder.load(HERE / "model" / "encoders")
+        with np.load(HERE / "model" / "parameters.npz", allow_pickle=False) as archive:
+            self.parameters = jax.device_put(dict(archive))
+        program = export.deserialize(bytearray((HERE / "program.bin").read_bytes()))
+        self.program = jax.jit(program.call)
+
+    def scores(self, requests: list[dict[str, Any]]) -> list[np.ndarray]:
+        """Score each request's items: a list of float32 [n], higher is better."""
+        sizes = [len(raw["items"]) for raw in requests]
+        longest, usual = max(sizes), self.about["candidates"]
+        size = usual if longest <= usual else 1 << (longest - 1).bit_length()
+        rows = 1 << (len(requests) - 1).bit_length()  # powers of two: few shapes are compiled
+        arrays = self.encoder.arrays(requests, size)
+        given = [raw.get("scores", [0.0] * n) for raw, n in zip(requests, sizes, strict=True)]
+        inputs = arrays, self.encoder.raw_scores(given, arrays["where"])
+        padded = jax.tree.map(
+            lambda a: np.pad(a, [(0, rows - len(a)), *[(0, 0)] * (a.ndim - 1)]), inputs
+        )
+        found = np.asarray(self.program(self.parameters, *padded))
+        return [found[row, :n] for row, n in enumerate(sizes)]
+
+    def rank(self, requests: list[dict[str, Any]]) -> list[list[Any]]:
+        """Return each request's items, the best first; equally good ones in the given order."""
+        orders = [np.argsort(-own, kind="stable") for own in self.scores(requests)]
+        return [[raw["items"][i] for i in o] for raw, o in zip(requests, orders, strict=True)]

@@ -1,0 +1,95 @@
+"""From a trained model to a folder that ranks raw requests by jax and numpy alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from datetime import UTC, datetime
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from jax import export as jax_export
+
+from dnr_jax import durable, sealed
+from dnr_jax.data.folders import alone
+from dnr_jax.data.table import direct
+from dnr_jax.serving import packing, program
+from dnr_jax.serving.model import Model, check_of_table, load
+
+ABOUT, PROGRAM, MODEL = "export.json", "program.bin", "model"
+LOADER = Path(__file__).with_name("exported_loader.py")  # it can run beside encoder.py only
+FORMAT = 1
+CLOSE = 1e-6  # times the largest score: what reading back may differ by
+WINDOW = "jax reads a program for 6 months after it was written, and up to 3 weeks before"
+
+
+def export(
+    path: str | os.PathLike[str],
+    row: str | None,
+    folder: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a self-contained artefact of a trained model.
+
+    Its program is read back and compared with the model before anything is written.
+
+    Args:
+      path: of the model, as of `load`; also the folder `model` of an earlier artefact.
+      row: of a run folder; None for one model.
+      folder: made whole or not at all: `load.py` and `encoder.py`, the program as StableHLO, what
+        it is (`export.json`), and the packed model, of which the program can be made again.
+      overwrite: whether an artefact that is there is replaced, once the new one is whole.
+
+    Returns:
+      The content of `export.json`.
+
+    Raises:
+      FileExistsError: `folder` exists, and may not be overwritten or is no artefact.
+      FileNotFoundError, ValueError: see `load`; the model is of no log table, or cannot be lowered;
+        flatbuffers is not installed.
+      ArithmeticError: the program that was read back computes other scores.
+    """
+    if util.find_spec("flatbuffers") is None:
+        raise ValueError("an export needs flatbuffers: pip install 'dnr_jax[export]'")
+    target = Path(folder).absolute()
+    packing.check_out(target, overwrite=overwrite, mark=ABOUT)
+    model = load(path, row)
+    check_of_table(model, "exported")
+    content = bytes(program.lower(model).serialize())
+    _check_read_back(model, content)
+    about = _about(model, content)
+    with alone(target), packing.place_of(target) as temporary:
+        packing.pack(path, row, temporary / MODEL)
+        durable.write_bytes(temporary / PROGRAM, content)
+        shutil.copyfile(LOADER, temporary / "load.py")
+        shutil.copyfile(direct.__file__, temporary / "encoder.py")
+        sealed.write(temporary / ABOUT, about)
+    return about
+
+
+def _check_read_back(model: Model, content: bytes) -> None:
+    apart = program.difference(model, jax_export.deserialize(bytearray(content)))
+    if not apart <= CLOSE:
+        raise ArithmeticError(
+            f"the exported program computes scores that differ by {apart:.1e} from the model's: "
+            "report this with the model's card"
+        )
+
+
+def _about(model: Model, content: bytes) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
+        "jax": metadata.version("jax"),
+        "dnr_jax": metadata.version("dnr_jax"),
+        "window": WINDOW,
+        "platforms": list(program.PLATFORMS),
+        "program_sha256": hashlib.sha256(content).hexdigest(),
+        "reranker": model.card["reranker"]["name"],
+        "candidates": model.encoders.size,
+        "least_candidates": model.card["task"]["slate_size"],
+        "history": model.encoders.history,
+    }

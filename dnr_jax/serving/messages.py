@@ -1,0 +1,118 @@
+"""What the service is told and says: JSON in the form of Metarank, with a model's own fields.
+
+{"id": "r1", "user": 7, "timestamp": 1700000000, "history": [3, 5], "fields": {"c_weekday": 2},
+ "items": [{"id": 10, "score": 0.3, "fields": {"i_price": 9.5}}, ...]}
+
+{"took": 4.1, "items": [{"item": 10, "score": 1.25}, ...]}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, NotRequired
+
+import numpy as np
+from pydantic import BeforeValidator, Field, FiniteFloat, TypeAdapter
+from pydantic_core import CoreSchema, core_schema
+from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
+
+from dnr_jax.data.encoders import Encoders
+from dnr_jax.data.table.candidates import features_of
+
+
+class _AnId:
+    """Text, an integer, or true and false, with one message for what is neither."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        kinds: list[Any] = [core_schema.bool_schema(strict=True), core_schema.int_schema()]
+        return core_schema.union_schema(
+            [*kinds, core_schema.str_schema(strict=True)],
+            custom_error_type="id",
+            custom_error_message="Input should be text or an integer",
+        )
+
+
+Id = Annotated[bool | int | str, _AnId()]
+_record: Any = TypedDict  # whose fields only the model knows
+
+
+def reader(encoders: Encoders, *, scored: bool, longest: int) -> TypeAdapter[Any]:
+    """Make what reads and checks a request for a model.
+
+    Args:
+      encoders: of the model, whose features are the known fields; others are ignored.
+      scored: whether every item needs a score.
+      longest: most items of a request.
+    """
+    own: dict[str, Any] = {}
+    of_item: dict[str, Any] = {}
+    for feature in features_of(encoders):
+        kind = _kind(feature.name, feature.kind, encoders)
+        (of_item if feature.side == "item" else own)[feature.name] = _optional(kind)
+    score: Any = FiniteFloat
+    if encoders.transforms["score"] == "as_is":
+        score = Annotated[FiniteFloat, Field(ge=0, le=1)]
+    item = {
+        "id": Id,
+        "score": score if scored else _optional(score),
+        "fields": _fields("ItemFields", of_item),
+    }
+    request = {
+        "id": Id,
+        "items": Annotated[
+            list[_record("Item", item)],  # type: ignore[misc]
+            Field(min_length=1, max_length=longest),
+        ],
+        "user": _optional(Id),
+        "timestamp": _optional(float | str),
+        "history": _optional(list[Id]),
+        "fields": _fields("Fields", own),
+    }
+    return TypeAdapter(_record("RankRequest", request))
+
+
+def _kind(name: str, kind: str, encoders: Encoders) -> Any:
+    if kind == "vector":
+        known = {**encoders.transforms["numbers"], **encoders.transforms["item_numbers"]}
+        width = len(known[name]["mean"])
+        return Annotated[list[FiniteFloat], Field(min_length=width, max_length=width)]
+    return {"id": Id, "bag": list[Id], "numeric": FiniteFloat}[kind]
+
+
+def _optional(kind: Any) -> Any:
+    return NotRequired[kind | None]
+
+
+def _fields(name: str, kinds: dict[str, Any]) -> Any:
+    return _optional(Annotated[_record(name, kinds), BeforeValidator(_by_name)])
+
+
+def _by_name(given: Any) -> Any:
+    """Read a list of `{"name": ..., "value": ...}`, as Metarank writes it, as an object."""
+    if not isinstance(given, list):
+        return given
+    if not all(isinstance(one, dict) and {"name", "value"} <= set(one) for one in given):
+        raise ValueError('fields are an object, or a list of {"name": ..., "value": ...}')
+    return {one["name"]: one["value"] for one in given}
+
+
+def raw(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Rewrite a request as `data.table.direct` takes it, with `"scores"`."""
+    items = request["items"]
+    return {
+        **(request.get("fields") or {}),
+        "user_id": request.get("user"),
+        "history": request.get("history"),
+        "items": [{**(one.get("fields") or {}), "item_id": one["id"]} for one in items],
+        "scores": [one.get("score") or 0.0 for one in items],
+    }
+
+
+def answer(request: Mapping[str, Any], scores: np.ndarray, seconds: float) -> bytes:
+    """Write the items of a request, the best first; `took` is in milliseconds."""
+    best, items = np.argsort(-scores, kind="stable").tolist(), request["items"]
+    values = scores.tolist()
+    ranked = [{"item": items[i]["id"], "score": values[i]} for i in best]
+    took = {"took": round(1000 * seconds, 3), "items": ranked}
+    return json.dumps(took, separators=(",", ":")).encode()

@@ -1,0 +1,130 @@
+"""A trained model as an HTTP service: `POST /rank`, `GET /health`, `GET /metrics`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import prometheus_client as prometheus
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
+
+from dnr_jax.serving import messages
+from dnr_jax.serving.batching import Batcher, OverloadedError
+from dnr_jax.serving.model import Model
+from dnr_jax.serving.online import Engine
+
+LARGEST = 2**22  # bytes of a request's body
+SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Gauges:
+    """What `/metrics` tells of one service."""
+
+    def __init__(self, registry: prometheus.CollectorRegistry):
+        own: dict[str, Any] = {"namespace": "dnr", "registry": registry}
+        self.answers = prometheus.Counter(
+            "requests", "Answers of POST /rank, by HTTP status", ["status"], **own
+        )
+        self.seconds = prometheus.Histogram(
+            "request_seconds", "From a request's last byte to its answer", buckets=SECONDS, **own
+        )
+        self.batch = prometheus.Histogram(
+            "batch_requests", "Requests that were scored together", buckets=BATCHES, **own
+        )
+        self.waiting = prometheus.Gauge("waiting", "Requests that wait for a batch", **own)
+        self.unknown = prometheus.Counter(
+            "unknown_values", "Values that training did not meet, or missing", ["column"], **own
+        )
+
+
+def make(model: Model, engine: Engine, *, limit: int) -> FastAPI:
+    """Make the service of a model whose engine is warm.
+
+    Args:
+      model: which is served.
+      engine: of the model.
+      limit: requests that may wait; with more, the answer is 503 at once.
+    """
+    registry = prometheus.CollectorRegistry()
+    gauges = Gauges(registry)
+
+    def score(requests: Sequence[Any]) -> list[np.ndarray]:
+        gauges.batch.observe(len(requests))
+        scores, unknown = engine.score(requests)
+        for column, count in unknown.items():
+            gauges.unknown.labels(column).inc(count)
+        return scores
+
+    reader = messages.reader(model.encoders, scored=model.reads_scores, longest=engine.sizes[-1])
+    batcher = Batcher(score, most=engine.most, limit=limit)
+    gauges.waiting.set_function(lambda: batcher.waiting)
+    app = FastAPI(title="dnr-jax serve")
+    schema = {"content": {"application/json": {"schema": reader.json_schema()}}, "required": True}
+
+    async def ranked(request: Request) -> Response:
+        body = await _body(request)
+        began = time.perf_counter()
+        asked = _read(reader, body)
+        try:
+            scores = await batcher(messages.raw(asked))
+        except OverloadedError as error:
+            raise HTTPException(503, f"overloaded: {error}", {"Retry-After": "1"}) from None
+        if not np.isfinite(scores).all():
+            raise HTTPException(500, "the model gives scores that are no finite numbers")
+        seconds = time.perf_counter() - began
+        gauges.seconds.observe(seconds)
+        content = messages.answer(asked, scores, seconds)
+        return Response(content, media_type="application/json")
+
+    @app.post("/rank", openapi_extra={"requestBody": schema})
+    async def rank(request: Request) -> Response:
+        try:
+            response = await ranked(request)
+        except Exception as error:
+            gauges.answers.labels(_status(error)).inc()
+            raise
+        gauges.answers.labels(200).inc()
+        return response
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return {"status": "ready", "reranker": model.card["reranker"]["name"]}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        content = prometheus.generate_latest(registry)
+        return Response(content, media_type=prometheus.CONTENT_TYPE_LATEST)
+
+    return app
+
+
+async def _body(request: Request) -> bytes:
+    """Read a body, but no more than `LARGEST` bytes of it."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > LARGEST:
+            raise HTTPException(413, f"the body has more than {LARGEST} bytes: send fewer items")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _read(reader: TypeAdapter[Any], body: bytes) -> dict[str, Any]:
+    try:
+        return reader.validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        placed = [{**one, "loc": ("body", *one["loc"])} for one in found]
+        raise RequestValidationError(placed) from None
+
+
+def _status(error: Exception) -> int:
+    """Return the HTTP status that FastAPI answers an exception with."""
+    if isinstance(error, RequestValidationError):
+        return 422
+    return error.status_code if isinstance(error, HTTPException) else 500

@@ -1,0 +1,110 @@
+"""An exported model ranks as it did, in a process that has jax and numpy but not this package."""
+
+import json
+from datetime import datetime
+
+import jax
+import numpy as np
+import pytest
+from factories import SMALL, initial_params, make_batch, make_task
+from jax import export
+from served import elsewhere, groups, raw
+
+import dnr_jax
+from dnr_jax import rerankers
+from dnr_jax.rerankers import RERANKERS
+from dnr_jax.serving import exporting
+from dnr_jax.types import rank
+
+REQUESTS = [
+    {
+        "user_id": 3,
+        "u_city": "c1",
+        "history": [3, 5, -7],
+        "items": [
+            {"item_id": 3, "i_tags": [1, 99]},
+            {"item_id": 5, "i_price": 2.5},
+            {"item_id": -7},
+        ],
+        "scores": [1e6, 1e6 + 9, 1e6 + 4],
+    },
+    {"items": [{"item_id": n} for n in range(20)], "scores": list(range(20))},  # longer than usual
+]
+
+
+def test_it_ranks_as_the_model_does_where_the_package_cannot_be_imported(
+    packed, exported, candidates
+):
+    requests = [*REQUESTS, *(raw(own) for own in groups(candidates))]
+    scores, ranked = elsewhere(exported, requests)
+    model = dnr_jax.load(packed)
+    for mine, theirs in zip(model.scores(requests), scores, strict=True):
+        np.testing.assert_allclose(theirs, mine, atol=1e-6)
+    assert ranked == model.rank(requests)
+
+
+def test_the_artefact_says_what_it_is_and_holds_the_model(packed, exported):
+    found = {path.name for path in exported.iterdir()}
+    assert found == {"load.py", "encoder.py", "program.bin", "export.json", "model"}
+    about = json.loads((exported / "export.json").read_text())
+    assert about["platforms"] == ["cpu", "cuda", "tpu"]
+    assert about["jax"] == jax.__version__
+    assert datetime.fromisoformat(about["exported"]).tzinfo is not None
+    assert "6 months" in about["window"]
+    model, again = dnr_jax.load(packed), dnr_jax.load(exported / "model")
+    for mine, theirs in zip(model.scores(REQUESTS), again.scores(REQUESTS), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_command_and_what_it_refuses(call, packed, exported, tmp_path, monkeypatch):
+    code, _, err = call("export", packed, "--out", exported)
+    assert code == 1
+    assert err == f"error: {exported} exists already: choose another name, or --overwrite\n"
+    code, _, err = call("export", packed, "--out", packed, "--overwrite")
+    assert "is no exported model, and not replaced" in err
+    monkeypatch.setattr(exporting.program, "difference", lambda *_: 1e-3)
+    monkeypatch.setattr(exporting.program, "lower", lambda _: Lowered())
+    monkeypatch.setattr(exporting.jax_export, "deserialize", lambda _: None)
+    code, _, err = call("export", packed, "--out", tmp_path / "model")
+    assert code == 1
+    assert "computes scores that differ by 1.0e-03 from the model's" in err
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(exporting.program, "difference", lambda *_: 0.0)
+    code, said, err = call("export", packed, "--out", tmp_path / "model")
+    assert code == 0, err
+    assert "prm for cpu, cuda, tpu, written by jax" in said
+
+
+class Lowered:
+    def serialize(self):
+        return b"program"
+
+
+def test_models_of_other_data_sets_are_refused(packed, tmp_path, monkeypatch):
+    model = dnr_jax.load(packed)
+    other = dnr_jax.Model(model.card | {"data": {"name": "recflow"}}, {}, model.encoders, None)
+    monkeypatch.setattr(exporting, "load", lambda *_: other)
+    with pytest.raises(ValueError, match=r"trained on recflow.* only models .* table are exported"):
+        exporting.export(packed, None, tmp_path / "model")
+
+
+# Those that read a size where it could be a symbol; `benchmarks.exports` tries all.
+@pytest.mark.parametrize("name", ["dcdr", "diffurec", "glorank", "mmr", "pier"])
+def test_a_model_needs_to_know_neither_batch_nor_list(name):
+    batch, entry = make_batch(), RERANKERS[name]
+    knobs = {k: v for k, v in SMALL.items() if k in entry.settings.__dataclass_fields__}
+    reranker = rerankers.build(name, make_task(), **knobs)
+    params = initial_params(reranker, batch) if entry.trains else {}
+    b, n = export.symbolic_shape("b, n", constraints=["n >= 3"])
+
+    def open_shape(path, leaf):
+        word = jax.tree_util.keystr(path)
+        lists = word in (".candidates", ".where", "")
+        shape = (b, n, *leaf.shape[2:]) if lists else (b, *leaf.shape[1:])
+        return jax.ShapeDtypeStruct(shape, leaf.dtype)
+
+    request, scores = (
+        jax.tree_util.tree_map_with_path(open_shape, part) for part in (batch.request, batch.scores)
+    )
+    found = jax.eval_shape(lambda *given: rank(reranker, params, *given), request, scores)
+    assert found.shape == (b, n)
