@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
 from dnr_jax.data.encoders import Encoders
-from dnr_jax.data.table.candidates import features_of
+from dnr_jax.data.table.schema import features_of
 
 
 class _AnId:
