@@ -14,7 +14,7 @@ from dnr_jax.data.table import arrays, checks, coding, columns, examination, his
 from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.history import Past
 from dnr_jax.data.table.naming import Naming
-from dnr_jax.data.table.reader import ROW, Source, collect, open_table
+from dnr_jax.data.table.reader import FILE, ROW, Source, collect, open_table
 from dnr_jax.data.table.schema import (
     PREFIXES,
     REQUIRED,
@@ -54,7 +54,8 @@ class Candidates(NamedTuple):
     def part(self, first: int, rows: int) -> Candidates:
         """Read some of the rows into memory."""
         source = self.table.source
-        held = collect(source.frame.slice(first, rows), source.files).lazy()
+        used = source.frame.select(ROW, FILE, *self.table.schema.used)
+        held = collect(used.slice(first, rows), source.files).lazy()
         table = columns.typed(
             Source(held, source.types, source.files), self.table.schema, self.table.time_unit
         )
@@ -152,7 +153,7 @@ def code(candidates: Candidates, encoders: Encoders) -> Coded:
     past = history.none(requests)
     if "history" in requests.columns:
         past = history.given(requests, _items(encoders))
-    rows = frame.join(requests.select("request_id", "q"), on="request_id", how="left")
+    rows = frame.drop(first).join(requests.select("request_id", "q"), on="request_id", how="left")
     score = coding.score(set(frame.columns)).alias("score")
     rows = rows.with_columns(score, pl.col("item_id").alias("code"))
     return Coded(
@@ -170,10 +171,15 @@ def _with_given(table: Typed) -> pl.DataFrame:
     """Read the typed rows, in the order of the table, and beside them its own ids and scores."""
     named, source = table.schema.columns, table.source
     own = source.frame.select(ROW, *(pl.col(named[role]).alias(GIVEN + role) for role in REQUIRED))
-    frame = collect(table.frame, source.files).sort(ROW)
+    frame = _sorted(collect(table.frame, source.files), ROW)
     score = pl.col("score") if "score" in frame.columns else pl.lit(None, pl.Float64)
-    given = collect(own, source.files).sort(ROW).drop(ROW)
+    given = _sorted(collect(own, source.files), ROW).drop(ROW)
     return frame.with_columns(score.alias(f"{GIVEN}score")).hstack(given)
+
+
+def _sorted(frame: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Sort a frame that is nearly always sorted: lists are slow to move."""
+    return frame if frame[column].is_sorted() else frame.sort(column)
 
 
 def _check_vectors(frame: pl.DataFrame, encoders: Encoders, place: str) -> None:
