@@ -120,5 +120,4 @@ def test_every_import_of_the_package_is_a_declared_dependency(project):
     optional = [d for name in extras.keys() - {"docs", "test"} for d in extras[name]]
     known = {re.split(r"[><=\[]", d)[0] for d in project["project"]["dependencies"] + optional}
     modules = {name.replace("-", "_") for name in known} | {"absl", "orbax", "yaml"}
-    modules |= {"encoder"}  # the file that stands beside a loader once a model is exported
     assert set(imported()) - set(sys.stdlib_module_names) - {"dnr_jax"} <= modules

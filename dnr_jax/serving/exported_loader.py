@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from encoder import Encoder
 from jax import export
+
+from dnr_jax.data.table.direct import Encoder
 
 HERE = Path(__file__).resolve().parent
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import shutil
 from datetime import UTC, datetime
@@ -15,11 +16,10 @@ from jax import export as jax_export
 from dnr_jax import durable, sealed
 from dnr_jax.data.folders import alone
 from dnr_jax.data.table import direct
-from dnr_jax.serving import packing, program
+from dnr_jax.serving import exported_loader, packing, program
 from dnr_jax.serving.model import Model, check_of_table, load
 
 ABOUT, PROGRAM, MODEL = "export.json", "program.bin", "model"
-LOADER = Path(__file__).with_name("exported_loader.py")  # it can run beside encoder.py only
 FORMAT = 1
 CLOSE = 1e-6  # times the largest score: what reading back may differ by
 WINDOW = "jax reads a program for 6 months after it was written, and up to 3 weeks before"
@@ -64,10 +64,22 @@ def export(
     with alone(target), packing.place_of(target) as temporary:
         packing.pack(path, row, temporary / MODEL)
         durable.write_bytes(temporary / PROGRAM, content)
-        shutil.copyfile(LOADER, temporary / "load.py")
+        durable.write_bytes(temporary / "load.py", _loader().encode())
         shutil.copyfile(direct.__file__, temporary / "encoder.py")
         sealed.write(temporary / ABOUT, about)
     return about
+
+
+def _loader() -> str:
+    """Return the loader's source with its one import of this package turned to the file beside it.
+
+    Raises:
+      AssertionError: another import of this package is left.
+    """
+    source = inspect.getsource(exported_loader)
+    alone = source.replace(f"from {direct.__name__} import", "from encoder import")
+    assert "dnr_jax" not in alone
+    return alone
 
 
 def _check_read_back(model: Model, content: bytes) -> None:
