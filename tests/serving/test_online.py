@@ -74,7 +74,9 @@ def test_ids_are_looked_up_whatever_they_are_written_as(keys, values, ids):
     assert past.tolist() == ids[-3:] if len(ids) >= 3 else [0] * (3 - len(ids)) + ids
 
 
-def test_the_engine_scores_as_the_model_does_and_compiles_nothing_more(packed, engine, candidates):
+def test_the_engine_scores_as_the_model_does_and_compiles_nothing_more(
+    packed, engine, caplog, candidates
+):
     assert engine.sizes == (8, 16)
     assert engine.batches == (1, 2)
     whole = raw(groups(candidates)[0])
@@ -84,12 +86,14 @@ def test_the_engine_scores_as_the_model_does_and_compiles_nothing_more(packed, e
         {"items": [{"item_id": n} for n in numbers], "scores": [0.5 * n for n in numbers]},
         whole | {"items": whole["items"][:1], "scores": [3.0]},
     ]
-    found, unknown = engine.score(requests)
+    with jax.log_compiles():
+        found, unknown = engine.score(requests)
+        assert not [one for one in caplog.messages if "ompil" in one]
+        jax.jit(lambda x: x + len(requests))(1.0)
+        assert [one for one in caplog.messages if "ompil" in one]  # it would be seen
     for mine, theirs in zip(found, dnr_jax.load(packed).scores(requests), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
     assert unknown["user.user_id"] == 1
-    engine.score(requests[:1])
-    assert engine._program._cache_size() == 4
 
 
 def test_models_of_other_data_sets_are_not_served(packed):
