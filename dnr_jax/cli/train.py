@@ -36,7 +36,9 @@ _ON = "every finished epoch is kept; start the same command again to go on"
     "--model", "row", metavar="ROW", help="Train this row alone, as dnr_b or sasrec_score."
 )
 @click.option("--rows", metavar="ROWS", help="Compare these, as score,dnr_b,pier_score.")
-@click.option("--seeds", type=click.IntRange(1), help="Trainings of each row; default: 2.")
+@click.option(
+    "--seeds", type=click.IntRange(1), help="Trainings of each row; default: 5, or 3 for many."
+)
 @click.option("--epochs", type=click.IntRange(1), help="Most epochs; default: by the data's size.")
 @click.option(
     "--set",

@@ -17,6 +17,7 @@ from dnr_jax.experiment.plan import Plan
 from dnr_jax.experiment.rows import Row
 from dnr_jax.experiment.start import Graft, Start
 from dnr_jax.io.run_folder import RunFolder
+from dnr_jax.nn.item_tables import padded
 from dnr_jax.nn.precision import compute_in
 from dnr_jax.noise import GENERATORS, NOISES, Observed
 from dnr_jax.rerankers import RERANKERS
@@ -96,11 +97,13 @@ def assemble(plan: Plan, prepared: Prepared) -> list[Assembly]:
 
 def make_task(plan: Plan, prepared: Prepared, layout: Layout) -> Task:
     """Say what models may know of the data before they see a request."""
+    spec = sharding.rounded(prepared.spec, layout)
+    items = spec.sizes[spec.item[0]]
     return Task(
-        spec=sharding.rounded(prepared.spec, layout),
+        spec=spec,
         slate_size=plan.eval.k,
-        item_popularity=np.asarray(prepared.item_popularity),
-        item_vectors=np.asarray(prepared.item_vectors),
+        item_popularity=padded(prepared.item_popularity, items),
+        item_vectors=padded(prepared.item_vectors, items),
         seed=plan.seed,
     )
 

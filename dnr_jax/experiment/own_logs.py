@@ -26,6 +26,8 @@ BATCHES = 50  # of an epoch, about
 UPDATES = 2000  # of a training, about
 MOST_BATCH, LEAST_BATCH = 1024, 16
 MOST_EPOCHS, LEAST_EPOCHS = 20, 4
+# Seeds: the tests count them as random, so that two say nothing; few requests train quickly.
+SEEDS, SEEDS_OF_FEW, FEW = 3, 5, 10_000
 # Training requests from which on a model has this size.
 SIZES: Mapping[int, Mapping[str, int]] = {
     0: {"width": 16, "heads": 2, "layers": 1, "feed_forward": 32},
@@ -137,6 +139,7 @@ def rules(counts: Counts, train: Mapping[str, Any] | None = None) -> dict[str, A
             "epochs": epochs,
             "lambda_e": max(1, epochs // 2),
             "patience": max(3, epochs // 4),
+            "seeds": train.get("seeds", SEEDS_OF_FEW if counts.requests < FEW else SEEDS),
         },
     }
 

@@ -25,6 +25,12 @@ def vectors_of(task: Task) -> np.ndarray:
     return _checked(task, "item_vectors", task.item_vectors, axes=("V", "E"))
 
 
+def padded(table: np.ndarray, rows: int) -> np.ndarray:
+    """Add rows of zeros to a table of items, for ids that never occur (`sharding.rounded`)."""
+    table = np.asarray(table)
+    return np.pad(table, [(0, max(rows - len(table), 0))] + [(0, 0)] * (table.ndim - 1))
+
+
 def _checked(
     task: Task, name: str, table: np.ndarray | None, *, axes: tuple[str, ...]
 ) -> np.ndarray:

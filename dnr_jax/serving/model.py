@@ -23,6 +23,7 @@ from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.protocols import scale
 from dnr_jax.io import model_files
 from dnr_jax.io.run_folder import CATALOGUE, ENCODERS
+from dnr_jax.nn.item_tables import padded
 from dnr_jax.nn.precision import compute_in
 from dnr_jax.rerankers import RERANKERS
 from dnr_jax.serving import folders
@@ -179,9 +180,10 @@ def _frames() -> ModuleType:
 def _task(card: Mapping[str, Any], encoded: Encoders, path: Path) -> Task:
     sealed.check(path / CATALOGUE, card["catalogue_sha256"], cure=model_files.CURE)
     with np.load(path / CATALOGUE, allow_pickle=False) as arrays:
-        catalogue = {name: arrays[name] for name in arrays.files}
+        tables = {name: arrays[name] for name in arrays.files}
     known = card["task"]
     spec = encoded.spec._replace(sizes=known["sizes"])
+    catalogue = {name: padded(t, spec.sizes[spec.item[0]]) for name, t in tables.items()}
     return Task(spec, slate_size=known["slate_size"], seed=known["seed"], **catalogue)
 
 
