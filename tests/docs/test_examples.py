@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import socket
 import tomllib
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def run(name, **parameters):
         for parameter, value in parameters.items():
             patch.setenv(parameter, str(value))
         return execute(EXAMPLES / name)
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def config_file(path, config):
@@ -111,6 +118,7 @@ def test_logs_become_a_model_that_ranks_new_requests(place):
         WORK=place / "work",
         REQUESTS=200,
         OPTIONS=f"{options} --cache {place / 'cache'}",
+        PORT=free_port(),
     )
     ranked = pl.read_parquet(place / "work" / "ranked.parquet")
     assert ranked["request_id"].n_unique() == 20
@@ -134,4 +142,4 @@ def test_a_notebook_is_kept_without_outputs_and_its_links_lead_somewhere(path):
 def test_parameters_are_in_the_first_cell(path):
     first, *rest = cells(path)
     assert "os.environ.get(" in first
-    assert not [cell for cell in rest if "os.environ" in cell]
+    assert not [cell for cell in rest if "os.environ.get" in cell]
