@@ -88,10 +88,12 @@ def advise(given: Mapping[str, Any], *, table: str = "", model: str = "") -> Adv
       FileNotFoundError, ValueError: the table cannot be used, or a knob or a row cannot.
     """
     base = merged(config_files.load("table"), ALWAYS)
-    [plan] = make_plan(merged(base, given, {"table": TRIVIAL[0]}))
+    asked = ",".join(dict.fromkeys([*TRIVIAL, model])) if model else table
+    [plan] = make_plan(merged(base, given, {"table": asked or TRIVIAL[0]}))
+    if asked:  # what is wrong with rows is said before the table is read
+        _check_rows(list(plan.rows), [], model)
     counts = count(datasets.arrays(plan.data))
-    alone = ",".join(dict.fromkeys([*TRIVIAL, model]))
-    wanted = alone if model else table or ",".join(rows(counts))
+    wanted = asked or ",".join(rows(counts))
     config = merged(base, rules(counts, given.get("train", {})), given, {"table": wanted})
     [plan] = make_plan(config)
     kept = [row for row in plan.rows if counts.scores or not row.reads_scores]
