@@ -33,7 +33,7 @@ from dnr_jax.types import Array, Batch, Request
 
 CHUNK = 1024
 
-# (users int32 [n], request numbers int [n]) -> raw scores float32 [n, V]
+# (users int32 [n], request numbers int [n]) -> raw scores float32 [n, V]; -inf = not retrieved
 ScoreRequests = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # (raw users int64 [n, 1], raw items int64 [n, N]) -> true relevance float32 [n, N]
 Truth = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -84,7 +84,8 @@ def build(
 
     Raises:
       ValueError: an unknown protocol, or `random_exposure` without `random`; fewer candidates than
-        the shown list; a raw score that is not finite; a split that ends up without any request.
+        the shown list; a raw score that is not finite; a candidate without a
+        score (-inf); a split that ends up without any request.
     """
     rule, tests, counts = _random_tests(lists, rule, random)
     settings.find("candidate protocol", rule.settings.name, CANDIDATES)
@@ -183,13 +184,14 @@ def _chunk(
     # Always CHUNK rows, so that the program is compiled once.
     full = np.pad(rows, (0, CHUNK - len(rows)), mode="edge")
     raw = score(lists.user[full], full)
-    if not np.isfinite(raw).all():
+    if not np.isfinite(np.maximum(raw, 0)).all():
         raise ValueError("the retriever gave scores that are not finite: check its training")
     if tests is None:
         chosen, positives = _chosen(lists, rule, weights, full, raw), lists.labels[rows].sum(1)
     else:
         chosen, positives = _shown_at_random(tests, rule, rows, raw, lists.items.shape[1])
     items, where, scores, exposed, labels, slate = (np.array(a)[: len(rows)] for a in chosen)
+    _refuse_unscored(lists, rows, raw[: len(rows)], items, where)
     catalogue, users = lists.catalogue, lists.user[rows]
     features: dict[str, Any] = {
         "index": np.zeros(len(rows), np.uint32),
@@ -238,6 +240,22 @@ def _shown_at_random(
     values = np.take_along_axis(np.asarray(raw)[: len(rows)], items, 1)
     scores = SCORES[rule.score](jnp.asarray(values), jnp.asarray(where))
     return (items, where, scores, where, labels, shown), positives
+
+
+def _refuse_unscored(
+    lists: Lists, rows: np.ndarray, raw: np.ndarray, items: np.ndarray, where: np.ndarray
+) -> None:
+    """Refuse candidates that the first stage has no score for, as an external one may not."""
+    missing = where & (np.take_along_axis(raw, items, axis=1) == -np.inf)
+    if missing.any():
+        row, place = np.argwhere(missing)[0]
+        user = lists.catalogue.user_ids[lists.user[rows[row]]]
+        item = lists.catalogue.item_ids[items[row, place]]
+        raise ValueError(
+            f"the first stage has no score for {missing.sum()} of {where.sum()} candidates of "
+            f"{len(rows)} requests, the first of them item {item} for user {user}: score all "
+            "exposed items, or choose candidates.name=retrieved_pool"
+        )
 
 
 def _relevance(

@@ -122,6 +122,18 @@ def events(lists: Lists, *splits: int) -> Events:
     )
 
 
+def origins(lists: Lists) -> np.ndarray:
+    """Return the number of the list that each event of a history belongs to: `int32 [R, T]`.
+
+    -1 where padded. A user's lists follow one another without a gap, so that the last K events of
+    a history are those of the list before.
+    """
+    slate, length = lists.items.shape[1], lists.history.shape[1]
+    back = 1 + np.arange(length)[::-1] // slate
+    own = np.arange(len(lists.user))[:, None] - back
+    return np.where(lists.history > 0, own, -1).astype(np.int32)
+
+
 def popularity(lists: Lists) -> np.ndarray:
     """Count the training interactions of each encoded item: `float32 [V]`."""
     items = events(lists, TRAIN).item

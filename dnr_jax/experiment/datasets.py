@@ -116,6 +116,8 @@ def _recipe(plan: DataPlan, dataset: Dataset, path: Path) -> dict[str, Any]:
         options["retriever"] = [plan.retriever, settings.plain(plan.retriever_settings)]
         modules += (first_stage.__name__, retrievers.__name__)
     inputs = dataset.inputs(path, plan.settings)
+    if isinstance(dataset, InteractionData):
+        inputs = [*inputs, *plan.retriever_settings.inputs()]
     return {
         "inputs": [signatures.file_signature(file) for file in inputs],
         "options": options,

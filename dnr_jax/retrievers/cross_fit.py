@@ -3,20 +3,22 @@
 A retriever is fitted on the interactions that later become the reranker's training positives. It
 scores them higher than it will score positives of the future, so a reranker would learn to trust
 the scores more than they deserve. With k folds the training lists are dealt out, and each fold
-is scored by a retriever fitted on the others (cross-fitting).
+is scored by a retriever fitted on the others (cross-fitting). Such a retriever does not read the
+fold's interactions in the histories of other lists either.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from dnr_jax.data.lists import TEST, TRAIN, VALID, Events, Lists, events
+from dnr_jax.data.lists import TEST, TRAIN, VALID, Events, Lists, events, origins
 from dnr_jax.retrievers.quality import measure
-from dnr_jax.retrievers.retriever import FittedRetriever, Retriever
+from dnr_jax.retrievers.retriever import FittedRetriever, Queries, Retriever, Training, take
 from dnr_jax.types import Array
 
 # Odd 32-bit constant of Fibonacci hashing: neighbouring lists of a user land in all folds.
@@ -30,10 +32,12 @@ class FirstStage(NamedTuple):
       score: `(users int32 [n], requests int [n]) -> float32 [n, V]`, `requests` being row
         numbers of the `Lists` it was fitted on.
       report: JSON-able findings: the fit's own, and the quality on test.
+      seconds: wall time of each fit; the first is that on all training lists.
     """
 
     score: Callable[[np.ndarray, np.ndarray], np.ndarray]
     report: dict[str, Any]
+    seconds: list[float]
 
 
 def fold_of(requests: np.ndarray, folds: int) -> np.ndarray:
@@ -53,42 +57,70 @@ def fit(
       retriever: what to fit.
       key: typed key; each fit folds its own number into it.
       lists: all lists; only training lists are fitted on, valid ones choose the epoch.
-      folds: 0 = one retriever scores everything; k >= 2 = k-fold scores of training lists.
+      folds: 0 = one retriever scores everything; k >= 2 = k-fold scores of training lists. A
+        retriever that does not learn has none.
       progress: shows a bar a fit.
 
     Raises:
       ValueError: a fold takes all training lists.
     """
-    train, valid = events(lists, TRAIN), events(lists, VALID)
-    counts = {
-        "user_count": len(lists.catalogue.user_ids),
-        "item_count": len(lists.catalogue.item_ids),
-    }
+    train, folds = events(lists, TRAIN), folds if retriever.learns else 0
+    queries = Queries(lists.user, lists.history, lists.feedback)
+    seconds: list[float] = []
 
     def fit_on(number: int, kept: np.ndarray) -> FittedRetriever:
         if not kept.any():
             raise ValueError(f"one of {folds} folds takes all training lists: use fewer folds")
-        some = Events(*(column[kept] for column in train))
-        own_key = jax.random.fold_in(key, number)
-        return retriever.fit(own_key, some, valid, progress=progress, **counts)
+        training = _part(lists, queries, train, kept)
+        began, own_key = time.monotonic(), jax.random.fold_in(key, number)
+        fitted = retriever.fit(own_key, training, progress=progress)
+        seconds.append(time.monotonic() - began)
+        return fitted
 
     full = fit_on(0, np.ones(len(train.user), bool))
     fold = fold_of(train.request, folds) if folds else train.request
     parts = [fit_on(1 + n, fold != n) for n in range(folds)]
-    report = dict(full.report) | {"cross_fit": folds} | _quality(full, lists, counts)
+    report = dict(full.report) | {"cross_fit": folds}
     is_train = lists.split == TRAIN
 
     def score(users: np.ndarray, requests: np.ndarray) -> np.ndarray:
-        scores = full.score(users).copy() if parts else full.score(users)
+        del users  # a query holds its own
+        asked = take(queries, requests)
+        scores = full.score(asked).copy() if parts else full.score(asked)
         for n, part in enumerate(parts):
             mine = is_train[requests] & (fold_of(requests, folds) == n)
             if mine.any():
-                scores[mine] = part.score(users[mine])
+                scores[mine] = part.score(take(asked, mine))
         return scores
 
-    return FirstStage(score, report)
+    return FirstStage(score, report | _quality(full, lists, queries), seconds)
 
 
-def _quality(fitted: FittedRetriever, lists: Lists, counts: dict[str, int]) -> dict[str, Any]:
+def _part(lists: Lists, queries: Queries, train: Events, kept: np.ndarray) -> Training:
+    """Return what a fit may see: the `kept` ones of the training interactions."""
+    some = Events(*(column[kept] for column in train))
+    hidden = lists.split == TRAIN
+    hidden[some.request] = False
+    return Training(some, events(lists, VALID), _without(lists, queries, hidden), lists.catalogue)
+
+
+def _without(lists: Lists, queries: Queries, hidden: np.ndarray) -> Queries:
+    """Leave the events of `hidden` lists (`bool [R]`) out of the histories, and close the gaps."""
+    if not hidden.any():
+        return queries
+    seen = (queries.history > 0) & ~hidden[origins(lists)]
+    order = np.argsort(seen, axis=1, kind="stable")  # padding first, then the events in order
+    history, feedback = (
+        np.take_along_axis(np.where(seen, column, 0), order, axis=1)
+        for column in (queries.history, queries.feedback)
+    )
+    return Queries(queries.user, history, feedback)
+
+
+def _quality(fitted: FittedRetriever, lists: Lists, queries: Queries) -> dict[str, Any]:
     before, test = events(lists, TRAIN, VALID), events(lists, TEST)
-    return {"test": measure(fitted.score, before, test, **counts)}
+    counts = {
+        "user_count": len(lists.catalogue.user_ids),
+        "item_count": len(lists.catalogue.item_ids),
+    }
+    return {"test": measure(fitted.score, queries, before, test, **counts)}

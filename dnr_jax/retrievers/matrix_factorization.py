@@ -12,16 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm import tqdm
 
 from dnr_jax.data.encoders import KNOWN
 from dnr_jax.data.lists import Events
-from dnr_jax.retrievers.quality import measure
+from dnr_jax.retrievers.epochs import auc, until_best
 from dnr_jax.retrievers.retriever import (
     FittedRetriever,
     Retriever,
     RetrieverSettings,
     ScoreCatalogue,
+    Training,
 )
 from dnr_jax.settings import knob
 from dnr_jax.types import Array, Params
@@ -79,88 +79,40 @@ class MatrixFactorizationSettings(RetrieverSettings):
 def matrix_factorization(settings: MatrixFactorizationSettings) -> Retriever:
     """Make the retriever; the parameters of its best epoch on validation are kept."""
 
-    def fit(
-        key: Array,
-        train: Events,
-        valid: Events,
-        *,
-        user_count: int,
-        item_count: int,
-        progress: bool,
-    ) -> FittedRetriever:
-        if not (valid.label > 0.5).any():
-            raise ValueError("the validation lists hold no positive: lower data.positive_rating")
+    def fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
+        training.check()
         init_key, epoch_key = jax.random.split(key)
-        examples = _examples(train, user_count, item_count)
+        examples = _examples(training.train, **training.counts)
         steps = math.ceil(examples.user.size / settings.batch_size)
         rows = min(settings.batch_size, examples.user.size)
         run = _epoch(settings.loss, settings.learning_rate, settings.decay, steps, rows)
-        params = _init(init_key, user_count, item_count, settings.width)
+        params = _init(init_key, **training.counts, width=settings.width)
         state = (params, optax.adam(settings.learning_rate).init(params))
-
-        def quality(params: Params) -> float:
-            counts = {"user_count": user_count, "item_count": item_count}
-            return measure(_scorer(params), train, valid, **counts)["auc_user"]
 
         def step(epoch: int, state: Any) -> tuple[Any, Array]:
             return run(jax.random.fold_in(epoch_key, epoch), state, examples)
 
         limits = (settings.epochs, settings.patience)
-        params, report = _until_best(step, state, quality, *limits, progress)
+        params, report = until_best(step, state, auc(_scorer, training), *limits, progress)
         return FittedRetriever(_scorer(params), report)
 
     return Retriever(fit)
 
 
-def _until_best(
-    step: Callable[[int, Any], tuple[Any, Array]],
-    state: Any,
-    quality: Callable[[Params], float],
-    epochs: int,
-    patience: int,
-    progress: bool,
-) -> tuple[Params, dict[str, Any]]:
-    """Run epochs until `quality` has not risen for `patience` of them; return the best parameters.
-
-    With a patience of 0 all epochs run.
-    """
-    best, best_epoch, params = -math.inf, -1, state[0]
-    losses, qualities = [], []
-    bar = tqdm(range(epochs), desc="retriever", unit="epoch", disable=not progress)
-    for epoch in bar:
-        state, loss = step(epoch, state)
-        losses.append(float(loss))
-        qualities.append(quality(state[0]))
-        bar.set_postfix(loss=f"{losses[-1]:.4f}", auc=f"{qualities[-1]:.4f}")
-        if not math.isfinite(losses[-1]):
-            raise ValueError(
-                f"the retriever's loss is {losses[-1]} in epoch {epoch + 1}: lower "
-                "retriever.learning_rate"
-            )
-        if qualities[-1] > best:
-            best, best_epoch, params = qualities[-1], epoch, state[0]
-        elif 0 < patience <= epoch - best_epoch:
-            break
-    report = {"best_epoch": best_epoch + 1, "auc_valid": best, "losses": losses}
-    return params, report | {"auc_valid_by_epoch": qualities}
-
-
 def _examples(train: Events, user_count: int, item_count: int) -> Examples:
     positive = train.label > 0.5
-    if not positive.any():
-        raise ValueError("the training lists hold no positive: lower data.positive_rating")
     met = np.zeros((user_count, -(-item_count // 8)), np.uint8)
     np.bitwise_or.at(met, (train.user, train.item >> 3), np.uint8(1) << (train.item & 7))
     user, item = (jnp.asarray(c[positive]) for c in (train.user, train.item))
     return Examples(user, item, jnp.asarray(met), jnp.asarray(item_count))
 
 
-def _init(key: Array, users: int, items: int, width: int) -> Params:
+def _init(key: Array, *, user_count: int, item_count: int, width: int) -> Params:
     user_key, item_key = jax.random.split(key)
     return {
-        "users": INITIAL_SCALE * jax.random.normal(user_key, (users, width)),
-        "items": INITIAL_SCALE * jax.random.normal(item_key, (items, width)),
-        "bias": jnp.zeros(items),
+        "users": INITIAL_SCALE * jax.random.normal(user_key, (user_count, width)),
+        "items": INITIAL_SCALE * jax.random.normal(item_key, (item_count, width)),
+        "bias": jnp.zeros(item_count),
     }
 
 
@@ -220,4 +172,4 @@ def _scores(params: Params, users: Array) -> Array:
 
 
 def _scorer(params: Params) -> ScoreCatalogue:
-    return lambda users: np.asarray(_scores(params, jnp.asarray(users)))
+    return lambda queries: np.asarray(_scores(params, jnp.asarray(queries.user)))

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from dnr_jax.data.lists import Events
-from dnr_jax.retrievers.retriever import FittedRetriever, Retriever, RetrieverSettings
+from dnr_jax.retrievers.retriever import (
+    FittedRetriever,
+    Retriever,
+    RetrieverSettings,
+    Training,
+)
 from dnr_jax.types import Array
 
 
@@ -15,16 +19,9 @@ def popularity(settings: RetrieverSettings) -> Retriever:
     return Retriever(_fit)
 
 
-def _fit(
-    key: Array,
-    train: Events,
-    valid: Events,
-    *,
-    user_count: int,
-    item_count: int,
-    progress: bool,
-) -> FittedRetriever:
-    del key, valid, user_count, progress
-    count = np.bincount(train.item[train.label > 0.5], minlength=item_count)
+def _fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
+    del key, progress
+    positives = training.train.item[training.train.label > 0.5]
+    count = np.bincount(positives, minlength=training.counts["item_count"])
     row = np.log1p(count).astype(np.float32)
-    return FittedRetriever(lambda users: np.tile(row, (len(users), 1)), {})
+    return FittedRetriever(lambda queries: np.tile(row, (len(queries.user), 1)), {})

@@ -8,16 +8,24 @@ import numpy as np
 
 from dnr_jax.data.encoders import KNOWN
 from dnr_jax.data.lists import Events
-from dnr_jax.retrievers.retriever import ScoreCatalogue
+from dnr_jax.retrievers.retriever import Queries, ScoreCatalogue, take
 
 RECALL_AT = 50
 CHUNK = 256
 
 
 def measure(
-    score: ScoreCatalogue, seen: Events, target: Events, *, user_count: int, item_count: int
+    score: ScoreCatalogue,
+    queries: Queries,
+    seen: Events,
+    target: Events,
+    *,
+    user_count: int,
+    item_count: int,
 ) -> dict[str, float]:
     """Rank each user's target positives among all items that he has not seen.
+
+    `target` has at most one request a user; `queries` are read by its number.
 
     An unseen item is one that is in the catalogue, not among the user's `seen` and not one of
     his target positives. AUC is P(positive above a random unseen item), ties one half, exact:
@@ -31,14 +39,16 @@ def measure(
     auc, hit, owner = [], [], []
     wanted = target.label > 0.5
     users, items = target.user[wanted], target.item[wanted]
-    for chunk in _chunks(np.unique(users)):
+    every, first = np.unique(users, return_index=True)
+    requests = target.request[wanted][first]
+    for chunk, asked in zip(_chunks(every), _chunks(requests), strict=True):
         rivals = np.zeros((len(chunk), item_count), bool)
         rivals[:, KNOWN:] = True
         for u, i in ((seen.user, seen.item), (users, items)):
             row, column = _within(chunk, u, i)
             rivals[row, column] = False
         row, column = _within(chunk, users, items)
-        above, tied, count = _compare(score(chunk), rivals, row, column)
+        above, tied, count = _compare(score(take(queries, asked)), rivals, row, column)
         compared = count > 0
         worse = above + 0.5 * tied
         auc.append(1.0 - worse[compared] / count[compared])
@@ -66,9 +76,9 @@ def _summary(
     }
 
 
-def _chunks(users: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(users), CHUNK):
-        yield users[start : start + CHUNK]
+def _chunks(numbers: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(numbers), CHUNK):
+        yield numbers[start : start + CHUNK]
 
 
 def _within(

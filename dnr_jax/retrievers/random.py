@@ -7,8 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from dnr_jax import ops
-from dnr_jax.data.lists import Events
-from dnr_jax.retrievers.retriever import FittedRetriever, Retriever, RetrieverSettings
+from dnr_jax.retrievers.retriever import (
+    FittedRetriever,
+    Queries,
+    Retriever,
+    RetrieverSettings,
+    Training,
+)
 from dnr_jax.types import Array
 
 
@@ -18,19 +23,15 @@ def random(settings: RetrieverSettings) -> Retriever:
     return Retriever(_fit)
 
 
-def _fit(
-    key: Array,
-    train: Events,
-    valid: Events,
-    *,
-    user_count: int,
-    item_count: int,
-    progress: bool,
-) -> FittedRetriever:
-    del train, valid, user_count, progress
+def _fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
+    del progress
+    item_count = training.counts["item_count"]
 
     @jax.jit
     def draw(users: Array) -> Array:
         return ops.per_request(lambda k: jax.random.uniform(k, (item_count,)), key, users)
 
-    return FittedRetriever(lambda users: np.asarray(draw(jnp.asarray(users, jnp.uint32))), {})
+    def score(queries: Queries) -> np.ndarray:
+        return np.asarray(draw(jnp.asarray(queries.user, jnp.uint32)))
+
+    return FittedRetriever(score, {})

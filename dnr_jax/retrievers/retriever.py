@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from dnr_jax.data.lists import Events
+from dnr_jax.data.lists import Catalogue, Events
 from dnr_jax.data.protocols import SCORES
 from dnr_jax.settings import Settings, knob
 from dnr_jax.types import Array
@@ -25,19 +26,71 @@ class RetrieverSettings(Settings):
     )
     score: str = knob("minmax", "logit -> x: minmax (per request) | sigmoid | rank", one_of=SCORES)
 
+    def inputs(self) -> list[Path]:
+        """Return the files that the scores depend on, beside those of the data set."""
+        return []
+
     def check(self) -> None:
         """Refuse a single fold, which would leave nothing to fit on."""
         if self.cross_fit == 1:
             raise ValueError("cross_fit is 1: it must be 0 (off) or 2 or more")
 
 
-class ScoreCatalogue(Protocol):
-    """Raw scores of the whole catalogue: `users` `int32 [n]` -> `float32 [n, V]`, higher = better.
+class Queries(NamedTuple):
+    """Requests as they stood when they came: who asks, and what he had met until then.
 
-    Columns 0 and 1 (padding, unknown) hold finite numbers without meaning.
+    Attributes:
+      user: `int32 [n]`, encoded ids.
+      history, feedback: `int32 [n, T]`, as in `Lists`: left-padded, strictly before the request.
     """
 
-    def __call__(self, users: np.ndarray) -> np.ndarray: ...
+    user: np.ndarray
+    history: np.ndarray
+    feedback: np.ndarray
+
+
+def take(queries: Queries, rows: np.ndarray) -> Queries:
+    """Return the queries of the given rows."""
+    return Queries(*(column[rows] for column in queries))
+
+
+class Training(NamedTuple):
+    """What a retriever may be fitted on.
+
+    Attributes:
+      train: the interactions to learn from.
+      valid: later ones, which may only choose the epoch.
+      queries: of every list, by `Events.request`. Events of training lists that are not in `train`
+        are left out of the histories, so that no fold is seen by a retriever that is to score it.
+      catalogue: users and items with their features.
+    """
+
+    train: Events
+    valid: Events
+    queries: Queries
+    catalogue: Catalogue
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """U and V, padding and unknown included."""
+        users, items = self.catalogue.user_ids, self.catalogue.item_ids
+        return {"user_count": len(users), "item_count": len(items)}
+
+    def check(self) -> None:
+        """Raise `ValueError` if there is no positive to train on or to choose the epoch by."""
+        for split, part in (("training", self.train), ("validation", self.valid)):
+            if not (part.label > 0.5).any():
+                raise ValueError(f"the {split} lists hold no positive: lower data.positive_rating")
+
+
+class ScoreCatalogue(Protocol):
+    """Raw scores of the whole catalogue: `n` queries -> `float32 [n, V]`, higher = better.
+
+    Columns 0 and 1 (padding, unknown) hold numbers without meaning. -inf stands for an item that
+    the first stage does not return for the query; nothing else may be infinite or NaN.
+    """
+
+    def __call__(self, queries: Queries) -> np.ndarray: ...
 
 
 class FittedRetriever(NamedTuple):
@@ -48,25 +101,18 @@ class FittedRetriever(NamedTuple):
 
 
 class Fit(Protocol):
-    """Trains on `train` alone; `valid` may only choose the epoch.
+    """Trains on `training.train` alone; `progress` shows a bar."""
 
-    Arguments: `key`; `train`, `valid` pairs of encoded ids; `user_count` U, `item_count` V,
-    padding and unknown included; `progress` shows a bar.
-    """
-
-    def __call__(
-        self,
-        key: Array,
-        train: Events,
-        valid: Events,
-        *,
-        user_count: int,
-        item_count: int,
-        progress: bool,
-    ) -> FittedRetriever: ...
+    def __call__(self, key: Array, training: Training, *, progress: bool) -> FittedRetriever: ...
 
 
 class Retriever(NamedTuple):
-    """A first stage, as the one function that trains it."""
+    """A first stage, as the one function that trains it.
+
+    Attributes:
+      fit: trains it.
+      learns: False = the scores come from elsewhere, and there is nothing to cross-fit.
+    """
 
     fit: Fit
+    learns: bool = True

@@ -142,8 +142,9 @@ def test_a_broken_file_of_ratings_is_named_with_its_line(
 
 
 def test_scores_that_are_not_finite_are_refused(tiny, refused, monkeypatch):
-    def fit(key, train, valid, *, user_count, item_count, progress):
-        return FittedRetriever(lambda users: np.full((len(users), item_count), np.nan), {})
+    def fit(key, training, *, progress):
+        nothing = np.full(training.counts["item_count"], np.nan)
+        return FittedRetriever(lambda queries: np.tile(nothing, (len(queries.user), 1)), {})
 
     broken = Entry(RetrieverSettings, lambda settings: Retriever(fit))
     monkeypatch.setitem(RETRIEVERS, "broken", broken)

@@ -15,15 +15,16 @@ from dnr_jax.data.lists import TEST, TRAIN, VALID, Events
 from dnr_jax.data.movielens import reader, simulator
 from dnr_jax.data.movielens.settings import MovieLensSimulation
 from dnr_jax.retrievers import RETRIEVERS, build, cross_fit
-from dnr_jax.retrievers.matrix_factorization import (
-    LOSSES,
-    _examples,
-    _scores,
-    _until_best,
-    unmet_items,
-)
+from dnr_jax.retrievers.epochs import until_best
+from dnr_jax.retrievers.matrix_factorization import LOSSES, _examples, _scores, unmet_items
 from dnr_jax.retrievers.quality import measure
-from dnr_jax.retrievers.retriever import FittedRetriever, Retriever, RetrieverSettings
+from dnr_jax.retrievers.retriever import (
+    FittedRetriever,
+    Queries,
+    Retriever,
+    RetrieverSettings,
+    Training,
+)
 
 KNOBS = {
     "loss": "bpr",
@@ -34,6 +35,9 @@ KNOBS = {
     "decay": 0.01,
     "patience": 3,
 }
+
+
+LEARNER = {"width": 8, "epochs": 4, "batch_size": 128, "learning_rate": 3e-2}
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +51,11 @@ def lists(tmp_path_factory):
 @pytest.fixture(scope="module")
 def quality(lists):
     """Test quality of every retriever, all fitted once."""
-    knobs = {name: {} for name in RETRIEVERS}
+    knobs = {name: {} for name in RETRIEVERS if name != "external"}
     knobs["matrix_factorization"] = KNOBS
+    knobs |= {name: LEARNER for name in ("two_tower", "rankflow", "fs_ltr", "cascade")}
+    knobs["sequential"] = LEARNER | {"layers": 1, "heads": 1, "dropout": 0.0}
+    knobs["als"] = {"width": 8}
     knobs["bce"] = KNOBS | {"loss": "bce"}
     return {
         name: cross_fit.fit(
@@ -68,35 +75,35 @@ def test_learning_beats_popularity_beats_random(quality):
     for name in ("matrix_factorization", "bce"):
         for metric in ("auc_user", "auc_micro", "recall@50"):
             assert quality[name][metric] > quality["popularity"][metric] + 0.01
+    for name in ("item_knn", "als"):
+        assert quality[name]["auc_user"] > quality["popularity"]["auc_user"] + 0.01
+    for name in ("two_tower", "sequential", "rankflow", "fs_ltr", "cascade"):
+        assert quality[name]["auc_user"] > quality["random"]["auc_user"] + 0.06
 
 
 def test_fit_is_deterministic_and_keeps_the_best_epoch(lists):
     retriever = build("matrix_factorization", **KNOBS | {"epochs": 4})
     train, valid = lists_.events(lists, TRAIN), lists_.events(lists, VALID)
-    counts = {
-        "user_count": len(lists.catalogue.user_ids),
-        "item_count": len(lists.catalogue.item_ids),
-    }
-    fits = [
-        retriever.fit(jax.random.key(seed), train, valid, progress=False, **counts)
-        for seed in (0, 0, 1)
-    ]
-    users = np.unique(train.user)
-    scores = [f.score(users) for f in fits]
-    assert scores[0].shape == (len(users), counts["item_count"])
+    queries = Queries(lists.user, lists.history, lists.feedback)
+    training = Training(train, valid, queries, lists.catalogue)
+    counts = training.counts
+    fits = [retriever.fit(jax.random.key(seed), training, progress=False) for seed in (0, 0, 1)]
+    scores = [f.score(queries) for f in fits]
+    assert scores[0].shape == (len(lists.user), counts["item_count"])
     assert scores[0].dtype == np.float32
     np.testing.assert_array_equal(scores[0], scores[1])
     assert (scores[0] != scores[2]).any()
     report = fits[0].report
     assert report["auc_valid"] == max(report["auc_valid_by_epoch"])
-    assert measure(fits[0].score, train, valid, **counts)["auc_user"] == report["auc_valid"]
+    found = measure(fits[0].score, queries, train, valid, **counts)
+    assert found["auc_user"] == report["auc_valid"]
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(0, 9), (2, 4), (5, 7)])
 def test_a_fit_stops_after_its_patience_and_without_one_never(patience, epochs):
     qualities = iter([0.1, 0.5, *[0.4] * 7])
     step = lambda epoch, state: (state + 1, jnp.float32(0))  # noqa: E731
-    params, report = _until_best(step, np.zeros(1), lambda _: next(qualities), 9, patience, False)
+    params, report = until_best(step, np.zeros(1), lambda _: next(qualities), 9, patience, False)
     assert len(report["losses"]) == epochs
     assert (report["best_epoch"], report["auc_valid"], params) == (2, 0.5, 2)
 
@@ -152,7 +159,10 @@ def test_measure_equals_brute_force():
         return Events(user.astype(np.int32), item.astype(np.int32), label, user)
 
     seen, target = made(1), made(2)
-    found = measure(lambda u: scores[u], seen, target, user_count=users, item_count=items)
+    every = np.arange(users, dtype=np.int32)
+    asked = Queries(every, np.zeros((users, 1), np.int32), np.zeros((users, 1), np.int32))
+    sizes = {"user_count": users, "item_count": items}
+    found = measure(lambda q: scores[q.user], asked, seen, target, **sizes)
     auc, hits = [], []
     for u in range(users):
         positives = target.item[(target.user == u) & (target.label > 0.5)]
@@ -171,7 +181,10 @@ def test_measure_equals_brute_force():
 
 def test_measure_without_positives_is_undefined():
     one = Events(*(np.zeros(1, np.int32) for _ in range(4)))
-    found = measure(lambda u: np.zeros((len(u), 5)), one, one, user_count=3, item_count=5)
+    asked = Queries(*(np.zeros((3, 1), np.int32) for _ in range(3)))
+    found = measure(
+        lambda q: np.zeros((len(q.user), 5)), asked, one, one, user_count=3, item_count=5
+    )
     assert found["users"] == 0
     assert np.isnan(found["auc_user"])
 
@@ -182,12 +195,12 @@ class Spy:
     def __init__(self):
         self.fits = []
 
-    def fit(self, key, train, valid, *, user_count, item_count, progress):
-        seen = np.zeros((user_count, item_count), np.float32)
-        np.add.at(seen, (train.user, train.item), 1)
+    def fit(self, key, training, *, progress):
+        seen = np.zeros(tuple(training.counts.values()), np.float32)
+        np.add.at(seen, (training.train.user, training.train.item), 1)
         number = len(self.fits)
-        self.fits.append(train)
-        return FittedRetriever(lambda users: seen[users] + 10 * number, {})
+        self.fits.append(training)
+        return FittedRetriever(lambda queries: seen[queries.user] + 10 * number, {})
 
 
 @pytest.mark.parametrize("folds", [2, 5])
@@ -205,10 +218,47 @@ def test_cross_fit_scores_training_lists_by_a_retriever_that_did_not_see_them(li
     np.testing.assert_allclose(shares, 1 / folds, atol=0.05)
     test = lists_.events(lists, TEST, VALID)
     held = set(zip(test.user.tolist(), test.item.tolist(), strict=True))
-    for fitted_on in spy.fits:
+    for fitted_on in (fit.train for fit in spy.fits):
         assert not held & set(zip(fitted_on.user.tolist(), fitted_on.item.tolist(), strict=True))
     # A list's retriever has seen the user's training lists of other folds.
     assert (scores[train] % 10 == 1).any(1).mean() > 0.9
+
+
+def test_a_fold_stands_in_no_history_of_the_retriever_that_is_to_score_it(lists):
+    spy, folds = Spy(), 3
+    cross_fit.fit(Retriever(spy.fit), jax.random.key(0), lists, folds=folds, progress=False)
+    whole, *parts = (fit.queries for fit in spy.fits)
+    np.testing.assert_array_equal(whole.history, lists.history)
+    length = lists.history.shape[1]
+    for number, part in enumerate(parts):
+        hidden = 0
+        for row in range(len(lists.user)):
+            before = np.flatnonzero(lists.user[:row] == lists.user[row])
+            # Latest first; what the fold hides leaves no gap.
+            events = [
+                (int(item), int(2 + label), r)
+                for r in before[::-1]
+                for item, label in zip(lists.items[r][::-1], lists.labels[r][::-1], strict=True)
+            ][:length]
+            own = [cross_fit.fold_of(np.array([r]), folds)[0] == number for *_, r in events]
+            own = [o and lists.split[r] == TRAIN for o, (*_, r) in zip(own, events, strict=True)]
+            left = [e for e, o in zip(events, own, strict=True) if not o]
+            hidden += sum(own)
+            expected = np.zeros((2, length), int)
+            for place, (item, liked, _) in enumerate(left):
+                expected[:, length - 1 - place] = item, liked
+            np.testing.assert_array_equal(part.history[row], expected[0])
+            np.testing.assert_array_equal(part.feedback[row], expected[1])
+        assert hidden > len(lists.user)
+    rows = np.flatnonzero(lists.split == TEST)
+    np.testing.assert_array_equal(whole.history[rows], lists.history[rows])
+
+
+def test_scores_that_come_from_elsewhere_are_not_cross_fitted(lists):
+    spy = Spy()
+    retriever = Retriever(spy.fit, learns=False)
+    stage = cross_fit.fit(retriever, jax.random.key(0), lists, folds=2, progress=False)
+    assert (len(spy.fits), stage.report["cross_fit"]) == (1, 0)
 
 
 def test_without_folds_one_retriever_scores_everything(lists):

@@ -1,0 +1,59 @@
+"""Item-KNN: an item is scored by its cosines with what the user liked, by the library `implicit`.
+
+Sarwar et al., WWW 2001, doi 10.1145/371920.372071: cos(i, j) of the columns of the matrix of users
+and their positives in training, each item keeping its nearest neighbours, and s(u, i) = the sum of
+cos(j, i) over the items j that u liked. Ours: an item is no neighbour of itself.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from dnr_jax.retrievers import liked
+from dnr_jax.retrievers.retriever import (
+    FittedRetriever,
+    Queries,
+    Retriever,
+    RetrieverSettings,
+    Training,
+)
+from dnr_jax.settings import knob
+from dnr_jax.types import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemKNNSettings(RetrieverSettings):
+    """Settings of the item neighbours."""
+
+    neighbours: int = knob(100, "of an item that are kept", at_least=1)
+
+
+def item_knn(settings: ItemKNNSettings) -> Retriever:
+    """Make the retriever; it has nothing to choose on validation."""
+    liked.require("item_knn")
+
+    def fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
+        del key
+        training.check()
+        from implicit.nearest_neighbours import CosineRecommender
+        from implicit.utils import ParameterWarning
+
+        matrix = liked.matrix(training)
+        # One more than asked for: each item is its own nearest.
+        model = CosineRecommender(K=settings.neighbours + 1)
+        with warnings.catch_warnings():
+            # The library warns of a conversion that it makes itself.
+            warnings.simplefilter("ignore", ParameterWarning)
+            model.fit(matrix, show_progress=progress)
+        cosines = model.similarity.tocsr()
+        cosines.setdiag(0)
+
+        def score(queries: Queries) -> np.ndarray:
+            return np.asarray((matrix[queries.user] @ cosines).todense(), np.float32)
+
+        return FittedRetriever(score, {})
+
+    return Retriever(fit)

@@ -1,0 +1,70 @@
+"""Embedding tables of the catalogue's columns, and the mean of a history in them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dnr_jax.data.lists import POSITIVE, Catalogue
+from dnr_jax.retrievers.retriever import Queries
+from dnr_jax.types import Array, Params
+
+INITIAL_SCALE = 0.05
+
+
+class Features(NamedTuple):
+    """The encoded features of all users and items.
+
+    Attributes:
+      users: `int32 [U, Fu]`, as `Catalogue.users`.
+      items: `int32 [V, Fi]`, as `Catalogue.items`.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+
+
+def features(catalogue: Catalogue) -> Features:
+    """Take the features out of a catalogue."""
+    return Features(catalogue.users, catalogue.items)
+
+
+def init(key: Array, catalogue: Catalogue, width: int) -> Params:
+    """Draw a table for each column, and one for the feedback of an event.
+
+    Returns:
+      `{"users": [table, ...], "items": [table, ...], "feedback": table}`, tables
+      `float32 [vocabulary, width]` in column order.
+    """
+    user_key, item_key, event_key = jax.random.split(key, 3)
+
+    def drawn(key: Array, names: tuple[str, ...]) -> list[Array]:
+        sizes = [catalogue.vocabularies[name].size for name in names]
+        return [
+            INITIAL_SCALE * jax.random.normal(own, (size, width))
+            for own, size in zip(jax.random.split(key, len(names)), sizes, strict=True)
+        ]
+
+    return {
+        "users": drawn(user_key, catalogue.user_columns),
+        "items": drawn(item_key, catalogue.item_columns),
+        "feedback": INITIAL_SCALE * jax.random.normal(event_key, (POSITIVE + 1, width)),
+    }
+
+
+def read(tables: list[Array], ids: Any) -> Array:
+    """Sum the rows of `ids` `int32 [..., columns]` over the columns; padding adds nothing."""
+    columns = (table[ids[..., n]] * (ids[..., n] > 0)[..., None] for n, table in enumerate(tables))
+    return sum(columns, jnp.zeros((), tables[0].dtype))
+
+
+def history_mean(params: Params, known: Features, queries: Queries) -> Array:
+    """Average the events of each history, item and feedback: `float32 [n, D]`; 0 where empty."""
+    events = read(params["items"], known.items[queries.history])
+    events = events + params["feedback"][queries.feedback]
+    where = (queries.history > 0)[..., None]
+    total = jnp.sum(jnp.where(where, events, 0.0), axis=1)
+    return total / jnp.maximum(where.sum(axis=1), 1)

@@ -1,0 +1,153 @@
+"""Two-tower with features: s(u, i) = f(mean history, user) . g(item) + b_i, by sampled softmax.
+
+After YouTubeDNN (Covington et al., RecSys 2016, doi 10.1145/2959100.2959190): the mean of the
+embedded history and the user's features go through a network, whose output is multiplied with
+the items' vectors. The items' side sums the embeddings of id and features, shared with the
+history's. The loss is the softmax over the items of the batch with the correction of Yi et al.
+(RecSys 2019, doi 10.1145/3298689.3346996, Eq. 3): s - log Q(i), Q being an item's share of the
+training positives, which is how often it stands in a batch.
+
+Ours: the user's id is a feature; events carry their feedback; the items' bias; the epoch is chosen
+on validation. The example's age and the paper's other features are not in our data sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dnr_jax import ops
+from dnr_jax.nn.dropout import Drop, identity, make_dropout
+from dnr_jax.nn.layers import MLP
+from dnr_jax.retrievers import tables
+from dnr_jax.retrievers.epochs import LearnerSettings, Step, by_parts, fit_batches, product
+from dnr_jax.retrievers.retriever import (
+    FittedRetriever,
+    Queries,
+    Retriever,
+    ScoreCatalogue,
+    Training,
+)
+from dnr_jax.retrievers.tables import Features
+from dnr_jax.settings import knob
+from dnr_jax.types import Array, Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoTowerSettings(LearnerSettings):
+    """Settings of the two-tower model."""
+
+    hidden: int = knob(128, "width of the user tower's hidden layer", at_least=1)
+    dropout: float = knob(0.1, "rate of dropout in the user tower", at_least=0, below=1)
+
+
+class Examples(NamedTuple):
+    """The training positives, and what the towers read.
+
+    Attributes:
+      request, item: `int32 [P]`.
+      log_share: `float32 [V]`, log Q; 0 for an item without a positive.
+      queries: of all lists.
+      known: the features.
+    """
+
+    request: np.ndarray
+    item: np.ndarray
+    log_share: np.ndarray
+    queries: Queries
+    known: Features
+
+
+def two_tower(settings: TwoTowerSettings) -> Retriever:
+    """Make the retriever; the parameters of its best epoch on validation are kept."""
+
+    def fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
+        training.check()
+        init_key, fit_key = jax.random.split(key)
+        examples = _examples(training)
+        start = (_init(init_key, settings, training), examples, len(examples.item))
+        scorer = _scorer(settings, examples.known)
+        return fit_batches(objective, settings, fit_key, start, training, scorer, progress=progress)
+
+    return Retriever(fit)
+
+
+def sampled_softmax(logits: Array, log_share: Array, real: Array) -> Array:
+    """-log softmax of the diagonal of `logits - log Q`, the batch's examples being the classes.
+
+    An item that stands in the batch several times counts each time: the sum then estimates that of
+    the softmax over the catalogue.
+
+    Args:
+      logits: `float32 [B, B]`, of each example's query with each example's item.
+      log_share: `float32 [B]`, log Q of the items.
+      real: `float32 [B]`, 0 for rows, and columns, that do not count.
+
+    Returns:
+      `float32 [B]`, 0 where `real` is 0.
+    """
+    corrected = ops.mask_logits(logits - log_share[None], (real > 0)[None])
+    return -jnp.diagonal(jax.nn.log_softmax(corrected, axis=1)) * real
+
+
+def objective(settings: TwoTowerSettings, params: Params, data: Examples, step: Step) -> Array:
+    """Average `sampled_softmax` over a batch."""
+    request, item = data.request[step.rows], data.item[step.rows]
+    drop = make_dropout(settings.dropout, step.key, jnp.arange(len(item), dtype=jnp.uint32))
+    queries = Queries(*(column[request] for column in data.queries))
+    users = _users(settings, params, data.known, queries, drop)
+    items = tables.read(params["tables"]["items"], data.known.items[item])
+    logits = users @ items.T + params["bias"][item]
+    each = sampled_softmax(logits, data.log_share[item], step.real)
+    return each.sum() / step.real.sum()
+
+
+def _examples(training: Training) -> Examples:
+    train = training.train
+    positive = train.label > 0.5
+    count = np.bincount(train.item[positive], minlength=training.counts["item_count"])
+    log_share = np.log(np.maximum(count, 1) / count.sum()) * (count > 0)
+    known = tables.features(training.catalogue)
+    columns = (train.request[positive], train.item[positive], log_share.astype(np.float32))
+    return Examples(*columns, training.queries, known)
+
+
+def _init(key: Array, settings: TwoTowerSettings, training: Training) -> Params:
+    table_key, tower_key = jax.random.split(key)
+    example = jnp.zeros((1, 2 * settings.width))
+    return {
+        "tables": tables.init(table_key, training.catalogue, settings.width),
+        "tower": _tower(settings).init(tower_key, example, drop=identity)["params"],
+        "bias": jnp.zeros(training.counts["item_count"]),
+    }
+
+
+def _tower(settings: TwoTowerSettings) -> MLP:
+    return MLP((settings.hidden,), settings.width)
+
+
+def _users(
+    settings: TwoTowerSettings, params: Params, known: Features, queries: Queries, drop: Drop
+) -> Array:
+    """Return the user tower's vectors `float32 [n, D]`."""
+    mean = tables.history_mean(params["tables"], known, queries)
+    user = tables.read(params["tables"]["users"], known.users[queries.user])
+    inputs = jnp.concatenate([mean, user], axis=1)
+    vectors: Any = _tower(settings).apply({"params": params["tower"]}, inputs, drop=drop)
+    return vectors
+
+
+def _scorer(settings: TwoTowerSettings, known: Features) -> Callable[[Params], ScoreCatalogue]:
+    @jax.jit
+    def scores(params: Params, known: Features, queries: Queries) -> Array:
+        users = _users(settings, params, known, queries, identity)
+        items = tables.read(params["tables"]["items"], known.items)
+        return product(users, items) + params["bias"]
+
+    held = jax.tree.map(jnp.asarray, known)
+    return lambda params: by_parts(lambda queries: scores(params, held, queries))
