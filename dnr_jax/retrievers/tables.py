@@ -36,8 +36,8 @@ def init(key: Array, catalogue: Catalogue, width: int) -> Params:
     """Draw a table for each column, and one for the feedback of an event.
 
     Returns:
-      `{"users": [table, ...], "items": [table, ...], "feedback": table}`, tables
-      `float32 [vocabulary, width]` in column order.
+      `users` and `items`, a list of tables each, in column order, and `feedback`, a table; all are
+      `float32 [vocabulary, width]`.
     """
     user_key, item_key, event_key = jax.random.split(key, 3)
 
