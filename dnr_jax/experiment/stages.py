@@ -17,8 +17,10 @@ from dnr_jax.experiment.assembly import PLAIN, Job, first_request
 from dnr_jax.experiment.trials import Trial, trials_of
 from dnr_jax.training import phases, sharding
 from dnr_jax.training.epoch import alternate, make_epoch, seed_axis, stack_states
+from dnr_jax.training.optimizers import PLAYERS
 from dnr_jax.training.parts import part_size
-from dnr_jax.training.step import Game, TrainState, init_state, make_step
+from dnr_jax.training.sparse import make_sparse_step
+from dnr_jax.training.step import Game, TrainState, init_state
 from dnr_jax.training.stream import streamed
 from dnr_jax.types import Noise, Params, Stage
 
@@ -98,7 +100,14 @@ def _phase(
     divergence = parts.divergence if plays else None
     game = Game(parts.reranker, noise, divergence, run.stage.loss, row.objective)
     optimizer = parts.optimizer(groups=run.stage.groups)
-    step = make_step(game, optimizer, plays=plays, part=_micro_batch(run.job))
+    step = make_sparse_step(
+        game,
+        optimizer,
+        spec=parts.task.spec,
+        players=tuple(name for name in PLAYERS if getattr(row.optim, name).tables != "dense"),
+        plays=plays,
+        part=_micro_batch(run.job),
+    )
     step = sharding.split_step(parts.layout, step)
     batches = -(-len(run.job.prepared.splits["train"].request_id) // row.train.batch_size)
     turns = alternate(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from dnr_jax.nn import tables
 from dnr_jax.types import Array, FeatureSpec, Request
 
 
@@ -51,7 +52,8 @@ class FeatureEmbedding(nn.Module):
     def __call__(self, request: Request) -> Embedded:
         """Return the parts of `request`, each summed over its columns."""
         initial = nn.initializers.normal(self.width**-0.5)
-        table = self.param("table", initial, (sum(_sizes(self.spec).values()), self.width))
+        shape = (table_rows(self.spec), self.width)
+        table = tables.parameter(self, "table", initial, shape)
         user, context, *lists = (
             self._read(table, names, ids) for names, ids in _columns(self.spec, request)
         )
@@ -69,14 +71,12 @@ class FeatureEmbedding(nn.Module):
         initial = nn.initializers.normal((len(names) * self.width) ** -0.5)
         return part + numbers @ self.param(kind, initial, (len(names), self.width))
 
-    def _read(self, table: Array, names: list[str], ids: Array) -> Array:
+    def _read(self, table: Array | tables.Rows, names: list[str], ids: Array) -> Array:
         """Sum the rows of `ids` `[B, L, columns]` over the columns: `float32 [B, L, D]`."""
-        offsets = row_offsets(self.spec)
-        first = np.array([[[offsets[name] for name in names]]], np.int32)
         sizes = np.array([[[self.spec.sizes[name] for name in names]]], np.int32)
         known = (ids >= 0) & (ids < sizes)
         weights = jnp.where(known, jnp.sign(ids).astype(jnp.float32), jnp.nan)  # padding: 0
-        rows = jnp.take(table, ids + first, axis=0, mode="clip")
+        rows = tables.read(table, ids + _first_rows(self.spec, names), mode="clip")
         return (rows * weights[..., None]).sum(axis=2)
 
 
@@ -84,6 +84,22 @@ def row_offsets(spec: FeatureSpec) -> dict[str, int]:
     """Return each vocabulary's first row in the table of `FeatureEmbedding`, ordered by name."""
     sizes = _sizes(spec)
     return dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
+
+
+def table_rows(spec: FeatureSpec) -> int:
+    """Count the rows of the table of `FeatureEmbedding`."""
+    return sum(_sizes(spec).values())
+
+
+def rows_read(spec: FeatureSpec, request: Request) -> Array:
+    """List all rows that `FeatureEmbedding` reads for `request`, repeats included: `int32 [R]`."""
+    parts = [ids + _first_rows(spec, names) for names, ids in _columns(spec, request)]
+    return jnp.concatenate([part.reshape(-1) for part in parts])
+
+
+def _first_rows(spec: FeatureSpec, names: list[str]) -> np.ndarray:
+    offsets = row_offsets(spec)
+    return np.array([[[offsets[name] for name in names]]], np.int32)
 
 
 def _sizes(spec: FeatureSpec) -> dict[str, int]:

@@ -38,12 +38,10 @@ class HistoryRequestEncoder(nn.Module):
         encoder = RequestEncoder(self.spec, self.trunk, name="encoder")
         user, both = encoder(_with_events(self.spec, request), drop=drop)
         items, met = jnp.split(both, [request.where.shape[1]], axis=1)
-        own = tuple(name for name in self.spec.history if name not in self.spec.item)
-        if not own:
+        spec, alone = history_alone(self.spec, request)
+        if not spec.history:
             return user, items, met, jnp.zeros_like(met)
-        width = self.trunk.width
-        columns = FeatureEmbedding(_history_spec(self.spec, own), width, name="columns")
-        alone = _history_alone(self.spec, own, request)
+        columns = FeatureEmbedding(spec, self.trunk.width, name="columns")
         return user, items, met, columns(alone).history_events
 
 
@@ -64,16 +62,14 @@ def _with_events(spec: FeatureSpec, request: Request) -> Request:
     return replace(request, candidates=both, item_numbers=numbers)
 
 
-def _history_spec(spec: FeatureSpec, names: tuple[str, ...]) -> FeatureSpec:
-    return FeatureSpec(user=(), context=(), history=names, item=(), sizes=spec.sizes)
-
-
-def _history_alone(spec: FeatureSpec, names: tuple[str, ...], request: Request) -> Request:
-    """Keep the history columns `names` and nothing else: the request of `_history_spec`."""
-    return replace(
+def history_alone(spec: FeatureSpec, request: Request) -> tuple[FeatureSpec, Request]:
+    """Keep the columns that history alone has, and nothing else, of a spec and its request."""
+    own = tuple(name for name in spec.history if name not in spec.item)
+    alone = replace(
         request,
         user=request.user[:, :0],
         context=request.context[:, :0],
-        history=request.history[:, :, [spec.history.index(name) for name in names]],
+        history=request.history[:, :, [spec.history.index(name) for name in own]],
         candidates=request.candidates[:, :, :0],
     )
+    return FeatureSpec(user=(), context=(), history=own, item=(), sizes=spec.sizes), alone

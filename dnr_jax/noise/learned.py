@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from dnr_jax import ops
 from dnr_jax.nn.layers import Dense
+from dnr_jax.nn.tables import Embed
 from dnr_jax.noise.mixing import Draw, Mixing, draw_batch, mix
 from dnr_jax.settings import Settings, knob
 from dnr_jax.types import Array, Batch, FeatureSpec, Noise, Params, Request, Task
@@ -67,8 +68,8 @@ class Generator(nn.Module):
         sizes, width = self.spec.sizes, self.settings.width
         users, items = sizes[self.spec.user[0]], sizes[self.spec.item[0]]
         embedded = self.settings.embedding_width
-        item = nn.Embed(items, embedded, name="item")(request.candidates[..., 0])
-        user = nn.Embed(users, embedded, name="user")(request.user[:, 0])
+        item = Embed(items, embedded, name="item")(request.candidates[..., 0])
+        user = Embed(users, embedded, name="user")(request.user[:, 0])
         scalars = jnp.stack([labels, eps], axis=-1)
         hidden = (
             Dense(width, name="scalar_layer")(scalars)

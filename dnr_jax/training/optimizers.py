@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dnr_jax.nn.rowwise_adagrad import scale_by_rowwise_adagrad
+from dnr_jax.nn.tables import NAMES, UPDATES, names
 from dnr_jax.settings import MOST_INT, Settings, knob
 from dnr_jax.types import Array
 
@@ -33,6 +35,15 @@ class OptimizerSettings(Settings):
     eps: float = knob(1e-6, "floor of Adam's denominator", above=0, at_most=1)
     decay_factor: float = knob(0.1, "the learning rate is multiplied by this", above=0, at_most=1)
     decay_every: int = knob(100, "after every so many epochs", at_least=1)
+    tables: str = knob(
+        "dense",
+        "embedding tables: dense = Adam on every row, the paper's; lazy_adam or rowwise_adagrad = "
+        "on the batch's rows alone, for more than about 100,000 rows",
+        one_of=UPDATES,
+    )
+    table_learning_rate: float = knob(
+        0.01, "step size of row-wise Adagrad at the start", above=0, at_most=10
+    )
 
 
 def adam_with_l2(
@@ -42,6 +53,7 @@ def adam_with_l2(
 
     This is PyTorch's `Adam(weight_decay=...)` after `clip_grad_norm_`, with `StepLR`: what the
     DNR paper's group uses. `optax.adamw` is a different method (decay outside the moments).
+    Row-wise Adagrad of tables, if they ask for it, stands in Adam's place.
 
     Args:
       settings: of the player.
@@ -55,8 +67,26 @@ def adam_with_l2(
     return optax.chain(
         optax.clip_by_global_norm(settings.clip),
         optax.add_decayed_weights(settings.weight_decay),
-        optax.scale_by_adam(settings.b1, settings.b2, settings.eps),
+        _scale(settings),
         optax.scale_by_learning_rate(schedule),
+    )
+
+
+def _scale(settings: OptimizerSettings) -> optax.GradientTransformation:
+    """Make Adam, and row-wise Adagrad at its own learning rate for tables if they ask for it."""
+    adam = optax.scale_by_adam(settings.b1, settings.b2, settings.eps)
+    if settings.tables != "rowwise_adagrad":
+        return adam
+    adagrad = optax.chain(
+        scale_by_rowwise_adagrad(settings.eps),
+        optax.scale(settings.table_learning_rate / settings.learning_rate),
+    )
+    return optax.multi_transform({"tables": adagrad, "others": adam}, _kinds)
+
+
+def _kinds(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "tables" if names(path)[-1] in NAMES else "others", params
     )
 
 

@@ -19,14 +19,13 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dnr_jax.data import loader
+from dnr_jax.nn import tables
 from dnr_jax.objectives import Terms
 from dnr_jax.training.step import Step, TrainState
 from dnr_jax.types import Array, Batch, FeatureSpec, Params, Request
 
 DATA = "data"
 WHOLE, SPLIT = PartitionSpec(), PartitionSpec(DATA)
-# Parameter names of the tables: of `nn.embeddings.FeatureEmbedding` and of flax's `Embed`.
-TABLES = ("table", "embedding")
 # Vocabularies of sharded tables are rounded up to a multiple of it, whatever the devices are, so
 # that the parameters, and so the numbers, are those of any number of devices that divides it.
 TABLE_ROWS = 1024
@@ -154,7 +153,7 @@ def shardings(layout: Layout, tree: Any) -> Any:
 def _specify(layout: Layout, path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
     """Cut tables along their rows, the last axis but one: axes before it are stacked seeds."""
     name = getattr(path[-1], "key", None) if path else None
-    is_table = name in TABLES and leaf.ndim >= 2 and leaf.shape[-2] % TABLE_ROWS == 0
+    is_table = name in tables.NAMES and leaf.ndim >= 2 and leaf.shape[-2] % TABLE_ROWS == 0
     if not (layout.shard_tables and is_table):
         return WHOLE
     return PartitionSpec(*[None] * (leaf.ndim - 2), DATA)

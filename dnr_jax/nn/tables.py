@@ -1,0 +1,150 @@
+"""Embedding tables whose cost does not grow with their rows: gather a batch's rows, write them back.
+
+A program that trains works on a small state, in which the batch's distinct rows stand in place of
+each table and of its moments. Whatever is computed row by row, as Adam and row-wise Adagrad are, is
+then computed for these rows alone. This is the sparse update of torchrec and of TensorFlow's
+LazyAdam: rows that a batch does not read keep their values and their moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen.linear import default_embed_init
+from flax.typing import Initializer
+
+from dnr_jax.types import Array
+
+# How tables are updated: every row by Adam, or the rows of the batch by Adam or row-wise Adagrad.
+UPDATES = ("dense", "lazy_adam", "rowwise_adagrad")
+# Parameters that are tables: of `nn.embeddings.FeatureEmbedding`, and of `Embed`.
+NAMES = ("table", "embedding")
+# A table is called by the names on its way from the top of the parameters.
+Name = tuple[str, ...]
+RowsOf = Mapping[Name, Array]
+
+
+class Rows(NamedTuple):
+    """What stands in a model's parameters in place of a table of which few rows are at hand.
+
+    Attributes:
+      ids: `int32 [R]`, which rows of the table, ascending; see `distinct`.
+      values: `float32 [R, D]`.
+    """
+
+    ids: Array
+    values: Array
+
+
+class Embed(nn.Module):
+    """`flax.linen.Embed` that reads gathered rows as well: `int [...]` -> `float32 [..., D]`.
+
+    Attributes:
+      rows: of the table; an id beyond them gives NaN.
+      width: D.
+    """
+
+    rows: int
+    width: int
+
+    @nn.compact
+    def __call__(self, ids: Array) -> Array:
+        """Return the rows `ids`."""
+        shape = (self.rows, self.width)
+        table = parameter(self, "embedding", default_embed_init, shape)
+        return read(table, ids, mode="fill")
+
+
+def parameter(
+    module: nn.Module, name: str, initial: Initializer, shape: tuple[int, int]
+) -> Array | Rows:
+    """Return a module's table, or the rows that were put in its place, which have other shapes."""
+    given = module.get_variable("params", name)
+    if isinstance(given, Rows):
+        return given
+    table: Array = module.param(name, initial, shape)
+    return table
+
+
+def read(table: Array | Rows, ids: Array, *, mode: str) -> Array:
+    """Return rows `ids` `int [...]` as `float32 [..., D]`; NaN for one that was not gathered.
+
+    Args:
+      table: whole, or the rows at hand.
+      ids: of rows of the whole table.
+      mode: of `jnp.take` for ids outside a whole table.
+    """
+    if not isinstance(table, Rows):
+        return jnp.take(table, ids, axis=0, mode=mode)
+    place = jnp.searchsorted(table.ids, ids)
+    held = jnp.take(table.ids, place, mode="clip") == ids
+    found = jnp.take(table.values, place, axis=0, mode="clip")
+    return jnp.where(held[..., None], found, jnp.nan)
+
+
+def distinct(ids: Array, *, rows: int) -> Array:
+    """Sort `ids` `int32 [R]` of a table of `rows` rows and take each once: `int32 [min(R, rows)]`.
+
+    The places that are left over hold numbers from `rows` on, each once: they name no row.
+    """
+    ordered = jnp.sort(jnp.clip(ids, 0, rows - 1))
+    again = jnp.concatenate([jnp.zeros(ordered[:1].shape, bool), ordered[1:] == ordered[:-1]])
+    beyond = rows + jnp.arange(len(ordered), dtype=ordered.dtype)
+    return jnp.sort(jnp.where(again, beyond, ordered))[:rows]
+
+
+def gather(tree: Any, rows: RowsOf) -> Any:
+    """Put the rows `rows[name]` in place of every array of that name, moments included.
+
+    Args:
+      tree: parameters, optimiser state or anything with them inside. An array `[V, ...]` has a
+        table's name if the names on its way end in it.
+      rows: from `distinct`.
+    """
+
+    def take(path: tuple[Any, ...], leaf: Array) -> Array:
+        here = _find(path, rows)
+        return leaf if here is None else jnp.take(leaf, here, axis=0, mode="clip")
+
+    return jax.tree_util.tree_map_with_path(take, tree)
+
+
+def scatter(tree: Any, small: Any, rows: RowsOf) -> Any:
+    """Write what `gather` took, and has since changed, back into `tree`, in place if donated."""
+
+    def put(path: tuple[Any, ...], leaf: Array, new: Array) -> Array:
+        here = _find(path, rows)
+        if here is None:
+            return new
+        return leaf.at[here].set(new, mode="drop", unique_indices=True, indices_are_sorted=True)
+
+    return jax.tree_util.tree_map_with_path(put, tree, small)
+
+
+def join(params: Any, rows: RowsOf) -> Any:
+    """Make parameters that a model can read of those that `gather` made: with the rows' numbers."""
+
+    def mark(path: tuple[Any, ...], leaf: Array) -> Array | Rows:
+        here = _find(path, rows)
+        return leaf if here is None else Rows(here, leaf)
+
+    return jax.tree_util.tree_map_with_path(mark, params)
+
+
+def names(path: tuple[Any, ...]) -> Name:
+    """Return the names at the end of a path: those of parameters, wherever the tree holds them."""
+    found: list[str] = []
+    for key in reversed(path):
+        if not isinstance(key, jax.tree_util.DictKey):
+            break
+        found.insert(0, key.key)
+    return tuple(found)
+
+
+def _find(path: tuple[Any, ...], rows: RowsOf) -> Array | None:
+    name = names(path)
+    return next((rows[name[i:]] for i in range(len(name)) if name[i:] in rows), None)
