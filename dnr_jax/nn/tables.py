@@ -1,4 +1,4 @@
-"""Embedding tables whose cost does not grow with their rows: gather a batch's rows, write them back.
+"""Tables whose cost does not grow with their rows: gather a batch's rows, write them back.
 
 A program that trains works on a small state, in which the batch's distinct rows stand in place of
 each table and of its moments. Whatever is computed row by row, as Adam and row-wise Adagrad are, is
@@ -63,7 +63,7 @@ def parameter(
     module: nn.Module, name: str, initial: Initializer, shape: tuple[int, int]
 ) -> Array | Rows:
     """Return a module's table, or the rows that were put in its place, which have other shapes."""
-    given = module.get_variable("params", name)
+    given: Any = module.get_variable("params", name)
     if isinstance(given, Rows):
         return given
     table: Array = module.param(name, initial, shape)

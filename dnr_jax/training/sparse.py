@@ -37,9 +37,12 @@ def make_sparse_step(
     a batch that reads every row the step is that of `make_step`.
 
     Args:
-      game, optimizer, plays, part: see `make_step`. Moments of tables have the tables' rows.
+      game: see `make_step`.
+      optimizer: of moments that have the rows of their tables.
       spec: of the requests, as the players were built with it.
       players: whose tables; () = those of no player, as in `make_step`.
+      plays: see `make_step`.
+      part: see `make_step`.
     """
     if not players:
         return make_step(game, optimizer, plays=plays, part=part)

@@ -28,8 +28,9 @@ from dnr_jax.nn.score_entry import ScoredHead, ScoreUse
 from dnr_jax.objectives import ObjectiveSettings
 from dnr_jax.training import sharding
 from dnr_jax.training.epoch import alternate, make_epoch, rows_of_epoch, stack_states
-from dnr_jax.training.optimizers import OptimizerSettings, two_player_optimizer
-from dnr_jax.training.step import Game, init_state, make_step
+from dnr_jax.training.optimizers import PLAYERS, OptimizerSettings, two_player_optimizer
+from dnr_jax.training.sparse import make_sparse_step
+from dnr_jax.training.step import Game, init_state
 from dnr_jax.training.stream import streamed
 from dnr_jax.types import FeatureSpec, Task, apply
 
@@ -63,11 +64,12 @@ class Linear(nn.Module):
 class Run:
     """Two seeds trained for two epochs of both players on a layout, and one of them scored."""
 
-    def __init__(self, devices, *, shard_tables=False, stream=0, seeds="map"):
+    def __init__(self, devices, *, shard_tables=False, stream=0, seeds="map", sparse=()):
         self.layout = sharding.make_layout(count=devices, shard_tables=shard_tables)
-        self.game = _game(sharding.rounded(factories.make_spec(), self.layout))
+        spec = sharding.rounded(factories.make_spec(), self.layout)
+        self.game = _game(spec)
         put = partial(sharding.put_batches, self.layout)
-        step = make_step(self.game, OPTIMIZER, plays=True)
+        step = make_sparse_step(self.game, OPTIMIZER, spec=spec, players=sparse, plays=True)
         step = sharding.split_step(self.layout, step)
         take, data = loader.take, sharding.replicate(self.layout, DATA)
         self.program = epoch = make_epoch(step, seeds=seeds, take=loader.pick if stream else take)
@@ -159,8 +161,11 @@ def main():
     one = Run(1)
     cut = Run(1, shard_tables=True)  # the parameters of sharded tables, on one device
     eight = Run(8, shard_tables=True)
+    lazy_one = Run(1, shard_tables=True, sparse=tuple(PLAYERS))
+    lazy = Run(8, shard_tables=True, sparse=tuple(PLAYERS))
     shards = eight.table().addressable_shards
-    gathers = [line for line in eight.program_text().splitlines() if " all-gather(" in line]
+    texts = eight.program_text() + lazy.program_text()
+    gathers = [line for line in texts.splitlines() if " all-gather(" in line]
     rows = eight.table().shape[-2]
     found = {
         "devices 2": compare(Run(2), one),
@@ -169,6 +174,7 @@ def main():
         "devices 4, seeds vmapped": compare(Run(4, seeds="vmap"), one),
         "devices 8, streamed": compare(Run(8, stream=2), one),
         "devices 8, tables sharded": compare(eight, cut),
+        "devices 8, tables sharded, lazy": compare(lazy, lazy_one),
         "restored": restored(eight, 2),
         "table rows": [rows, *{shard.data.shape[-2] for shard in shards}],
         "gathers of whole tables": [line for line in gathers if f"[{rows}," in line],

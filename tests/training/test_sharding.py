@@ -21,6 +21,7 @@ LAYOUTS = [
     "devices 4, seeds vmapped",
     "devices 8, streamed",
     "devices 8, tables sharded",
+    "devices 8, tables sharded, lazy",
 ]
 FLAGS = (
     "--xla_force_host_platform_device_count=8",
