@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ import numpy as np
 from benchmarks import harness, standard_case
 from dnr_jax import rerankers
 from dnr_jax.data import loader
+from dnr_jax.nn.tables import UPDATES
 from dnr_jax.objectives import ObjectiveSettings
 from dnr_jax.training import sharding
 from dnr_jax.training.epoch import (
@@ -37,15 +39,16 @@ from dnr_jax.training.epoch import (
     seed_axis,
     stack_states,
 )
-from dnr_jax.training.optimizers import RERANKER
-from dnr_jax.training.step import Game, Step, TrainState, init_state, make_step
+from dnr_jax.training.optimizers import RERANKER, OptimizerSettings, two_player_optimizer
+from dnr_jax.training.sparse import make_sparse_step
+from dnr_jax.training.step import Game, Step, TrainState, init_state
 from dnr_jax.training.stream import streamed
 from dnr_jax.types import Batch, Task
 
 Row = dict[str, Any]
 SMALL = {"width": 16, "layers": 1, "history_layers": 1, "heads": 2, "feed_forward": 16}
-# `nn.embeddings.FeatureEmbedding` has its parameter in `request_encoder`; so do its moments.
-STATE_COPIES = 3
+# The table, and its moments: two of Adam's, or a number a row.
+STATE_COPIES = {"dense": 3, "lazy_adam": 3, "rowwise_adagrad": 1}
 
 
 class Work(NamedTuple):
@@ -57,21 +60,29 @@ class Work(NamedTuple):
 
 
 def make_work(
-    example: Batch, *, items: int, devices: int = 1, shard_tables: bool = False, **sizes: Any
+    example: Batch,
+    *,
+    items: int,
+    devices: int = 1,
+    shard_tables: bool = False,
+    updates: str = "dense",
+    **sizes: Any,
 ) -> Work:
     layout = sharding.make_layout(count=devices, shard_tables=shard_tables)
     spec = standard_case.SPEC
     spec = spec._replace(sizes=dict(spec.sizes) | {"item": items + 2})
-    knobs = standard_case.PRM | sizes
-    reranker = rerankers.build("prm", Task(sharding.rounded(spec, layout)), **knobs)
-    optimizer = standard_case.optimizer()
+    spec, knobs = sharding.rounded(spec, layout), standard_case.PRM | sizes
+    reranker = rerankers.build("prm", Task(spec), **knobs)
+    adam = OptimizerSettings(tables=updates)
+    optimizer = two_player_optimizer(adam, adam, steps_per_epoch=10_000)
     game = Game(reranker, None, None, own_loss=None, objective=ObjectiveSettings())
     first = jax.tree.map(lambda a: jnp.asarray(a[:1]), example)
     draw = partial(
         init_state, reranker=reranker, generator=None, optimizer=optimizer, example=first
     )
-    step = sharding.split_step(layout, make_step(game, optimizer, plays=False))
-    return Work(step, draw, layout)
+    sparse = () if updates == "dense" else ("reranker",)
+    step = make_sparse_step(game, optimizer, spec=spec, players=sparse, plays=False)
+    return Work(sharding.split_step(layout, step), draw, layout)
 
 
 class Training:
@@ -128,23 +139,19 @@ def requests(smoke: bool) -> list[Row]:
 
 
 def catalogue(smoke: bool) -> list[Row]:
-    """Seconds a step against the items: a constant, and what Adam costs on every row."""
-    sizes = [1000, 4000] if smoke else [10**4, 10**5, 10**6, 2 * 10**6, 4 * 10**6]
-    knobs, batch_size = (standard_case.TINY, 8) if smoke else (SMALL, 64)
+    """Seconds a step against the items, by how tables are updated; an epoch has 32 steps."""
+    sizes = [1000, 4000] if smoke else [10**4, 10**5, 10**6, 4 * 10**6]
+    knobs, batch_size, steps = (standard_case.TINY, 8, 2) if smoke else (SMALL, 64, 32)
     rows: list[Row] = []
-    for items in sizes:
-        data = standard_case.make_batch(8 * batch_size, items=items)
-        work = make_work(data, items=items, **knobs)
-        run = resident(work, data, batch_size)
-        seconds = harness.time_calls(run, repeats=3).best / 8
-        table = items * knobs["width"] * 4
-        rows.append({"items": items, "table MB": table / 1e6, "ms/step": 1e3 * seconds})
-    base = rows[0]["ms/step"]
-    large = [row for row in rows if row["ms/step"] > 3 * base] or rows
-    fitted = slope([r["items"] for r in large], [r["ms/step"] for r in large])
-    return [
-        row | {"slope (steps > 3 x the first)": fitted, "fitted on": len(large)} for row in rows
-    ]
+    for updates in UPDATES:
+        seconds = []
+        for items in sizes:
+            data = standard_case.make_batch(steps * batch_size, items=items)
+            run = resident(make_work(data, items=items, updates=updates, **knobs), data, batch_size)
+            seconds.append(harness.time_calls(run, repeats=3).best / steps)
+            row = {"updates": updates, "items": items, "table MB": items * knobs["width"] * 4e-6}
+            rows.append(row | {"ms/step": 1e3 * seconds[-1], "of first": seconds[-1] / seconds[0]})
+    return rows
 
 
 def stream(smoke: bool) -> list[Row]:
@@ -209,18 +216,20 @@ def memory(smoke: bool) -> list[Row]:
     )
     data = standard_case.make_batch(batch_size)
     rows: list[Row] = []
-    for size in powers_of_two(len(jax.devices())):
-        work = make_work(data, items=items, devices=size, shard_tables=True, **knobs)
+    for updates, size in product(UPDATES, powers_of_two(len(jax.devices()))):
+        laid_out = {"devices": size, "shard_tables": True, "updates": updates}
+        work = make_work(data, items=items, **laid_out, **knobs)
         compiled = compile_step(work, data)
         stats, text = compiled.memory_analysis(), compiled.as_text()
         copy = 4 * items * knobs["width"] / size
         rows.append(
             {
+                "updates": updates,
                 "devices": size,
                 "one copy of its rows GiB": copy / 2**30,
                 "state GiB": stats.argument_size_in_bytes / 2**30,
                 "scratch GiB": stats.temp_size_in_bytes / 2**30,
-                "updated in place": stats.alias_size_in_bytes > STATE_COPIES * copy * 0.99,
+                "updated in place": stats.alias_size_in_bytes > STATE_COPIES[updates] * copy * 0.99,
                 "table rows gathered whole": gathers_table(text, items),
             }
         )

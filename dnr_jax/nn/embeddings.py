@@ -92,9 +92,13 @@ def table_rows(spec: FeatureSpec) -> int:
 
 
 def rows_read(spec: FeatureSpec, request: Request) -> Array:
-    """List all rows that `FeatureEmbedding` reads for `request`, repeats included: `int32 [R]`."""
+    """List all rows that `FeatureEmbedding` reads for `request`, repeats included: `int32 [R]`.
+
+    The padding of every vocabulary is among them: models put it in place of what is masked.
+    """
     parts = [ids + _first_rows(spec, names) for names, ids in _columns(spec, request)]
-    return jnp.concatenate([part.reshape(-1) for part in parts])
+    padding = jnp.array(list(row_offsets(spec).values()), jnp.int32)
+    return jnp.concatenate([part.reshape(-1) for part in parts] + [padding])
 
 
 def _first_rows(spec: FeatureSpec, names: list[str]) -> np.ndarray:

@@ -8,9 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dnr_jax.types import Array
+
 
 class RowSquares(NamedTuple):
-    """The state: `float32 [V, 1]` for each table, the sum of its rows' mean squared gradients."""
+    """The state: `float32 [V, 1]` for each table, the sum of its rows' mean squared gradients.
+
+    A table of single numbers has `[V]`.
+    """
 
     squares: Any
 
@@ -26,14 +31,16 @@ def scale_by_rowwise_adagrad(eps: float) -> optax.GradientTransformation:
     """
 
     def init(params: Any) -> RowSquares:
-        return RowSquares(jax.tree.map(lambda table: jnp.zeros_like(table[..., :1]), params))
+        return RowSquares(jax.tree.map(lambda table: jnp.zeros_like(_row_means(table)), params))
 
     def update(gradients: Any, state: RowSquares, params: Any = None) -> tuple[Any, RowSquares]:
         del params
-        squares = jax.tree.map(
-            lambda s, g: s + jnp.mean(g * g, axis=-1, keepdims=True), state.squares, gradients
-        )
+        squares = jax.tree.map(lambda s, g: s + _row_means(g * g), state.squares, gradients)
         scaled = jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + eps), gradients, squares)
         return scaled, RowSquares(squares)
 
     return optax.GradientTransformation(init, update)
+
+
+def _row_means(table: Array) -> Array:
+    return table if table.ndim < 2 else jnp.mean(table, axis=-1, keepdims=True)

@@ -74,7 +74,7 @@ def read(table: Array | Rows, ids: Array, *, mode: str) -> Array:
     """Return rows `ids` `int [...]` as `float32 [..., D]`; NaN for one that was not gathered.
 
     Args:
-      table: whole, or the rows at hand.
+      table: whole, or the rows at hand; a table of single numbers has no axis D.
       ids: of rows of the whole table.
       mode: of `jnp.take` for ids outside a whole table.
     """
@@ -83,7 +83,7 @@ def read(table: Array | Rows, ids: Array, *, mode: str) -> Array:
     place = jnp.searchsorted(table.ids, ids)
     held = jnp.take(table.ids, place, mode="clip") == ids
     found = jnp.take(table.values, place, axis=0, mode="clip")
-    return jnp.where(held[..., None], found, jnp.nan)
+    return jnp.where(held.reshape(held.shape + (1,) * (table.values.ndim - 1)), found, jnp.nan)
 
 
 def distinct(ids: Array, *, rows: int) -> Array:

@@ -155,6 +155,13 @@ def test_distinct_rows_are_sorted_once_each_and_the_rest_names_no_row():
     assert tables.distinct(jnp.asarray([1, 1, 0, 0]), rows=2).tolist() == [0, 1]
 
 
+def test_the_padding_of_every_column_is_at_hand_in_a_batch_without_any():
+    """Models read it where they mask: a row that is not at hand would give NaN gradients there."""
+    batch = factories.make_batch()
+    request = jax.tree.map(lambda a: jnp.ones_like(a), batch.request)
+    assert set(row_offsets(SPEC).values()) <= set(np.asarray(rows_read(SPEC, request)).tolist())
+
+
 def test_a_row_that_was_not_gathered_is_nan_and_not_a_neighbour():
     rows = tables.Rows(jnp.asarray([1, 4, 9]), jnp.ones((3, 2)))
     found = tables.read(rows, jnp.asarray([4, 3, 9, 10]), mode="clip")
