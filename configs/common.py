@@ -45,6 +45,12 @@ VARIANTS_TABLE = (
     *("dnr_bounded", "dnr_g_dropout", "dnr_b_conditional", "dnr_r_conditional"),
 )
 
+# Retrievers of the table of first stages; item_knn and als, of the extra `retrievers`, may join.
+FIRST_STAGES = (
+    *("random", "popularity", "matrix_factorization", "two_tower", "sequential"),
+    *("rankflow", "fs_ltr", "cascade"),
+)
+
 # DNR's heuristic noises: letter of the row, label, `config.noise.name`.
 NOISES = (
     ("b", "DNR-B", "beta"),
@@ -164,6 +170,17 @@ def converged(table: Sequence[str] = CLAIM_TABLE) -> dict[str, Any]:
             "seeds": 3,
             "learning_rate_factors": (0.3, 1.0, 3.0),
         },
+    }
+
+
+def first_stages() -> dict[str, Any]:
+    """Two rerankers, without scores, with them and under DNR, on one retriever after another."""
+    kinds = ("dnr_g", "dnr_b", "dnr_b_conditional")
+    prm = ("retriever", "plain", "score", *kinds)
+    sasrec = ("sasrec", "sasrec_score", *(f"sasrec_{kind}" for kind in kinds))
+    return {
+        "retriever": {"name": ",".join(FIRST_STAGES)},
+        "table": ",".join((*prm, *sasrec)),
     }
 
 

@@ -9,7 +9,8 @@ exposed_plus_sampled, or exposed_plus_retrieved (the published one, whose scores
 audit), or several of them with commas between. Presets: the default (small, 3 seeds), `smoke`
 (under a minute), `rivals` (every model under every protocol, each with the same two trials of the
 learning rate), `ablation` (DNR with parts left out, and over its weights), `converged` (what DNR
-claims, with its controls, trained until validation improves no more), `variants` (further controls
+claims, with its controls, trained until validation improves no more), `first_stages` (PRM and
+SASRec on one retriever after another, of the size of `rivals`), `variants` (further controls
 and forms that the paper does not have, trained so), `paper` (the group's settings at full size) and
 `rivals_paper` (every model at that size). Measured times and metrics are in docs/results/.
 """
@@ -26,6 +27,7 @@ TUNED = {player: {"learning_rate": 9e-3} for player in ("reranker", "generator")
 # For two CPU cores: a few minutes, and a few hours for tables of many rows.
 TRAIN = {"epochs": 10, "lambda_e": 5, "seeds": 3}
 NARROW = (common.SMALL, {"train": TRAIN}, common.NARROW)
+FIRST_STAGES = {"train": {"epochs": 6, "lambda_e": 3}, "optim": TUNED}
 PRESETS = {
     **common.presets(
         TRAIN,
@@ -35,6 +37,7 @@ PRESETS = {
         ablation_too={"optim": TUNED},
     ),
     "converged": (*NARROW, common.converged()),
+    "first_stages": (*NARROW, FIRST_STAGES, common.first_stages()),
     "variants": (*NARROW, common.converged(common.VARIANTS_TABLE)),
 }
 

@@ -7,6 +7,7 @@
   ... --config.table=score,dnr_b                                    some rows only
   ... --config.objective.lambda_adv=0.0                             an ablation
   ... --config.candidates.name=retrieved_pool,exposed_plus_sampled  protocol after protocol
+  ... --config.retriever.name=popularity,two_tower,sequential       first stage after first stage
   ... --dry_run                                                     rows, memory and minutes only
 
 A run writes its config, environment, metrics, checkpoints, results, tables and plots to --workdir.
@@ -109,15 +110,17 @@ def _whole(name: str) -> dict[str, Any]:
     return sections.complete(changes)
 
 
-def _default_workdir(name: str, protocols: str) -> Path:
+def _default_workdir(name: str, protocols: str, retrievers: str) -> Path:
     file, _, preset = name.partition(":")
-    parts = [Path(file).stem, preset, protocols.replace(",", "+")]
+    several = retrievers.replace(",", "+") if "," in retrievers else ""
+    parts = [Path(file).stem, preset, protocols.replace(",", "+"), several]
     return Path("runs") / "-".join(part for part in parts if part)
 
 
 def _main(argv: list[str]) -> None:
     config: dict[str, Any] = flags.FLAGS.config.to_dict()
-    default = _default_workdir(argv[1], config["candidates"]["name"])
+    names = (config["candidates"]["name"], config["retriever"]["name"])
+    default = _default_workdir(argv[1], *names)
     absl_logging.set_verbosity(absl_logging.WARNING)
     console.log_plainly(logging.WARNING if _PROCESS.value else logging.INFO)
     _run_or_say_why(config, Path(_WORKDIR.value or default))

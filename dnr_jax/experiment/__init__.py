@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,11 @@ _LOG = logging.getLogger(__name__)
 def run_all(
     config: Mapping[str, Any], workdir: str | os.PathLike[str], *, tensorboard: bool = False
 ) -> list[Path]:
-    """Run the table of a config under each protocol that `config.candidates.name` lists.
+    """Run the table of a config for each retriever and under each protocol that it lists.
 
-    One protocol fills `workdir` itself, several a folder each in it, named like the protocol. All
-    are checked before the first is run, and one that has been run before is not run again.
+    They are listed by `config.retriever.name` and `config.candidates.name`. A single table fills
+    `workdir` itself, several a folder each in it, named like the retriever, the protocol, or both.
+    All are checked before the first is run, and one that has been run before is not run again.
 
     In a run of several processes (`join`) all call this with the same config, and the first alone
     writes to `workdir`.
@@ -55,12 +56,13 @@ def run_all(
         event_files.require()
     plans, workdir = make_plan(config), Path(workdir)
     several = len(plans) > 1
-    folders = [workdir / plan.protocol if several else workdir for plan in plans]
+    names = _names(plans)
+    folders = [workdir / name for name in names]
     meter = Meter(sum(len(plan.rows) for plan in plans))
     with lock.held(workdir) if several and processes.is_first() else nullcontext():
         for number, (plan, folder) in enumerate(zip(plans, folders, strict=True), 1):
             if several:
-                _LOG.info("protocol %d of %d: %s", number, len(plans), plan.protocol)
+                _LOG.info("table %d of %d: %s", number, len(plans), folder.name)
             run(plan, folder, meter, tensorboard=tensorboard)
     return folders if processes.is_first() else []
 
@@ -72,6 +74,16 @@ def estimate(config: Mapping[str, Any]) -> list[str]:
       ValueError, FileNotFoundError: see `make_plan` and `datasets.estimate`.
     """
     return datasets.estimate(make_plan(config)[0].data)
+
+
+def _names(plans: Sequence[Plan]) -> list[str]:
+    """Name the folder of each plan by what the plans differ in; "" for a single one."""
+    many_retrievers = len({plan.retriever for plan in plans}) > 1
+    many_protocols = len({plan.protocol for plan in plans}) > 1
+    return [
+        "-".join([plan.retriever] * many_retrievers + [plan.protocol] * many_protocols)
+        for plan in plans
+    ]
 
 
 def run(

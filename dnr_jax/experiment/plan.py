@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dnr_jax.data import DATASETS, CandidateSettings
 from dnr_jax.experiment import rows, sections
@@ -42,13 +43,20 @@ class Plan:
         return self.data.cache
 
     @property
+    def retriever(self) -> str:
+        """Name of the retriever; logged data does not use it."""
+        return self.data.retriever
+
+    @property
     def protocol(self) -> str:
         """Name of the candidate protocol."""
         return self.data.candidates.name
 
 
 def make_plan(config: Config) -> tuple[Plan, ...]:
-    """Turn a config into plans, one for each protocol that `config.candidates.name` lists.
+    """Turn a config into plans, one for each retriever and protocol.
+
+    These are those that `config.retriever.name` and `config.candidates.name` list.
 
     Args:
       config: what differs from the defaults, as nested plain data; see `configs/`.
@@ -58,11 +66,20 @@ def make_plan(config: Config) -> tuple[Plan, ...]:
         knob, its value and what it must be.
     """
     config = sections.complete(config)
-    names = [name.strip() for name in str(config["candidates"]["name"]).split(",")]
-    if len(set(names)) < len(names):
-        raise ValueError(f"config.candidates.name lists a protocol twice: {','.join(names)}")
-    parts = [config | {"candidates": config["candidates"] | {"name": name}} for name in names]
+    parts = [
+        part for one in _each(config, "retriever") for part in _each(one, "candidates", "protocol")
+    ]
     return tuple(_plan(part) for part in parts)
+
+
+def _each(config: Config, section: str, kind: str = "") -> list[dict[str, Any]]:
+    """Make a config of each name that the section lists, with commas between."""
+    listed = config[section]["name"]
+    names = [name.strip() for name in listed.split(",")] if isinstance(listed, str) else [listed]
+    if len(set(names)) < len(names):
+        word = kind or section
+        raise ValueError(f"config.{section}.name lists a {word} twice: {listed}")
+    return [{**config, section: config[section] | {"name": name}} for name in names]
 
 
 def _plan(config: Config) -> Plan:

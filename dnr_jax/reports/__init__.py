@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from dnr_jax import durable
 from dnr_jax.io import run_folder
-from dnr_jax.reports import plots, results, tables
+from dnr_jax.reports import first_stages, plots, results, tables
+from dnr_jax.reports.rendering import Table, aligned, markdown
 from dnr_jax.reports.requests import compare_requests, side_by_side
 
 __all__ = ["compare_requests", "side_by_side", "write", "write_overview"]
@@ -39,7 +42,10 @@ def write(workdir: str | os.PathLike[str]) -> str:
 
 
 def write_overview(workdir: str | os.PathLike[str], folders: list[Path]) -> str:
-    """Write `overview.md`: every model's main metric under every protocol, one finished run each.
+    """Write `overview.md`: every model's main metric in every one of several finished runs.
+
+    Runs of different retrievers also get the retrievers' own quality, and the figure of what each
+    row gains over the retriever's AUC, `plots/first_stages.png`.
 
     Returns:
       The table as text for a terminal.
@@ -49,7 +55,19 @@ def write_overview(workdir: str | os.PathLike[str], folders: list[Path]) -> str:
       ValueError: the files of a run do not fit together.
     """
     runs = [results.read(folder) for folder in folders]
-    links = "\n".join(f"- [{run.protocol}]({run.folder.name}/results.md)" for run in runs)
+    links = "\n".join(f"- [{run.folder.name}]({run.folder.name}/results.md)" for run in runs)
     text = f"# Overview\n\n{tables.overview_markdown(runs)}\n\nThe whole tables:\n\n{links}\n"
-    durable.write_bytes(Path(workdir).absolute() / "overview.md", text.encode())
-    return tables.overview_text(runs)
+    page, shown = Path(workdir).absolute() / "overview.md", tables.overview_text(runs)
+    if len({run.config.get("retriever", {}).get("name") for run in runs}) > 1:
+        quality, figure = _first_stages(runs)
+        plots.save(page.parent, {"first_stages": figure})
+        text += f"\n{markdown(quality)}\n\n![first stages]({run_folder.PLOTS}/first_stages.png)\n"
+        shown += aligned(quality) + "\n"
+    durable.write_bytes(page, text.encode())
+    return shown
+
+
+def _first_stages(runs: list[results.Run]) -> tuple[Table, Figure]:
+    gains = first_stages.gains(runs)
+    figure = first_stages.figure(gains, runs[0].main_metric, plots.COLOURS)
+    return first_stages.table(runs), figure

@@ -90,8 +90,9 @@ def overview(runs: list[Run]) -> Table:
 
     pairs = list(zip(runs, columns, strict=True))
     body = [[label, *(cell(run, lines, label) for run, lines in pairs)] for label in labels]
-    title = f"{runs[0].main_metric.upper()} by protocol, mean ± standard deviation over seeds"
-    return Table(title, ["model", *(run.protocol for run in runs)], body)
+    words = "protocol" if len({run.protocol for run in runs}) > 1 else "retriever"
+    title = f"{runs[0].main_metric.upper()} by {words}, mean ± standard deviation over seeds"
+    return Table(title, ["model", *(run.folder.name for run in runs)], body)
 
 
 def overview_text(runs: list[Run]) -> str:

@@ -1,0 +1,84 @@
+"""Retriever by reranker: how good each first stage is, and what each row gains over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from dnr_jax import json_files
+from dnr_jax.io import run_folder
+from dnr_jax.reports import significance
+from dnr_jax.reports.rendering import Table
+from dnr_jax.reports.results import MADE_ANEW, Run, per_request
+
+BY_SCORES = "retriever"
+
+
+class Gain(NamedTuple):
+    """A row's difference in the main metric from the retriever's order, on the same requests.
+
+    Attributes:
+      auc: of the retriever, by user, on test.
+      difference, low, high: mean and 95 % interval, in percent; see `significance.Difference`.
+    """
+
+    auc: float
+    difference: float
+    low: float
+    high: float
+
+
+def quality(run: Run) -> dict[str, float]:
+    """Return the retriever's findings on test: `auc_user`, `recall@50` and others."""
+    path = run.folder / run_folder.AUDIT
+    found: dict[str, float] = json_files.read(path, keys=("data",), cure=MADE_ANEW)["data"][
+        "retriever"
+    ]["test"]
+    return found
+
+
+def table(runs: Sequence[Run]) -> Table:
+    """Build the table of the first stages' own quality, a line each."""
+    names = ("auc_user", "auc_micro", "recall@50")
+    found = {run.folder.name: quality(run) for run in runs}
+    body = [[name, *(f"{test[n]:.4f}" for n in names)] for name, test in found.items()]
+    return Table("First stages on test", ["retriever", *names], body)
+
+
+def gains(runs: Sequence[Run]) -> dict[str, list[Gain]]:
+    """Compare each trained row with the retriever's order, by label and in order of AUC.
+
+    A run without the row `retriever` is left out.
+    """
+    found: dict[str, list[Gain]] = {}
+    for run in sorted(runs, key=lambda run: quality(run)["auc_user"]):
+        own = [line for line in run.lines if line.model == BY_SCORES]
+        learned = [line for line in run.lines if not line.trivial and own]
+        seeds = {line.model: line.seeds for line in (*own, *learned)}
+        values = per_request(run.folder, run.main_metric, seeds) if own else {}
+        for line in learned:
+            pair = significance.Row(values[line.model]), significance.Row(values[BY_SCORES], False)
+            mean, low, high, *_ = significance.difference(*pair)
+            gain = Gain(quality(run)["auc_user"], 100 * mean, 100 * low, 100 * high)
+            found.setdefault(line.label, []).append(gain)
+    return found
+
+
+def figure(gains: Mapping[str, Sequence[Gain]], metric: str, colours: Sequence[str]) -> Figure:
+    """Draw each row's gain over the retriever's AUC; bars are 95 % intervals."""
+    drawn = Figure(figsize=(7.5, 5), layout="constrained")
+    axis = drawn.subplots()
+    axis.axhline(0, color="black", linestyle=":", label="retriever order")
+    for number, (label, points) in enumerate(gains.items()):
+        auc, mean, low, high = np.array(points).T
+        style = {
+            "color": colours[number % len(colours)],
+            "marker": "osv^Dx*"[number // len(colours)],
+        }
+        axis.errorbar(auc, mean, (mean - low, high - mean), label=label, capsize=2, **style)
+    axis.set(xlabel="AUC of the retriever on test", ylabel=f"{metric.upper()} gain, percent")
+    drawn.legend(loc="outside lower center", ncols=2, fontsize=8.5)
+    return drawn
