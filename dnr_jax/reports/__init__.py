@@ -69,5 +69,5 @@ def write_overview(workdir: str | os.PathLike[str], folders: list[Path]) -> str:
 
 def _first_stages(runs: list[results.Run]) -> tuple[Table, Figure]:
     gains = first_stages.gains(runs)
-    figure = first_stages.figure(gains, runs[0].main_metric, plots.COLOURS)
+    figure = first_stages.figure(gains, runs[0].main_metric)
     return first_stages.table(runs), figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from dnr_jax import json_files
 from dnr_jax.io import run_folder
 from dnr_jax.reports import significance
+from dnr_jax.reports.panels import COLOURS
 from dnr_jax.reports.rendering import Table
 from dnr_jax.reports.results import MADE_ANEW, Run, per_request
 
@@ -67,16 +68,16 @@ def gains(runs: Sequence[Run]) -> dict[str, list[Gain]]:
     return found
 
 
-def figure(gains: Mapping[str, Sequence[Gain]], metric: str, colours: Sequence[str]) -> Figure:
+def figure(gains: Mapping[str, Sequence[Gain]], metric: str) -> Figure:
     """Draw each row's gain over the retriever's AUC; bars are 95 % intervals."""
     drawn = Figure(figsize=(7.5, 5), layout="constrained")
     axis = drawn.subplots()
     axis.axhline(0, color="black", linestyle=":", label="retriever order")
     for number, (label, points) in enumerate(gains.items()):
         auc, mean, low, high = np.array(points).T
-        style = {
-            "color": colours[number % len(colours)],
-            "marker": "osv^Dx*"[number // len(colours)],
+        style: dict[str, Any] = {
+            "color": COLOURS[number % len(COLOURS)],
+            "marker": "osv^Dx*"[number // len(COLOURS) % 7],
         }
         axis.errorbar(auc, mean, (mean - low, high - mean), label=label, capsize=2, **style)
     axis.set(xlabel="AUC of the retriever on test", ylabel=f"{metric.upper()} gain, percent")
