@@ -34,7 +34,10 @@ def refused(tmp_path, monkeypatch):
         ({"noise": {"name": "bata"}}, "config.noise.name: there is no noise 'bata'"),
         ({"noise": {"name": "learned_mix"}}, "config.noise.name"),
         ({"generator": {"name": "learned_mx"}}, "did you mean 'learned_mix'?"),
-        ({"generator": {"name": "beta"}}, "Known: learned_bounded, learned_direct, learned_mix, none"),
+        (
+            {"generator": {"name": "beta"}},
+            "Known: learned_bounded, learned_direct, learned_mix, none",
+        ),
         ({"divergence": {"name": "densty"}}, "did you mean 'density'?"),
         ({"candidates": {"name": "retrieved"}}, "did you mean 'retrieved_pool'?"),
         ({"candidates": {"name": "logged"}}, "config.candidates.name (for movielens)"),
