@@ -94,7 +94,7 @@ def test_a_config_of_another_program_ends_in_one_line(tmp_path):
     (tmp_path / "other.py").write_text("def get_config():\n    return {'lr': 0.1, 'data': {}}\n")
     code, text = finish(start("--config", tmp_path / "other.py"))
     assert code == 1
-    assert text.startswith("error: config.data.name is missing: it must be one of movielens, ")
+    assert text.startswith("error: config.data.name is missing: it must be one of interactions, ")
     assert len(text.splitlines()) <= 2
 
 

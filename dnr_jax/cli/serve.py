@@ -24,7 +24,13 @@ BACKLOG = 2048  # connections that the system holds until they are accepted
 @click.argument("model", type=_PATH)
 @click.option("--row", help="Which model of a run folder; not needed for a packed model.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 = from anywhere.")
-@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="0 = any free port; the log says which.",
+)
 @click.option(
     "--batch",
     default=32,

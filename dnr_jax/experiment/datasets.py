@@ -114,7 +114,8 @@ def _recipe(plan: DataPlan, dataset: Dataset, path: Path) -> dict[str, Any]:
     modules = dataset.modules
     if isinstance(dataset, InteractionData):
         options["retriever"] = [plan.retriever, settings.plain(plan.retriever_settings)]
-        modules += (first_stage.__name__, retrievers.__name__)
+        maker = retrievers.RETRIEVERS[plan.retriever].build
+        modules += (first_stage.__name__, maker.__module__)
     inputs = dataset.inputs(path, plan.settings)
     if isinstance(dataset, InteractionData):
         inputs = [*inputs, *plan.retriever_settings.inputs()]

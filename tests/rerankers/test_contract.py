@@ -209,7 +209,7 @@ def test_padding_content_never_matters(model):
 def test_requests_do_not_see_each_other(model):
     reverse = jax.tree.map(lambda a: np.asarray(a)[::-1], model.batch)
     back = np.asarray(model.logits(reverse))[::-1]
-    np.testing.assert_allclose(back, model.logits(model.batch), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(back, model.logits(model.batch), rtol=1e-5, atol=5e-6)
 
 
 def test_order_of_candidates(model):

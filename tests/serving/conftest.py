@@ -48,7 +48,7 @@ def exported(packed, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # programs are dropped after each file
 def engine(packed):
     """What scores the requests of a service of `packed`, warm: batches 1 and 2, lists 8 and 16."""
     made = online.Engine(serving.load(packed), most=2, longest=11)

@@ -12,7 +12,7 @@ from dnr_jax.training.settings import TrainSettings
         ({"seeds": 0}, "seeds is 0: it must be 1 or more"),
         ({"seeds": 10**6}, "seeds is 1000000: it must be 1 or more and at most 10000"),
         ({"lambda_e": -1}, "lambda_e is -1: it must be 0 or more"),
-        ({"loss": "bse"}, "loss is 'bse': it must be one of own, bce"),
+        ({"loss": "bse"}, "loss is 'bse': it must be one of own, direct"),
         ({"batch_size": 12, "micro_batch": 5}, "^micro_batch is 5, which does not divide"),
         ({"batch_size": 12, "micro_batch": 24}, "^micro_batch is 24, which does not divide"),
         ({"learning_rate_factors": ()}, r"^learning_rate_factors is \(\): name at least one"),
