@@ -51,6 +51,8 @@ class Interactions(NamedTuple):
 
 def take(interactions: Interactions, keep: np.ndarray, **report: Any) -> Interactions:
     """Keep the rows where `keep` (`bool [M]`) is True, and add findings to the report."""
+    if keep.all():  # no second copy of all there is
+        return interactions._replace(report=interactions.report | report)
     return interactions._replace(
         user=interactions.user[keep],
         item=interactions.item[keep],
@@ -68,8 +70,7 @@ def k_core(interactions: Interactions, *, core: int) -> Interactions:
     Raises:
       ValueError: nothing is left.
     """
-    users = np.unique(interactions.user, return_inverse=True)[1]
-    items = np.unique(interactions.item, return_inverse=True)[1]
+    users, items = _numbered(interactions.user), _numbered(interactions.item)
     keep, removed = np.ones(len(users), bool), []
     while True:
         enough = [np.bincount(ids[keep], minlength=ids.max() + 1) >= core for ids in (users, items)]
@@ -81,3 +82,10 @@ def k_core(interactions: Interactions, *, core: int) -> Interactions:
     if not keep.any():
         raise ValueError(f"the {core}-core of {len(users)} rows is empty: choose a smaller core")
     return take(interactions, keep, core=core, core_removed_by_pass=removed)
+
+
+def _numbered(ids: np.ndarray) -> np.ndarray:
+    """Return small numbers that tell ids apart: the ids themselves where these will do."""
+    if ids.min() >= 0 and ids.max() < len(ids):
+        return ids
+    return np.unique(ids, return_inverse=True)[1].astype(np.int32)

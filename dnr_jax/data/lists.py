@@ -13,6 +13,7 @@ from dnr_jax.data.interactions import Features, Interactions, take
 TRAIN, VALID, TEST = range(3)  # positions in store.SPLITS
 NEGATIVE, POSITIVE = 2, 3  # values of the history's feedback column
 MIN_LISTS = 3
+CHUNK = 1 << 14  # lists
 
 
 class Catalogue(NamedTuple):
@@ -181,20 +182,33 @@ def _fill(
 ) -> Lists:
     item = _encoded(catalogue.item_ids, rows.item)
     shown = starts[:, None] + np.arange(slate)
-    before = starts[:, None] + np.arange(-history, 0)
-    real = before >= bounds[:, None]
-    before = np.maximum(before, 0)
+    past, feedback = _before(item, rows.label, starts, bounds, history)
     return Lists(
         user=_encoded(catalogue.user_ids, rows.user[starts]),
         items=item[shown],
         labels=rows.label[shown],
-        history=np.where(real, item[before], 0).astype(np.int32),
-        feedback=np.where(real, NEGATIVE + rows.label[before], 0).astype(np.int32),
+        history=past,
+        feedback=feedback,
         split=split,
         time=rows.time[starts],
         catalogue=catalogue,
         report=report,
     )
+
+
+def _before(
+    item: np.ndarray, label: np.ndarray, starts: np.ndarray, bounds: np.ndarray, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return history and feedback, made in parts: places of 8 bytes an event would be the most."""
+    history, feedback = (np.zeros((len(starts), length), np.int32) for _ in range(2))
+    for part in range(0, len(starts), CHUNK):
+        own = slice(part, part + CHUNK)
+        before = starts[own, None] + np.arange(-length, 0)
+        real = before >= bounds[own, None]
+        before = np.maximum(before, 0)
+        history[own] = np.where(real, item[before], 0)
+        feedback[own] = np.where(real, NEGATIVE + label[before], 0)
+    return history, feedback
 
 
 def _catalogue(rows: Interactions) -> Catalogue:

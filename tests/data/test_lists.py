@@ -36,7 +36,8 @@ def test_hand_case():
     assert made.report["lists_starting_in_a_tie"] == 0
 
 
-def test_against_a_slow_reference():
+def test_against_a_slow_reference(monkeypatch):
+    monkeypatch.setattr(lists_, "CHUNK", 4)
     counts, slate, history = [19, 5, 6, 30, 7], 2, 4
     rows = interactions(counts)
     made = lists_.build(rows, slate=slate, history=history)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dnr_jax.data.hashing import mix
-from dnr_jax.data.interaction_files import reader, sides
+from dnr_jax.data.interaction_files import ids, reader, sides
+from dnr_jax.data.interaction_files.ids import Ids
 from dnr_jax.data.interaction_files.layouts import LAYOUTS, PUBLISHED, Side
+from dnr_jax.data.interaction_files.order import Column, in_order
 from dnr_jax.data.interaction_files.recognise import COLUMNS, Source, recognise
 from dnr_jax.data.interaction_files.settings import InteractionSettings, mapping
 from dnr_jax.data.interactions import Features, Interactions, k_core
@@ -35,32 +36,22 @@ def read(path: Path, settings: InteractionSettings) -> Interactions:
         (by file and line), or an empty core.
     """
     source = _source(path, settings)
-    frame, warnings = reader.read(source, mapping("columns", settings.columns))
-    rows, rated = len(frame), "rating" in frame.columns
-    frame, user_keys = _coded(frame, "user")
-    frame, item_keys = _coded(frame, "item")
-    frame = _once(_in_order(frame, settings.tie_seed), settings.repeats)
-    label = frame["rating"] >= settings.positive_rating if rated else np.ones(len(frame))
+    frame, warnings = reader.read(
+        source, mapping("columns", settings.columns), settings.positive_rating
+    )
+    rows, rated = len(frame), "liked" in frame.columns
+    events, user, item = _events(frame, settings)
     report = {
         "layout": source.layout,
         "files": [file.name for file in source.files],
         "rows": rows,
-        "repeated_pairs_dropped": rows - len(frame),
+        "repeated_pairs_dropped": rows - len(events.user),
         "positive_rating": float(settings.positive_rating) if rated else None,
         "warnings": warnings,
     }
-    events = Interactions(
-        user=frame["user"].to_numpy(),
-        item=frame["item"].to_numpy(),
-        label=np.asarray(label, np.float32),
-        time=frame["time"].to_numpy(),
-        user_features={},
-        item_features={},
-        report=report,
-        user_keys=user_keys,
-        item_keys=item_keys,
-    )
-    return _compared(_described(k_core(events, core=settings.core), source, settings), settings)
+    core = k_core(events._replace(report=report), core=settings.core)
+    known = core._replace(user=user.raw(core.user), item=item.raw(core.item))
+    return _compared(_described(known, source, settings), settings)
 
 
 def truth(path: Path, settings: InteractionSettings) -> None:
@@ -71,26 +62,28 @@ def _source(path: Path, settings: InteractionSettings) -> Source:
     return recognise(Path(path), settings.layout, mapping("columns", settings.columns))
 
 
-def _coded(frame: pl.DataFrame, name: str) -> tuple[pl.DataFrame, np.ndarray | None]:
-    """Number ids of text by their sorted order, and return that order; integers stay."""
-    if frame[name].dtype != pl.String:
-        return frame, None
-    keys = frame[name].unique().sort()
-    coded = frame[name].cast(pl.Enum(keys)).to_physical().cast(pl.Int64)
-    return frame.with_columns(coded.alias(name)), keys.to_numpy().astype(np.str_)
+def _events(frame: pl.DataFrame, settings: InteractionSettings) -> tuple[Interactions, Ids, Ids]:
+    """Put rows in order, with codes for ids; and say which ids they stand for.
 
-
-def _in_order(frame: pl.DataFrame, tie_seed: int) -> pl.DataFrame:
-    """Sort by user and time; ties stay as in the file, or by a draw of their own."""
-    if not tie_seed:
-        return frame.sort("user", "time", maintain_order=True)
-    draw = mix(tie_seed, 0, frame["user"].to_numpy(), frame["item"].to_numpy())
-    tied = frame.with_columns(pl.Series("draw", draw))
-    return tied.sort("user", "time", "draw", maintain_order=True).drop("draw")
-
-
-def _once(frame: pl.DataFrame, repeats: Any) -> pl.DataFrame:
-    return frame.unique(["user", "item"], keep=repeats, maintain_order=True)
+    Each column is taken from the frame and let go as soon as the next form of it is there.
+    """
+    user, item = (Column(*ids.code(frame.drop_in_place(name))) for name in ("user", "item"))
+    time = frame.drop_in_place("time").to_numpy()
+    liked = frame.drop_in_place("liked").to_numpy() if frame.columns else np.ones(len(time), bool)
+    order = in_order(user, item, time, tie_seed=settings.tie_seed, repeats=settings.repeats)
+    time, liked = time[order], liked[order]
+    events = Interactions(
+        user=user.codes[order],
+        item=item.codes[order],
+        label=liked.astype(np.float32),
+        time=time,
+        user_features={},
+        item_features={},
+        report={},
+        user_keys=user.ids.keys,
+        item_keys=item.ids.keys,
+    )
+    return events, user.ids, item.ids
 
 
 def _sides(source: Source, settings: InteractionSettings) -> list[tuple[Path, Side, str]]:

@@ -17,12 +17,15 @@ NAIVE = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d")
 UNITS = (("seconds", 10**11), ("milliseconds", 10**14), ("microseconds", 10**17))
 
 
-def read(source: Source, columns: Mapping[str, str]) -> tuple[pl.DataFrame, list[str]]:
+def read(
+    source: Source, columns: Mapping[str, str], positive_rating: float
+) -> tuple[pl.DataFrame, list[str]]:
     """Read all rows, in the order of the file.
 
     Returns:
-      `user` and `item` (int64, or text where ids are not all integers), `rating` (float64, where
-      the file has any) and `time` (int64 seconds, else the place in the file); and what to say.
+      `user` and `item` (int64, or categorical), `liked` (bool: the rating is at least
+      `positive_rating`; where the file has ratings) and `time` (int64 seconds, else the place in
+      the file); and what to say.
 
     Raises:
       ValueError: a torn file; an id, rating or time that is missing or is none, by file and row.
@@ -31,23 +34,34 @@ def read(source: Source, columns: Mapping[str, str]) -> tuple[pl.DataFrame, list
         return read_sequences(source.files[0])
     layout = LAYOUTS[source.layout]
     named = roles(source.head, dict(columns)) if source.layout == COLUMNS else dict(layout.columns)
-    frames = [_file(file, source, layout, named) for file in source.files]
-    frame = _ids(pl.concat(frames, how="vertical_relaxed"))
-    return _timed(frame, source.files[0])
+    kinds = {name: _id_kind(layout) for name in ID_NAMES}
+    frames = [_file(file, source, named, kinds, positive_rating) for file in source.files]
+    return _timed(pl.concat(frames), source.files[0])
 
 
-def _file(path: Path, source: Source, layout: Layout, named: Mapping[str, str]) -> pl.DataFrame:
-    """Read one file; ids of layouts with numbers as int64, all others as text."""
+def _id_kind(layout: Layout) -> pl.DataType:
+    """Numbers, or numbered text: as a column of it, text would be most of what is held."""
+    return pl.Int64() if layout.integers else pl.Categorical(pl.Categories.random())
+
+
+def _file(
+    path: Path,
+    source: Source,
+    named: Mapping[str, str],
+    kinds: Mapping[str, pl.DataType],
+    positive_rating: float,
+) -> pl.DataFrame:
+    """Read one file, its ids as `kinds`."""
     raw = _scan(path, source, named)
     names = raw.collect_schema().names()
     lost = [name for name in named.values() if not name.isdigit() and name not in names]
     if lost:
         raise ValueError(f"{path} has no column {lost[0]!r}: it has {', '.join(names)}")
+    by_place = bool(LAYOUTS[source.layout].form) and not source.head.names
     picked = raw.select(
-        pl.col(names[int(name)] if layout.form and not source.head.names else name).alias(role)
-        for role, name in named.items()
+        pl.col(names[int(name)] if by_place else name).alias(role) for role, name in named.items()
     )
-    frame = _collect(picked.select(_typed(layout, picked.collect_schema())), path)
+    frame = _collect(picked.select(_typed(picked.collect_schema(), kinds, positive_rating)), path)
     for name in frame.columns:
         _check(path, frame[name], picked, header=bool(source.head.names))
     if not len(frame):
@@ -55,20 +69,30 @@ def _file(path: Path, source: Source, layout: Layout, named: Mapping[str, str]) 
     return frame
 
 
-def _typed(layout: Layout, schema: Mapping[str, pl.DataType]) -> list[pl.Expr]:
+def _typed(
+    schema: Mapping[str, pl.DataType], kinds: Mapping[str, pl.DataType], positive_rating: float
+) -> list[pl.Expr]:
     """Cast a row's fields; what cannot be cast is null, and told by `_check`."""
-    id_type = pl.Int64 if layout.integers else pl.String
-    types = dict.fromkeys(ID_NAMES, id_type) | {"rating": pl.Float64}
     found = []
     for name, kind in schema.items():
         column = pl.col(name).str.strip_chars() if kind == pl.String else pl.col(name)
         if name == "time":
             found.append(_numbers(column, kind))
-        elif name in ID_NAMES and kind.is_float():
-            found.append(column.cast(pl.Int64, strict=False).cast(types[name]))
+        elif name == "rating":
+            number = column.cast(pl.Float64, strict=False)
+            liked = pl.when(number.is_finite()).then(number >= positive_rating)
+            found.append(liked.alias("liked"))
         else:
-            found.append(column.cast(types[name], strict=False))
+            whole = column.cast(pl.Int64, strict=False) if kind.is_float() else column
+            found.append(_id(whole, kinds[name]))
     return found
+
+
+def _id(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    if kind == pl.Int64:
+        return column.cast(kind, strict=False)
+    text = column.cast(pl.String)
+    return pl.when(text != "").then(text).cast(kind)
 
 
 def _numbers(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
@@ -105,31 +129,16 @@ def _collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:
 
 
 def _check(path: Path, column: pl.Series, raw: pl.LazyFrame, *, header: bool) -> None:
-    """Refuse a value that is missing, is no number or is not finite; names the first."""
-    wrong = column.is_null()
-    if column.dtype == pl.Float64:
-        wrong = wrong | ~column.is_finite().fill_null(False)
-    elif column.dtype == pl.String:
-        wrong = wrong | (column == "").fill_null(True)
-    if not wrong.any():
+    """Refuse a value that is missing or could not be read; names the first."""
+    if not column.null_count():
         return
-    row = int(wrong.arg_max() or 0)
-    seen = _collect(raw.slice(row, 1), path)[column.name].item()
+    row = int(column.is_null().arg_max() or 0)
+    name = "rating" if column.name == "liked" else column.name
+    seen = _collect(raw.slice(row, 1), path)[name].item()
     kind = {"rating": "a finite number", "time": "a time", "user": "an id", "item": "an id"}
-    line = row + 1 + header
     raise ValueError(
-        f"{path}, line {line}: found {seen!r} as {column.name}, expected {kind[column.name]}"
+        f"{path}, line {row + 1 + header}: found {seen!r} as {name}, expected {kind[name]}"
     )
-
-
-def _ids(frame: pl.DataFrame) -> pl.DataFrame:
-    """Read ids of text as integers where all of them are, written in the one usual way."""
-    for name in ID_NAMES:
-        if frame[name].dtype == pl.String:
-            numbers = frame[name].cast(pl.Int64, strict=False)
-            if not numbers.null_count() and (numbers.cast(pl.String) == frame[name]).all():
-                frame = frame.with_columns(numbers.alias(name))
-    return frame
 
 
 def _timed(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, list[str]]:
@@ -145,7 +154,7 @@ def _timed(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, list[str]]:
             f"{most}): write all of them in seconds"
         )
     found = [f"{path.name}: times are in {UNITS[high][0]}, and were read so"] if high else []
-    return frame.with_columns(pl.col("time") // 1000**high), found
+    return frame.with_columns(pl.col("time") // 1000**high) if high else frame, found
 
 
 def _unit(time: int) -> int:

@@ -17,7 +17,7 @@ HEAD_BYTES = 1 << 20  # of the first lines: a review may be long
 SUFFIXES = (".csv", ".tsv", ".dat", ".data", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 BESIDE = (
     *("movies.*", "users.*", "u.*", "meta_*", "links.csv", "tags.*", "genome-*"),
-    *("readme*", "license*"),
+    *("readme*", "license*", "checksums*"),
 )
 INTERACTIONS = ("u.data",)  # matches BESIDE by its name
 COLUMNS, SEQUENCES = "columns", "sequences"

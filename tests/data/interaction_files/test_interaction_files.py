@@ -69,6 +69,34 @@ def test_a_form_is_recognised_and_read_back(layout, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("layout", "published", "beside"),
+    [
+        ("movielens_csv", "20M, 25M", "README.txt genome-scores.csv genome-tags.csv"),
+        ("movielens_csv", "32M", "README.txt checksums.txt"),
+        ("movielens_dat", "1M", "README users.dat"),
+        ("movielens_dat", "10M", "README.html tags.dat allbut.pl split_ratings.sh"),
+        ("movielens_100k", "100K", "README u.user u.info u1.base u1.test allbut.pl"),
+    ],
+)
+def test_a_folder_as_published_is_read_whatever_else_it_holds(layout, published, beside, tmp_path):
+    folder = simulated(tmp_path / published, layout)
+    if published == "10M":  # half stars, written as short as they can be
+        lines = (folder / "ratings.dat").read_text().splitlines()
+        fields = [line.split("::") for line in lines]
+        halves = [f"{u}::{i}::{float(r) - 0.5:g}::{t}\n" for u, i, r, t in fields]
+        (folder / "ratings.dat").write_text("".join(halves))
+        assert read(folder).label.sum() == sum(float(r) >= 3.5 for _, _, r, _ in fields)
+    expected = read(folder).label.sum()
+    csv = {"links.csv": "movieId,imdbId,tmdbId\n1,0114709,862\n"} if layout[-3:] == "csv" else {}
+    csv |= {"tags.csv": "userId,movieId,tag,timestamp\n1,1,classic,9\n"} if csv else {}
+    for name in (*beside.split(), *csv):
+        (folder / name).write_text(csv.get(name, f"5c6d3bf1 {name}\n1 2 3\n"))
+    events = read(folder)
+    assert events.report["layout"] == layout
+    assert events.label.sum() == expected > 0
+
+
+@pytest.mark.parametrize(
     ("layout", "feature"),
     [
         ("movielens_csv", "genre"),

@@ -1,0 +1,57 @@
+"""Raw ids -> places in the sorted list of those that there are."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+CHUNK = 1 << 17
+
+
+class Ids(NamedTuple):
+    """The distinct raw ids of a column, sorted: `int64 [n]` or `str [n]`."""
+
+    values: np.ndarray
+
+    @property
+    def keys(self) -> np.ndarray | None:
+        """The ids where they are text; None = they are integers."""
+        return None if self.values.dtype == np.int64 else self.values
+
+    def raw(self, codes: np.ndarray) -> np.ndarray:
+        """Return the integers behind places in `values`; of text, the places themselves."""
+        return codes.astype(np.int64) if self.keys is not None else self.values[codes]
+
+
+def code(column: pl.Series) -> tuple[np.ndarray, Ids]:
+    """Code integers, or a categorical column, by their place among the sorted ids: `int32 [M]`.
+
+    Text is taken for integers where all of it is, written in the one usual way.
+    """
+    known = column.unique()
+    if column.dtype == pl.Int64:
+        values = known.sort().to_numpy()
+        return _places(values, column), Ids(values)
+    physical = known.to_physical().to_numpy()
+    values, ranks = np.unique(_numbers(known.cast(pl.String)), return_inverse=True)
+    places = np.zeros(physical.max() + 1, np.int32)
+    places[physical] = ranks
+    return places[column.to_physical().to_numpy()], Ids(values)
+
+
+def _places(values: np.ndarray, column: pl.Series) -> np.ndarray:
+    """Look the column up in parts, so that no second one of 8 bytes a row is ever there."""
+    codes = np.empty(len(column), np.int32)
+    for start in range(0, len(column), CHUNK):
+        part = column.slice(start, CHUNK).to_numpy()
+        codes[start : start + CHUNK] = np.searchsorted(values, part)
+    return codes
+
+
+def _numbers(text: pl.Series) -> np.ndarray:
+    numbers = text.cast(pl.Int64, strict=False)
+    if not numbers.null_count() and (numbers.cast(pl.String) == text).all():
+        return numbers.to_numpy()
+    return text.to_numpy().astype(np.str_)

@@ -1,0 +1,79 @@
+"""Rows of a file -> the order of users and times, each pair of user and item once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from dnr_jax.data.hashing import mix
+from dnr_jax.data.interaction_files.ids import Ids
+
+BLOCK = 1 << 17  # rows that are sorted at once
+
+
+class Column(NamedTuple):
+    """Ids by row: `int32 [M]`, places in the list of those that there are."""
+
+    codes: np.ndarray
+    ids: Ids
+
+
+def in_order(
+    user: Column, item: Column, time: np.ndarray, *, tie_seed: int, repeats: Any
+) -> np.ndarray:
+    """Return the rows that stay, sorted by user and time: `int32 [m]`.
+
+    Users are sorted a block at a time, so that memory and time grow as the rows do.
+
+    Args:
+      user: of each row; fewer than 2^31 rows.
+      item: of each row.
+      time: `int64 [M]`.
+      tie_seed: of the order within one time of a user; 0 = the order of the file.
+      repeats: which row of a pair stays, "first" or "last" in that order.
+    """
+    rows, bounds = _by_user(user.codes, len(user.ids.values))
+    left = 0
+    for start, end in _blocks(bounds):
+        own = rows[start:end]
+        keys = [time[own], user.codes[own]]  # the last one counts most
+        if tie_seed:
+            raw = (one.ids.raw(one.codes[own]) for one in (user, item))
+            keys.insert(0, mix(tie_seed, 0, *raw))
+        own = own[np.lexsort(keys)]
+        pair = user.codes[own] * np.int64(len(item.ids.values)) + item.codes[own]
+        own = own[_once(pair, repeats)]
+        rows[left : left + len(own)] = own  # in place: what stays of a block is never longer
+        left += len(own)
+    return rows[:left]
+
+
+def _by_user(user: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sort rows by user, stably, and return where each user's begin: a counting sort.
+
+    That is what SciPy does to bring a matrix, a row for each user and a column for each row of the
+    file, from coordinates into compressed rows.
+    """
+    rows = np.arange(len(user), dtype=np.int32)
+    ones = np.ones(len(user), bool)
+    made = sparse.coo_array((ones, (user, rows)), (count, len(user))).tocsr()
+    return made.indices, made.indptr
+
+
+def _blocks(bounds: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield the rows of whole users, about `BLOCK` at a time."""
+    start = 0
+    while start < bounds[-1]:
+        end = int(bounds[np.searchsorted(bounds, min(start + BLOCK, bounds[-1]))])
+        yield start, end
+        start = end
+
+
+def _once(pair: np.ndarray, repeats: str) -> np.ndarray:
+    """Return where each pair stands for the first or the last time, in ascending order."""
+    last = len(pair) - 1
+    found = np.unique(pair if repeats == "first" else pair[::-1], return_index=True)[1]
+    return np.sort(found if repeats == "first" else last - found)
