@@ -120,6 +120,7 @@ def test_every_file_of_a_model_room_is_in_its_table():
             "cross_fit",
             "quality",
             "epochs",
+            "descent",
             "tables",
             "joint",
             "liked",

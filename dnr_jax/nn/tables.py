@@ -23,8 +23,8 @@ from dnr_jax.types import Array
 UPDATES = ("dense", "lazy_adam", "rowwise_adagrad")
 # Parameters that are tables: of `nn.embeddings.FeatureEmbedding`, and of `Embed`.
 NAMES = ("table", "embedding")
-# A table is called by the names on its way from the top of the parameters.
-Name = tuple[str, ...]
+# A table is called by the names, and places in lists, on its way from the top of the parameters.
+Name = tuple[str | int, ...]
 RowsOf = Mapping[Name, Array]
 
 
@@ -137,11 +137,14 @@ def join(params: Any, rows: RowsOf) -> Any:
 
 def names(path: tuple[Any, ...]) -> Name:
     """Return the names at the end of a path: those of parameters, wherever the tree holds them."""
-    found: list[str] = []
+    found: list[str | int] = []
     for key in reversed(path):
-        if not isinstance(key, jax.tree_util.DictKey):
+        if isinstance(key, jax.tree_util.DictKey):
+            found.insert(0, key.key)
+        elif isinstance(key, jax.tree_util.SequenceKey):
+            found.insert(0, key.idx)
+        else:
             break
-        found.insert(0, key.key)
     return tuple(found)
 
 

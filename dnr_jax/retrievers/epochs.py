@@ -5,42 +5,27 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from tqdm import tqdm
 
+from dnr_jax.nn.tables import RowsOf
+from dnr_jax.retrievers.descent import LearnerSettings, descend, make_optimizer
 from dnr_jax.retrievers.quality import measure
 from dnr_jax.retrievers.retriever import (
     FittedRetriever,
     Queries,
-    RetrieverSettings,
     ScoreCatalogue,
     Training,
     take,
 )
-from dnr_jax.settings import knob
 from dnr_jax.types import Array, Params
 
 # Queries scored by one call: of one size, so that one program serves all.
 SCORED = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnerSettings(RetrieverSettings):
-    """What the retrievers that `fit_batches` trains have in common."""
-
-    width: int = knob(64, "of the vectors whose inner product is the score", at_least=1)
-    epochs: int = knob(60, "the most epochs", at_least=1)
-    batch_size: int = knob(512, "examples a step", at_least=1)
-    learning_rate: float = knob(1e-3, "Adam's step size", above=0, at_most=10)
-    patience: int = knob(
-        4, "epochs without a better validation AUC before it stops; 0 = never", at_least=0
-    )
 
 
 class Step(NamedTuple):
@@ -67,6 +52,14 @@ class Objective(Protocol):
     def __hash__(self) -> int: ...
 
 
+class RowsRead(Protocol):
+    """The rows that a batch reads of each table; a function of a module, as `Objective` is."""
+
+    def __call__(self, params: Params, data: Any, step: Step, /) -> RowsOf: ...
+
+    def __hash__(self) -> int: ...
+
+
 def fit_batches(
     objective: Objective,
     settings: LearnerSettings,
@@ -76,6 +69,7 @@ def fit_batches(
     scorer: Callable[[Params], ScoreCatalogue],
     *,
     progress: bool,
+    rows_read: RowsRead | None = None,
 ) -> FittedRetriever:
     """Minimise an objective by Adam, a shuffled pass over the examples an epoch.
 
@@ -87,10 +81,11 @@ def fit_batches(
       training: its validation positives choose the epoch.
       scorer: makes the fitted retriever's scores of parameters.
       progress: shows a bar.
+      rows_read: of the tables of which a step trains the batch's rows alone; None = all rows.
     """
     params, data, count = start
-    update, data = _update(objective, settings), jax.tree.map(jnp.asarray, data)
-    state = (params, optax.adam(settings.learning_rate).init(params))
+    update, data = _update(objective, settings, rows_read), jax.tree.map(jnp.asarray, data)
+    state = (params, make_optimizer(settings).init(params))
 
     def epoch(number: int, state: Any) -> tuple[Any, Array]:
         order_key, step_key = jax.random.split(jax.random.fold_in(key, number))
@@ -116,20 +111,17 @@ def _batches(key: Array, count: int, size: int) -> list[tuple[np.ndarray, np.nda
 
 
 @functools.cache  # compiled once for all folds and seeds
-def _update(objective: Objective, settings: LearnerSettings) -> Callable[..., Any]:
-    optimizer = optax.adam(settings.learning_rate)
+def _update(
+    objective: Objective, settings: LearnerSettings, rows_read: RowsRead | None
+) -> Callable[..., Any]:
+    optimizer = make_optimizer(settings)
 
     def update(state: Any, data: Any, step: Step) -> tuple[Any, Array]:
-        params, memory = state
+        rows = {} if rows_read is None else rows_read(state[0], data, step)
+        loss = lambda params: objective(settings, params, data, step)  # noqa: E731
+        return descend(optimizer, loss, state, rows)
 
-        def loss(params: Params) -> Array:
-            return objective(settings, params, data, step)
-
-        value, gradient = jax.value_and_grad(loss)(params)
-        updates, memory = optimizer.update(gradient, memory, params)
-        return (optax.apply_updates(params, updates), memory), value
-
-    return jax.jit(update)
+    return jax.jit(update, donate_argnums=0)
 
 
 def by_parts(score: Callable[[Queries], Array]) -> ScoreCatalogue:
@@ -174,9 +166,9 @@ def until_best(
 ) -> tuple[Params, dict[str, Any]]:
     """Run epochs until `quality` has not risen for `patience` of them; return the best parameters.
 
-    With a patience of 0 all epochs run.
+    With a patience of 0 all epochs run. An epoch may write its state where the last one was.
     """
-    best, best_epoch, params = -math.inf, -1, state[0]
+    best, best_epoch, params = -math.inf, -1, _copy(state[0])
     losses, qualities = [], []
     bar = tqdm(range(epochs), desc="retriever", unit="epoch", disable=not progress)
     for epoch in bar:
@@ -190,8 +182,12 @@ def until_best(
                 "retriever.learning_rate"
             )
         if qualities[-1] > best:
-            best, best_epoch, params = qualities[-1], epoch, state[0]
+            best, best_epoch, params = qualities[-1], epoch, _copy(state[0])
         elif 0 < patience <= epoch - best_epoch:
             break
     report = {"best_epoch": best_epoch + 1, "auc_valid": best, "losses": losses}
     return params, report | {"auc_valid_by_epoch": qualities}
+
+
+def _copy(params: Params) -> Params:
+    return jax.tree.map(jnp.copy, params)

@@ -22,8 +22,8 @@ from dnr_jax.data.encoders import KNOWN
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.layers import MLP
 from dnr_jax.retrievers import tables
+from dnr_jax.retrievers.descent import LearnerSettings
 from dnr_jax.retrievers.epochs import (
-    LearnerSettings,
     Objective,
     Step,
     by_parts,

@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from dnr_jax.data.encoders import KNOWN
 from dnr_jax.data.lists import Events
+from dnr_jax.nn.tables import RowsOf, distinct
+from dnr_jax.retrievers import tables
+from dnr_jax.retrievers.descent import TableSettings, descend, make_optimizer
 from dnr_jax.retrievers.epochs import auc, until_best
 from dnr_jax.retrievers.retriever import (
     FittedRetriever,
     Retriever,
-    RetrieverSettings,
     ScoreCatalogue,
     Training,
 )
@@ -60,19 +61,14 @@ LOSSES: dict[str, Callable[[Array, Array], Array]] = {"bpr": bpr, "bce": bce}
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatrixFactorizationSettings(RetrieverSettings):
+class MatrixFactorizationSettings(TableSettings):
     """Settings of matrix factorisation."""
 
     loss: str = knob("bpr", "of a positive and a sampled negative: bpr | bce", one_of=LOSSES)
     width: int = knob(128, "latent factors", at_least=1)
-    epochs: int = knob(60, "the most epochs", at_least=1)
     batch_size: int = knob(2048, "positives a step", at_least=1)
-    learning_rate: float = knob(1e-3, "Adam's step size", above=0, at_most=10)
     decay: float = knob(
         0.01, "L2: decay / 2 * |row|^2 per example, on the rows of a batch", at_least=0, at_most=1e3
-    )
-    patience: int = knob(
-        4, "epochs without a better validation AUC before it stops; 0 = never", at_least=0
     )
 
 
@@ -85,9 +81,9 @@ def matrix_factorization(settings: MatrixFactorizationSettings) -> Retriever:
         examples = _examples(training.train, **training.counts)
         steps = math.ceil(examples.user.size / settings.batch_size)
         rows = min(settings.batch_size, examples.user.size)
-        run = _epoch(settings.loss, settings.learning_rate, settings.decay, steps, rows)
+        run = _epoch(settings, steps, rows)
         params = _init(init_key, **training.counts, width=settings.width)
-        state = (params, optax.adam(settings.learning_rate).init(params))
+        state = (params, make_optimizer(settings).init(params))
 
         def step(epoch: int, state: Any) -> tuple[Any, Array]:
             return run(jax.random.fold_in(epoch_key, epoch), state, examples)
@@ -128,20 +124,42 @@ def unmet_items(key: Array, examples: Examples, users: Array) -> Array:
     return jnp.take_along_axis(drawn, jnp.argmax(fresh, axis=0)[None], axis=0)[0]
 
 
-@functools.cache  # compiled once for all seeds
-def _epoch(
-    loss: str, learning_rate: float, decay: float, steps: int, rows: int
-) -> Callable[..., Any]:
-    """Make the program of one epoch: every positive once, in a fresh order."""
-    optimizer = optax.adam(learning_rate)
+class Triples(NamedTuple):
+    """A batch of positives, each with its negative.
 
-    def objective(params: Params, user: Array, item: Array, other: Array, real: Array) -> Array:
-        p, q, r = params["users"][user], params["items"][item], params["items"][other]
-        positive = jnp.sum(p * q, -1) + params["bias"][item]
-        negative = jnp.sum(p * r, -1) + params["bias"][other]
-        squares = jnp.sum(p * p + q * q + r * r, -1)
-        each = LOSSES[loss](positive, negative) + 0.5 * decay * squares
-        return jnp.sum(each * real) / jnp.sum(real)
+    Attributes:
+      user, item, other: `int32 [B]`; `other` is the negative.
+      real: `bool [B]`, False for what fills the batch up.
+    """
+
+    user: Array
+    item: Array
+    other: Array
+    real: Array
+
+
+def objective(settings: MatrixFactorizationSettings, params: Params, batch: Triples) -> Array:
+    """Average the loss of a batch, its L2 included."""
+    p = tables.at(params["users"], batch.user)
+    q, r = (tables.at(params["items"], ids) for ids in (batch.item, batch.other))
+    positive = jnp.sum(p * q, -1) + tables.at(params["bias"], batch.item)
+    negative = jnp.sum(p * r, -1) + tables.at(params["bias"], batch.other)
+    squares = jnp.sum(p * p + q * q + r * r, -1)
+    each = LOSSES[settings.loss](positive, negative) + 0.5 * settings.decay * squares
+    return jnp.sum(each * batch.real) / jnp.sum(batch.real)
+
+
+def rows_read(params: Params, batch: Triples) -> RowsOf:
+    """Name the rows that `objective` reads, those of what fills the batch up included."""
+    users, items = len(params["users"]), len(params["items"])
+    own = distinct(jnp.append(batch.item, batch.other), rows=items)
+    return {("users",): distinct(batch.user, rows=users), ("items",): own, ("bias",): own}
+
+
+@functools.cache  # compiled once for all seeds
+def _epoch(settings: MatrixFactorizationSettings, steps: int, rows: int) -> Callable[..., Any]:
+    """Make the program of one epoch: every positive once, in a fresh order."""
+    optimizer, dense = make_optimizer(settings), settings.tables == "dense"
 
     def run(key: Array, state: Any, examples: Examples) -> tuple[Any, Array]:
         order_key, step_key = jax.random.split(key)
@@ -150,18 +168,19 @@ def _epoch(
         order = jnp.pad(order, (0, steps * rows - count), constant_values=-1)
 
         def step(state: Any, inputs: tuple[Array, Array]) -> tuple[Any, Array]:
-            (params, memory), (index, batch) = state, inputs
+            index, batch = inputs
             user, item = examples.user[batch], examples.item[batch]
             other = unmet_items(jax.random.fold_in(step_key, index), examples, user)
-            value, gradient = jax.value_and_grad(objective)(params, user, item, other, batch >= 0)
-            updates, memory = optimizer.update(gradient, memory, params)
-            return (optax.apply_updates(params, updates), memory), value
+            triples = Triples(user, item, other, batch >= 0)
+            read = {} if dense else rows_read(state[0], triples)
+            loss = lambda params: objective(settings, params, triples)  # noqa: E731
+            return descend(optimizer, loss, state, read)
 
         batches = order.reshape(steps, rows)
         state, values = jax.lax.scan(step, state, (jnp.arange(steps), batches))
         return state, values.mean()
 
-    return jax.jit(run)
+    return jax.jit(run, donate_argnums=1)
 
 
 @jax.jit

@@ -31,7 +31,8 @@ from dnr_jax.data.lists import POSITIVE, Events
 from dnr_jax.nn.attention import Transformer
 from dnr_jax.nn.dropout import Drop, identity, make_dropout
 from dnr_jax.nn.layers import LayerNorm
-from dnr_jax.retrievers.epochs import LearnerSettings, Step, by_parts, fit_batches, product
+from dnr_jax.retrievers.descent import LearnerSettings
+from dnr_jax.retrievers.epochs import Step, by_parts, fit_batches, product
 from dnr_jax.retrievers.retriever import (
     FittedRetriever,
     Queries,

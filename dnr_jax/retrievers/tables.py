@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dnr_jax.data.lists import POSITIVE, Catalogue
+from dnr_jax.nn import tables as rows_
+from dnr_jax.nn.tables import Name, Rows
 from dnr_jax.retrievers.retriever import Queries
 from dnr_jax.types import Array, Params
 
@@ -55,10 +58,32 @@ def init(key: Array, catalogue: Catalogue, width: int) -> Params:
     }
 
 
-def read(tables: list[Array], ids: Any) -> Array:
+def at(table: Array | Rows, ids: Any) -> Array:
+    """Return rows `ids` of a table, or of those of its rows that are at hand."""
+    return rows_.read(table, ids, mode="clip") if isinstance(table, Rows) else table[ids]
+
+
+def read(tables: Sequence[Array | Rows], ids: Any) -> Array:
     """Sum the rows of `ids` `int32 [..., columns]` over the columns; padding adds nothing."""
-    columns = (table[ids[..., n]] * (ids[..., n] > 0)[..., None] for n, table in enumerate(tables))
-    return sum(columns, jnp.zeros((), tables[0].dtype))
+    columns = (
+        at(table, ids[..., n]) * (ids[..., n] > 0)[..., None] for n, table in enumerate(tables)
+    )
+    return sum(columns, jnp.zeros((), jnp.float32))
+
+
+def distinct(tables: Sequence[Array], ids: Any, place: Name) -> dict[Name, Array]:
+    """Name the rows that `read` reads of each table, padding included, each once.
+
+    Args:
+      tables: a table a column.
+      ids: `int32 [..., columns]`.
+      place: where `tables` stand in the parameters.
+    """
+    own = [jnp.append(ids[..., n].reshape(-1), 0) for n in range(len(tables))]
+    return {
+        (*place, n): rows_.distinct(ids, rows=len(table))
+        for n, (table, ids) in enumerate(zip(tables, own, strict=True))
+    }
 
 
 def history_mean(params: Params, known: Features, queries: Queries) -> Array:

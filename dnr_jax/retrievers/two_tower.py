@@ -24,8 +24,10 @@ import numpy as np
 from dnr_jax import ops
 from dnr_jax.nn.dropout import Drop, identity, make_dropout
 from dnr_jax.nn.layers import MLP
+from dnr_jax.nn.tables import RowsOf, distinct
 from dnr_jax.retrievers import tables
-from dnr_jax.retrievers.epochs import LearnerSettings, Step, by_parts, fit_batches, product
+from dnr_jax.retrievers.descent import TableSettings
+from dnr_jax.retrievers.epochs import Step, by_parts, fit_batches, product
 from dnr_jax.retrievers.retriever import (
     FittedRetriever,
     Queries,
@@ -39,7 +41,7 @@ from dnr_jax.types import Array, Params
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoTowerSettings(LearnerSettings):
+class TwoTowerSettings(TableSettings):
     """Settings of the two-tower model."""
 
     hidden: int = knob(128, "width of the user tower's hidden layer", at_least=1)
@@ -72,7 +74,10 @@ def two_tower(settings: TwoTowerSettings) -> Retriever:
         examples = _examples(training)
         start = (_init(init_key, settings, training), examples, len(examples.item))
         scorer = _scorer(settings, examples.known)
-        return fit_batches(objective, settings, fit_key, start, training, scorer, progress=progress)
+        rows = None if settings.tables == "dense" else rows_read
+        return fit_batches(
+            objective, settings, fit_key, start, training, scorer, progress=progress, rows_read=rows
+        )
 
     return Retriever(fit)
 
@@ -102,9 +107,22 @@ def objective(settings: TwoTowerSettings, params: Params, data: Examples, step: 
     queries = Queries(*(column[request] for column in data.queries))
     users = _users(settings, params, data.known, queries, drop)
     items = tables.read(params["tables"]["items"], data.known.items[item])
-    logits = users @ items.T + params["bias"][item]
+    logits = users @ items.T + tables.at(params["tables"]["bias"], item)
     each = sampled_softmax(logits, data.log_share[item], step.real)
     return each.sum() / step.real.sum()
+
+
+def rows_read(params: Params, data: Examples, step: Step) -> RowsOf:
+    """Name the rows that `objective` reads, those of the examples that fill a batch up included."""
+    request, item = data.request[step.rows], data.item[step.rows]
+    own = params["tables"]
+    users = data.known.users[data.queries.user[request]]
+    items = jnp.append(data.queries.history[request].reshape(-1), item)
+    return {
+        **tables.distinct(own["users"], users, ("tables", "users")),
+        **tables.distinct(own["items"], data.known.items[items], ("tables", "items")),
+        ("tables", "bias"): distinct(item, rows=len(own["bias"])),
+    }
 
 
 def _examples(training: Training) -> Examples:
@@ -120,10 +138,10 @@ def _examples(training: Training) -> Examples:
 def _init(key: Array, settings: TwoTowerSettings, training: Training) -> Params:
     table_key, tower_key = jax.random.split(key)
     example = jnp.zeros((1, 2 * settings.width))
+    bias = {"bias": jnp.zeros(training.counts["item_count"])}
     return {
-        "tables": tables.init(table_key, training.catalogue, settings.width),
+        "tables": tables.init(table_key, training.catalogue, settings.width) | bias,
         "tower": _tower(settings).init(tower_key, example, drop=identity)["params"],
-        "bias": jnp.zeros(training.counts["item_count"]),
     }
 
 
@@ -147,7 +165,7 @@ def _scorer(settings: TwoTowerSettings, known: Features) -> Callable[[Params], S
     def scores(params: Params, known: Features, queries: Queries) -> Array:
         users = _users(settings, params, known, queries, identity)
         items = tables.read(params["tables"]["items"], known.items)
-        return product(users, items) + params["bias"]
+        return product(users, items) + params["tables"]["bias"]
 
     held = jax.tree.map(jnp.asarray, known)
     return lambda params: by_parts(lambda queries: scores(params, held, queries))

@@ -1,0 +1,86 @@
+"""One update of a retriever's parameters: of all, or of the rows of tables that a batch reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+
+from dnr_jax.nn import tables
+from dnr_jax.nn.rowwise_adagrad import scale_by_rowwise_adagrad
+from dnr_jax.nn.tables import UPDATES, RowsOf
+from dnr_jax.retrievers.retriever import RetrieverSettings
+from dnr_jax.settings import knob
+from dnr_jax.types import Array, Params
+
+# Floor of row-wise Adagrad's denominator: optax's own for Adam.
+EPS = 1e-8
+# Parameters that are no tables; a step of row-wise Adagrad trains them by Adam.
+NETWORKS = ("tower",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerSettings(RetrieverSettings):
+    """What the retrievers that `fit_batches` trains have in common."""
+
+    width: int = knob(64, "of the vectors whose inner product is the score", at_least=1)
+    epochs: int = knob(60, "the most epochs", at_least=1)
+    batch_size: int = knob(512, "examples a step", at_least=1)
+    learning_rate: float = knob(1e-3, "Adam's step size", above=0, at_most=10)
+    patience: int = knob(
+        4, "epochs without a better validation AUC before it stops; 0 = never", at_least=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSettings(LearnerSettings):
+    """What the retrievers have in common that can train the rows of a batch alone."""
+
+    tables: str = knob(
+        "dense",
+        "embedding tables: dense = Adam on every row; lazy_adam or rowwise_adagrad = on the "
+        "batch's rows alone, for more than about 100,000 users or items",
+        one_of=UPDATES,
+    )
+    table_learning_rate: float = knob(0.01, "step size of row-wise Adagrad", above=0, at_most=10)
+
+
+def make_optimizer(settings: LearnerSettings) -> optax.GradientTransformation:
+    """Make Adam, and row-wise Adagrad of all but the networks if the settings ask for it."""
+    adam = optax.adam(settings.learning_rate)
+    if not isinstance(settings, TableSettings) or settings.tables != "rowwise_adagrad":
+        return adam
+    rate = optax.scale_by_learning_rate(settings.table_learning_rate)
+    adagrad = optax.chain(scale_by_rowwise_adagrad(EPS), rate)
+    return optax.multi_transform({"tables": adagrad, "networks": adam}, _kinds)
+
+
+def _kinds(params: Params) -> dict[str, str]:
+    return {name: "networks" if name in NETWORKS else "tables" for name in params}
+
+
+def descend(
+    optimizer: optax.GradientTransformation,
+    loss: Callable[[Params], Array],
+    state: tuple[Params, Any],
+    rows: RowsOf,
+) -> tuple[tuple[Params, Any], Array]:
+    """Update parameters and the optimiser's memory once, of tables the `rows` alone.
+
+    Args:
+      optimizer: of numbers of which each depends on its own row alone.
+      loss: of the parameters, reads of the tables no other row.
+      state: parameters and memory.
+      rows: from `tables.distinct`, by the tables' names; empty = all rows of all.
+
+    Returns:
+      The new state, in place if `state` is donated, and the loss before.
+    """
+    params, memory = tables.gather(state, rows)
+    value, gradient = jax.value_and_grad(lambda params: loss(tables.join(params, rows)))(params)
+    updates, memory = optimizer.update(gradient, memory, params)
+    small = optax.apply_updates(params, updates), memory
+    return tables.scatter(state, small, rows), value
