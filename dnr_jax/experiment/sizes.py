@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 import jax
 
@@ -12,9 +13,21 @@ from dnr_jax.experiment.rows import Row
 from dnr_jax.training.parts import part_size
 
 FLOAT_BYTES = 4
-# Of each parameter there are its value, both of Adam's moments and its best value so far.
-COPIES = 4
 GIB = 2**30
+
+
+class Part(NamedTuple):
+    """What a row needs memory for.
+
+    Attributes:
+      words: what it is.
+      bytes: on one device, at least.
+      cures: the two knobs that make it smaller, the one to try first before the other.
+    """
+
+    words: str
+    bytes: int
+    cures: tuple[str, str]
 
 
 def check(plan: Plan, prepared: Prepared, memory: int | None = None) -> None:
@@ -27,7 +40,8 @@ def check(plan: Plan, prepared: Prepared, memory: int | None = None) -> None:
 
     Raises:
       ValueError: a batch is larger than the training split, or what a row needs in any case is
-        more than the memory.
+        more than the memory: with an estimate of each part and the knobs that make the largest
+        one smaller.
     """
     memory = memory or _memory()
     requests = len(prepared.splits["train"].request_id)
@@ -38,7 +52,7 @@ def check(plan: Plan, prepared: Prepared, memory: int | None = None) -> None:
                 f"only {requests} requests: choose at most {requests}"
             )
         if row.trains and memory is not None:
-            _check_memory(row, plan, prepared, memory)
+            _check_memory(row, _parts(row, plan, prepared), memory)
 
 
 def _memory() -> int | None:
@@ -53,21 +67,32 @@ def _memory() -> int | None:
         return None
 
 
-def _check_memory(row: Row, plan: Plan, prepared: Prepared, memory: int) -> None:
+def _check_memory(row: Row, parts: list[Part], memory: int) -> None:
     """Refuse a row whose largest parts alone do not fit."""
-    parts = {
-        "the data (set config.train.stream)": 0 if row.train.stream else _data(prepared),
-        "embedding tables (config.reranker.width)": _tables(row, plan, prepared),
-        "states of candidates and history (config.candidates.size, config.data.history, "
-        "config.reranker.width, config.train.micro_batch)": _states(row, prepared),
-    }
-    if sum(parts.values()) <= memory:
+    if sum(part.bytes for part in parts) <= memory:
         return
-    needs = ", ".join(f"{size / GIB:.2f} GiB for {name}" for name, size in parts.items() if size)
+    needs = ", ".join(
+        f"{part.bytes / GIB:.2f} GiB for {part.words}" for part in parts if part.bytes
+    )
+    first, second = max(parts, key=lambda part: part.bytes).cures
     raise ValueError(
         f"row {row.key!r} does not fit a device of {memory / GIB:.2f} GiB: it takes at least "
-        f"{needs}; choose smaller sizes"
+        f"{needs}; set {first}, or {second}"
     )
+
+
+def _parts(row: Row, plan: Plan, prepared: Prepared) -> list[Part]:
+    """Estimate what a row holds in any case."""
+    less = "a smaller config.train.micro_batch", "a smaller config.candidates.size"
+    batch = Part("states of candidates and history", _states(row, prepared), less)
+    data = 0 if row.train.stream else _data(prepared)
+    cures = "config.train.stream=64", "a smaller config.candidates.size"
+    return [
+        Part("the data", data, cures),
+        _of_reranker(row, plan, prepared),
+        *_of_generator(row, plan, prepared),
+        batch,
+    ]
 
 
 def _data(prepared: Prepared) -> int:
@@ -76,11 +101,50 @@ def _data(prepared: Prepared) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(batches))
 
 
-def _tables(row: Row, plan: Plan, prepared: Prepared) -> int:
-    """Count the bytes of the embedding tables, of all trials and while they are trained."""
-    trials = len(row.seeds) * len(row.train.learning_rate_factors)
-    whole = sum(prepared.spec.sizes.values()) * _width(row) * FLOAT_BYTES * COPIES * trials
-    return whole // (jax.device_count() if plan.devices.shard_tables else 1)
+def _of_reranker(row: Row, plan: Plan, prepared: Prepared) -> Part:
+    """Estimate the reranker's tables: with moments, best values so far, and what comes and goes.
+
+    The last are the next best values of all trials, while they are kept, or, while a dense step
+    runs, the gradient and the update of a trial.
+    """
+    updates, width, trials = row.optim.reranker.tables, _width(row), _trials(row)
+    passing = max(trials, 2 if updates == "dense" else 1)
+    copies = trials * (_copies(updates, width) + 1) + passing
+    one = sum(prepared.spec.sizes.values()) * width * FLOAT_BYTES
+    return _table_part("reranker", "reranker.width", updates, one * copies, plan)
+
+
+def _of_generator(row: Row, plan: Plan, prepared: Prepared) -> list[Part]:
+    """Estimate the tables of users and items of a learned generator, with moments."""
+    if row.generator is None:
+        return []
+    spec, updates = prepared.spec, row.optim.generator.tables
+    width = row.generator.settings.embedding_width
+    one = (spec.sizes[spec.user[0]] + spec.sizes[spec.item[0]]) * width * FLOAT_BYTES
+    copies = _trials(row) * _copies(updates, width)
+    return [_table_part("generator", "generator.embedding_width", updates, one * copies, plan)]
+
+
+def _table_part(player: str, width: str, updates: str, size: float, plan: Plan) -> Part:
+    """Make the part of a player's tables, of `size` bytes on all devices together."""
+    devices, sharded = jax.device_count(), plan.devices.shard_tables
+    cures = [
+        *([f"config.optim.{player}.tables=rowwise_adagrad"] * (updates != "rowwise_adagrad")),
+        *(["config.devices.shard_tables=True"] * (devices > 1 and not sharded)),
+        f"a smaller config.{width}",
+        "config.devices.shard_tables=True on more devices",
+    ]
+    held = int(size) // (devices if sharded else 1)
+    return Part(f"embedding tables of the {player}", held, (cures[0], cures[1]))
+
+
+def _copies(updates: str, width: int) -> float:
+    """Count what is held of a table: its values and two moments, or one number a row."""
+    return 1 + 1 / max(width, 1) if updates == "rowwise_adagrad" else 3
+
+
+def _trials(row: Row) -> int:
+    return len(row.seeds) * len(row.train.learning_rate_factors)
 
 
 def _states(row: Row, prepared: Prepared) -> int:
