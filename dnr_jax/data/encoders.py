@@ -32,7 +32,8 @@ class Vocabulary(NamedTuple):
 
     Attributes:
       keys: the known values, sorted: `int64 [n]` or `str [n]`; value number i has id `KNOWN + i`.
-      buckets: > 0 = no known values, but integers >= 0 hashed to so many ids.
+      buckets: > 0 = no known values, but values hashed to so many ids: integers >= 0 by `encode`,
+        or what the data set's own code hashes.
     """
 
     keys: np.ndarray
@@ -182,10 +183,11 @@ def count_unknown(request: Request, spec: FeatureSpec) -> dict[str, int]:
         ("history", spec.history, request.history, request.history_where),
         ("item", spec.item, request.candidates, request.where),
     ]
-    found = {}
+    found: dict[str, int] = {}
     for part, columns, ids, real in parts:
         for number, column in enumerate(columns):
-            found[f"{part}.{column}"] = int((ids[..., number][real] == UNKNOWN).sum())
+            name, count = f"{part}.{column}", int((ids[..., number][real] == UNKNOWN).sum())
+            found[name] = found.get(name, 0) + count  # a list of ids is several columns of a name
     return {name: count for name, count in found.items() if count}
 
 

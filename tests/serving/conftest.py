@@ -28,6 +28,7 @@ def run(tmp_path_factory, logs):
     config = config_file.get_config("smoke").to_dict()
     config |= {"table": "retriever,plain,score", "cache": str(folder / "cache")}
     config["data"] |= {"path": str(folder / "log.parquet"), "history": 5}
+    config["data"]["hashed"] = "u_city=50,i_tags=50"  # text, and a list of numbers
     config["reranker"] |= {"width": 8, "heads": 1, "feed_forward": 8}
     config["train"] |= {"epochs": 1, "lambda_e": 1}
     [made] = experiment.run_all(config, folder / "run")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from dnr_jax.data.encoders import KNOWN, UNKNOWN, Vocabulary
-from dnr_jax.data.table import scales
+from dnr_jax.data.table import hashed, scales
 from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.fit import Learned
 from dnr_jax.data.table.reader import collect
@@ -90,7 +90,12 @@ def _weight(
 
 
 def code(frame: pl.LazyFrame, feature: Feature, words: Vocabulary) -> pl.LazyFrame:
-    """Put the feature ids of a column in its place: unknown where a value is not a known one."""
+    """Put the feature ids of a column in its place: unknown where a value is not a known one.
+
+    A hashed one becomes a list of two ids a value.
+    """
+    if words.buckets:
+        return hashed.code(frame, feature, words)
     keys = pl.Series(feature.name, words.keys.tolist(), dtype=_dtype(words))
     codes = pl.Series("code of it", range(KNOWN, words.size), dtype=pl.Int32)
     if feature.kind == "bag":

@@ -5,6 +5,7 @@ An exported model carries a copy of this file: it imports nothing of its package
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -29,7 +30,8 @@ class Encoder:
 
     Args:
       keys: the known values of each column, sorted: `int64 [n]` or `str [n]`.
-      transforms: `widths`, `kinds`, `numbers`, `item_numbers` and `score` of the trained model.
+      transforms: `widths`, `kinds`, `numbers`, `item_numbers` and `score` of the trained model, and
+        `hashed` where it has hashed columns.
       history: events T.
     """
 
@@ -38,7 +40,7 @@ class Encoder:
         user, context, item = (transforms["widths"][s] for s in ("user", "context", "item"))
         self._user, self._context, self._item = {"user_id": 1, **user}, context, item
         self._numbers, self._item_numbers = transforms["numbers"], transforms["item_numbers"]
-        self._score = transforms["score"]
+        self._score, self._hashed = transforms["score"], transforms.get("hashed", {})
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Encoder:
@@ -98,7 +100,9 @@ class Encoder:
         parts = [np.zeros((len(records), 0), np.int32)]
         for name, width in widths.items():
             values = [record.get(name) for record in records]
-            if self._kinds.get(name) == "bag":
+            if name in self._hashed:
+                parts.append(self._two_rows(name, values, width))
+            elif self._kinds.get(name) == "bag":
                 parts.append(self._bag(name, values, width))
             else:
                 parts.append(self._codes(name, values)[:, None])
@@ -111,6 +115,17 @@ class Encoder:
         bag[real] = self._codes(name, [value for own in lists for value in own])
         return bag
 
+    def _two_rows(self, name: str, values: list[Any], width: int) -> np.ndarray:
+        """Hash each value, or each of its list, to two columns."""
+        bag = self._kinds[name] == "bag"
+        lists = [_listed(value)[: width // 2] if bag else [value] for value in values]
+        flat = [value for own in lists for value in own]
+        found = np.zeros((len(lists), width), np.int32)
+        real = np.arange(width) < 2 * np.array([len(own) for own in lists])[:, None]
+        read = texts_hashed if self._keys[name].dtype.kind == "U" else integers_hashed
+        found[real] = two_rows(*read(flat), self._hashed[name]).reshape(-1)
+        return found
+
     def _codes(self, name: str, values: list[Any]) -> np.ndarray:
         """Look values up: `int32 [n]`."""
         keys = self._keys[name]
@@ -119,6 +134,51 @@ class Encoder:
         raw, readable = (_texts if keys.dtype.kind == "U" else _integers)(values, keys.dtype)
         place = np.minimum(np.searchsorted(keys, raw), len(keys) - 1)
         return np.where(readable & (keys[place] == raw), KNOWN + place, UNKNOWN).astype(np.int32)
+
+
+def two_rows(hashes: np.ndarray, known: Any, buckets: int) -> np.ndarray:
+    """Choose two rows of `buckets` for each hash, never the same: ids `int32 [n, 2]`.
+
+    Two values share both rows with probability 2 / (buckets (buckets - 1)).
+
+    Args:
+      hashes: `uint64 [n]`.
+      known: `bool [n]`, or True for all: those of no value are unknown, and padding.
+      buckets: >= 2.
+    """
+    first = (mixed(hashes) % np.uint64(buckets)).astype(np.int64)
+    step = (mixed(hashes + np.uint64(1)) % np.uint64(buckets - 1)).astype(np.int64)
+    rows = KNOWN + np.stack([first, (first + 1 + step) % buckets], axis=1)
+    known = np.broadcast_to(known, hashes.shape)[:, None]
+    return np.where(known, rows, [[UNKNOWN, 0]]).astype(np.int32)
+
+
+def mixed(numbers: np.ndarray) -> np.ndarray:
+    """Mix the bits of `uint64 [n]` (the finaliser of splitmix64, Steele et al. 2014)."""
+    state = numbers * np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(state ^ (state >> np.uint64(31)))
+
+
+def integers_hashed(values: list[Any]) -> tuple[np.ndarray, Any]:
+    """Hash integers, as they may be given: `uint64 [n]`, and which of them are some."""
+    if not values:
+        return np.zeros(0, np.uint64), True
+    raw, known = _integers(values, np.dtype(np.int64))
+    return mixed(raw.astype(np.uint64)), known
+
+
+def texts_hashed(values: list[Any]) -> tuple[np.ndarray, Any]:
+    """Hash texts by BLAKE2b: `uint64 [n]`, and which of them are some."""
+    known = np.array([value is not None for value in values], bool)
+    return np.array([_text_hash(value) for value in values], np.uint64), known
+
+
+def _text_hash(value: Any) -> int:
+    if value is None:
+        return 0
+    return int.from_bytes(hashlib.blake2b(_text(value).encode(), digest_size=8).digest(), "little")
 
 
 def _listed(value: Any) -> list[Any]:

@@ -52,7 +52,8 @@ def naming(given: Naming, earlier: Encoders, source: Source) -> Naming:
     words = {name: (feature.side, feature.kind) for name, feature in features.items()}
     named = {*given.columns.values(), *given.labels, *words}
     new = [name for name in source.types if name[:2] in PREFIXES and name not in named]
-    return given._replace(features=words, ignored=(*given.ignored, *new))
+    hashed = {name: feature.buckets for name, feature in features.items() if feature.buckets}
+    return given._replace(features=words, ignored=(*given.ignored, *new), hashed=hashed)
 
 
 def check_ids(table: Typed, earlier: Encoders) -> None:
@@ -64,7 +65,7 @@ def check_ids(table: Typed, earlier: Encoders) -> None:
     own = table.frame.collect_schema()
     for name, kind in own.items():
         words = earlier.vocabularies.get(name)
-        if words is None or not len(words.keys):
+        if words is None or not (len(words.keys) or words.buckets):
             continue
         was = _TEXT if words.keys.dtype.kind == "U" else _WHOLE
         now = _TEXT if getattr(kind, "inner", kind) == pl.String else _WHOLE

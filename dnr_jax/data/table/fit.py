@@ -10,7 +10,7 @@ import polars as pl
 from dnr_jax.data.encoders import KNOWN, UNKNOWN, Encoders, Vocabulary
 from dnr_jax.data.hashing import mix
 from dnr_jax.data.store import SPLITS
-from dnr_jax.data.table import earlier, scales
+from dnr_jax.data.table import earlier, hashed, scales
 from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.labels import POSITIVE
 from dnr_jax.data.table.reader import collect
@@ -126,6 +126,8 @@ def _user_words(train: pl.DataFrame, min_count: int) -> Vocabulary:
 
 
 def _words(table: Typed, frame: pl.LazyFrame, feature: Feature, min_count: int) -> Vocabulary:
+    if feature.buckets:
+        return hashed.vocabulary(table, feature)
     column = pl.col(feature.name)
     values = frame.select(column.explode() if feature.kind == "bag" else column)
     counts = values.drop_nulls().group_by(feature.name).len()

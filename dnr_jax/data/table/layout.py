@@ -17,10 +17,14 @@ from dnr_jax.types import FeatureSpec
 def recipe_of(
     table: Typed, settings: TableSettings, shape: Shape, learned: Learned, seed: int
 ) -> Recipe:
-    """Lay out the columns; a bag takes as many as its longest list, and at most `settings.bag`."""
+    """Lay out the columns.
+
+    A bag takes as many as its longest list, and at most `settings.bag`; a hashed value takes two.
+    """
     user, context, item = (
         {
             feature.name: min(settings.bag, learned.longest.get(feature.name, 1))
+            * (2 if feature.buckets else 1)
             for feature in table.schema.of(side, "id", "bag")
         }
         for side in ("user", "context", "item")
@@ -49,6 +53,7 @@ def encoders_of(table: Typed, learned: Learned, recipe: Recipe, requests: pl.Dat
         item_numbers=scales.names(recipe.item_numbers),
     )
     words = dict(learned.vocabularies)
+    buckets = {f.name: f.buckets for f in table.schema.features if f.buckets}
     if requests["request_id"].dtype == pl.String:  # so that results can be told by their raw ids
         words["request_id"] = Vocabulary(keys(requests["request_id"]))
     return Encoders(
@@ -63,5 +68,6 @@ def encoders_of(table: Typed, learned: Learned, recipe: Recipe, requests: pl.Dat
             "widths": sides,
             "numbers": scales.plain(recipe.numbers),
             "item_numbers": scales.plain(recipe.item_numbers),
+            **({"hashed": buckets} if buckets else {}),
         },
     )

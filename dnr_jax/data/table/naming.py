@@ -14,6 +14,9 @@ label_buy = 5
 price = "item numeric"
 i_year = "numeric"
 i_sales = "log"             # a number on a logarithmic scale
+
+[hashed]                    # ids without a fixed vocabulary, and the rows that they share
+i_seller = 100000
 """
 
 from __future__ import annotations
@@ -26,13 +29,16 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from dnr_jax.settings import find, unknown
+from dnr_jax.settings import MOST_INT, find, unknown
 
 SIDES = ("user", "context", "item")
 KINDS = ("id", "bag", "numeric", "vector")
 LOG = "log"  # of a number: by its logarithm, not by quantiles
 YAML = (".yaml", ".yml")
-SECTIONS = ("columns", "labels", "features", "ignore")
+SECTIONS = ("columns", "labels", "features", "hashed", "ignore")
+
+FEWEST = 2  # rows that two hashes can tell apart
+EXAMPLES = {"columns": "request_id=session,score=bm25", "hashed": "i_seller=100000"}
 
 
 class Naming(NamedTuple):
@@ -43,21 +49,24 @@ class Naming(NamedTuple):
       labels: weight > 0 by label column.
       features: words of `SIDES` and `KINDS`, and `LOG`, by feature column.
       ignored: columns to leave alone.
+      hashed: rows by feature column of ids that are hashed; see `hashed`.
     """
 
     columns: Mapping[str, str] = {}
     labels: Mapping[str, float] = {}
     features: Mapping[str, tuple[str, ...]] = {}
     ignored: tuple[str, ...] = ()
+    hashed: Mapping[str, int] = {}
 
 
-def read(file: str, columns: str = "", labels: str = "") -> Naming:
+def read(file: str, columns: str = "", labels: str = "", hashed: str = "") -> Naming:
     """Read a schema file and flags; a flag wins over the file.
 
     Args:
       file: of the form above; "" = none.
       columns: `role=column` pairs between commas.
       labels: `column:weight` pairs between commas; a weight may be left out and is then 1.
+      hashed: `column=rows` pairs between commas.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -67,8 +76,11 @@ def read(file: str, columns: str = "", labels: str = "") -> Naming:
     naming = _naming(content, file)
     flags = dict(_pair(part, "=", "columns", columns) for part in _parts(columns))
     weights = _weights("labels", dict(_label(part) for part in _parts(labels)))
+    rows = _rows("hashed", dict(_pair(part, "=", "hashed", hashed) for part in _parts(hashed)))
     return naming._replace(
-        columns={**naming.columns, **flags}, labels=weights or dict(naming.labels)
+        columns={**naming.columns, **flags},
+        labels=weights or dict(naming.labels),
+        hashed={**naming.hashed, **rows},
     )
 
 
@@ -90,7 +102,7 @@ def _content(path: Path) -> dict[str, Any]:
 def _naming(content: Mapping[str, Any], file: str) -> Naming:
     for name in content:
         find_in(file, "section", name, SECTIONS)
-    columns, labels, features = (_table(content, name, file) for name in SECTIONS[:3])
+    columns, labels, features, rows = (_table(content, name, file) for name in SECTIONS[:4])
     for name, value in columns.items():
         if not isinstance(value, str):
             raise ValueError(f"{file}: columns.{name} is {value!r}: it must be a column's name")
@@ -98,7 +110,8 @@ def _naming(content: Mapping[str, Any], file: str) -> Naming:
     if not isinstance(ignored, list) or not all(isinstance(name, str) for name in ignored):
         raise ValueError(f"{file}: ignore is {ignored!r}: it must be a list of columns' names")
     words = {name: _words(file, name, text) for name, text in features.items()}
-    return Naming(columns, _weights(f"{file}: labels", labels), words, tuple(ignored))
+    weights, hashed = _weights(f"{file}: labels", labels), _rows(f"{file}: hashed", rows)
+    return Naming(columns, weights, words, tuple(ignored), hashed)
 
 
 def _table(content: Mapping[str, Any], name: str, file: str) -> dict[str, Any]:
@@ -133,6 +146,16 @@ def _weights(place: str, given: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(weight) for name, weight in given.items()}
 
 
+def _rows(place: str, given: Mapping[str, Any]) -> dict[str, int]:
+    for name, rows in given.items():
+        whole = isinstance(rows, int) or (isinstance(rows, str) and rows.strip().isdecimal())
+        if isinstance(rows, bool) or not whole or not FEWEST <= int(rows) < MOST_INT:
+            raise ValueError(
+                f"{place}.{name} is {rows!r}: it must be a number of rows, {FEWEST} or more"
+            )
+    return {name: int(rows) for name, rows in given.items()}
+
+
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -140,7 +163,7 @@ def _parts(text: str) -> list[str]:
 def _pair(part: str, sign: str, knob: str, given: str) -> tuple[str, str]:
     left, found, right = part.partition(sign)
     if not found or not left.strip() or not right.strip():
-        raise ValueError(f"{knob} is {given!r}: write pairs, as in request_id=session,score=bm25")
+        raise ValueError(f"{knob} is {given!r}: write pairs, as in {EXAMPLES[knob]}")
     return left.strip(), right.strip()
 
 

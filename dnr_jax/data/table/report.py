@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from dnr_jax.data.store import SPLITS
+from dnr_jax.data.table import hashed
 from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.examination import Examined
 from dnr_jax.data.table.history import Past
@@ -17,6 +18,7 @@ from dnr_jax.data.table.reader import collect
 from dnr_jax.data.table.schema import Schema
 
 NAMED = 12  # columns named in a sentence
+CROWDED = 0.01  # values of a hashed column that share both rows
 NUMBERS = (", numeric (", ", vector (")
 
 
@@ -41,6 +43,8 @@ def facts(seen: Examined, *, weight_cap: float) -> dict[str, Any]:
     }
     if "propensity" in table.schema.columns:
         found["propensities"] = _propensities(table, weight_cap)
+    collisions = hashed.collisions(table)
+    found |= {"hashed": collisions} if collisions else {}
     if "timestamp" in requests.columns:
         ends = requests["timestamp"].to_numpy()[[0, -1]].astype("datetime64[us]")
         found["time"] = {"unit": table.time_unit, "first": str(ends[0]), "last": str(ends[1])}
@@ -68,7 +72,9 @@ def described(schema: Schema, table: Typed) -> dict[str, Any]:
         "columns": {role: f"{name} ({types[name]})" for role, name in schema.columns.items()},
         "labels": dict(schema.labels),
         "features": {
-            f.name: f"{f.side}, {f.kind} ({types[f.name]})" + ", by log" * f.log
+            f.name: f"{f.side}, {f.kind} ({types[f.name]})"
+            + ", hashed" * bool(f.buckets)
+            + ", by log" * f.log
             for f in schema.features
         },
         "ignored": list(schema.ignored),
@@ -165,6 +171,11 @@ def findings(found: Mapping[str, Any]) -> list[str]:
             f"propensities: a label counts 1 / propensity in the loss, at most {count['cap']:g} "
             f"({count['capped']} of {count['given']} are above); metrics count all alike"
         )
+    for name, count in found.get("hashed", {}).items():
+        said.append(
+            f"hashed: {count['values']} values of {name} in {count['rows']} rows, two a value; "
+            f"{_share(count):.2%} of them share both with another"
+        )
     if "history" in found:
         said.append(f"histories: {found['history']}")
     test = found["splits"]["test"]
@@ -187,9 +198,17 @@ def _some(names: Collection[str]) -> str:
     return ", ".join(list(names)[:NAMED]) + (f" and {left} more" if left > 0 else "")
 
 
+def _share(count: Mapping[str, int]) -> float:
+    return count["share_both"] / max(count["values"], 1)
+
+
 def warnings(found: Mapping[str, Any]) -> list[str]:
     """Say what a user should know before trusting the numbers."""
-    said = []
+    crowded = [name for name, count in found.get("hashed", {}).items() if _share(count) > CROWDED]
+    said = [
+        f"{name}: {CROWDED:.0%} or more of its values share both rows: hash it to more"
+        for name in crowded
+    ]
     if not found["score"]:
         said.append("no score and no rank: leave out the rows that read a first stage's scores")
     if found["candidates_cut"]:

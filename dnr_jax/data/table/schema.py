@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import NamedTuple
 
 import polars as pl
@@ -45,12 +46,14 @@ class Feature(NamedTuple):
       side: what it describes: "user", "context" (the request) or "item" (the candidate).
       kind: "id" (categorical), "bag" (a list of ids), "numeric" or "vector" (a list of numbers).
       log: whether a number is scaled by its logarithm, and not by quantiles.
+      buckets: > 0 = ids are hashed to two of so many rows; 0 = each known value has its own.
     """
 
     name: str
     side: str
     kind: str
     log: bool = False
+    buckets: int = 0
 
 
 class Schema(NamedTuple):
@@ -108,6 +111,7 @@ def understand(types: Mapping[str, pl.DataType], naming: Naming, place: str) -> 
         if name not in known and (name in naming.features or (name in free and _side(name)))
     )
     known |= {feature.name for feature in features}
+    _check_hashed(features, naming)
     return Schema(columns, labels, features, tuple(name for name in types if name not in known))
 
 
@@ -117,7 +121,12 @@ def features_of(encoders: Encoders) -> tuple[Feature, ...]:
     sides = {name: side for side, widths in transforms["widths"].items() for name in widths}
     sides |= dict.fromkeys(transforms["numbers"], "context")  # or of the user: both are a request's
     sides |= dict.fromkeys(transforms["item_numbers"], "item")
-    return tuple(Feature(name, sides[name], kind) for name, kind in transforms["kinds"].items())
+    words = encoders.vocabularies
+    buckets = {name: words[name].buckets for name in transforms["kinds"] if name in words}
+    return tuple(
+        Feature(name, sides[name], kind, buckets=buckets.get(name, 0))
+        for name, kind in transforms["kinds"].items()
+    )
 
 
 def plain(name: str) -> str:
@@ -140,9 +149,20 @@ def _check_named(types: Mapping[str, pl.DataType], naming: Naming, place: str) -
     for role in naming.columns:
         if role not in ROLES:
             raise ValueError(f"columns: {unknown('column', role, ROLES)}")
-    for name in (*naming.columns.values(), *naming.labels, *naming.features, *naming.ignored):
+    given = (naming.columns.values(), naming.labels, naming.features, naming.ignored, naming.hashed)
+    for name in chain(*given):
         if name not in types:
             raise ValueError(f"{place}: {unknown('column', name, types)}")
+
+
+def _check_hashed(features: Iterable[Feature], naming: Naming) -> None:
+    ids = [feature.name for feature in features if feature.kind in ("id", "bag")]
+    for name in naming.hashed:
+        if name not in ids:
+            raise ValueError(
+                f"hashed: {name} is no feature of ids; those of this table are "
+                f"{', '.join(ids) or 'none'}"
+            )
 
 
 def _customary(role: str, names: list[str], place: str) -> str | None:
@@ -206,7 +226,7 @@ def _feature(name: str, kind: pl.DataType, naming: Naming, place: str) -> Featur
             f"{place}: column {name} is {kind}, which cannot be read as "
             f"{chosen or 'a feature'} (possible: {possible}); convert it, or ignore it"
         )
-    return Feature(name, side, chosen, log)
+    return Feature(name, side, chosen, log, naming.hashed.get(name, 0))
 
 
 def _possible(kind: pl.DataType) -> tuple[str, ...]:

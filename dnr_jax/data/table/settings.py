@@ -46,6 +46,11 @@ class TableSettings(DataSettings):
     )
     columns: str = knob("", "your names of columns, as request_id=session,score=bm25")
     labels: str = knob("", "several labels and their weights, as label_click:1,label_buy:5")
+    hashed: str = knob(
+        "",
+        "features of ids without a fixed vocabulary, and the rows that each is hashed to, as "
+        "i_seller=100000,c_query=1000000; min_count does not concern them",
+    )
     grades: str = knob(
         "auto",
         "label -> z: as_is | binary (from positive_from on) | linear (over the greatest) | "
@@ -85,9 +90,9 @@ class TableSettings(DataSettings):
                 f"test_share is {self.test_share}: with valid_share {self.valid_share} it leaves "
                 "no request for training"
             )
-        naming.read("", self.columns, self.labels)
+        naming.read("", self.columns, self.labels, self.hashed)
 
     @property
     def naming(self) -> Naming:
         """What the schema file and the flags say about columns."""
-        return naming.read(self.schema, self.columns, self.labels)
+        return naming.read(self.schema, self.columns, self.labels, self.hashed)
