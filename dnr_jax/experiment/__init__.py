@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def run_all(
 
     They are listed by `config.retriever.name` and `config.candidates.name`. A single table fills
     `workdir` itself, several a folder each in it, named like the retriever, the protocol, or both.
-    All are checked before the first is run, and one that has been run before is not run again.
+    All are checked, and the data of several all prepared, before the first is run. One that has
+    been run before is not run again.
 
     In a run of several processes (`join`) all call this with the same config, and the first alone
     writes to `workdir`.
@@ -54,12 +56,14 @@ def run_all(
     """
     if tensorboard:
         event_files.require()
-    plans, workdir = make_plan(config), Path(workdir)
+    plans, workdir = _checked(config), Path(workdir)
     several = len(plans) > 1
     names = _names(plans)
     folders = [workdir / name for name in names]
     meter = Meter(sum(len(plan.rows) for plan in plans))
     with lock.held(workdir) if several and processes.is_first() else nullcontext():
+        if several:
+            _prepare_all(plans, names)
         for number, (plan, folder) in enumerate(zip(plans, folders, strict=True), 1):
             if several:
                 _LOG.info("table %d of %d: %s", number, len(plans), folder.name)
@@ -73,7 +77,21 @@ def estimate(config: Mapping[str, Any]) -> list[str]:
     Raises:
       ValueError, FileNotFoundError: see `make_plan` and `datasets.estimate`.
     """
-    return datasets.estimate(make_plan(config)[0].data)
+    return datasets.estimate(_checked(config)[0].data)
+
+
+def _checked(config: Mapping[str, Any]) -> tuple[Plan, ...]:
+    plans = make_plan(config)
+    for plan in plans:
+        datasets.check(plan.data)
+    return plans
+
+
+def _prepare_all(plans: Sequence[Plan], names: Sequence[str]) -> None:
+    """Prepare all data first: what is wrong with the last table's is told before any training."""
+    for number, (plan, name) in enumerate(zip(plans, names, strict=True), 1):
+        _LOG.info("data %d of %d: %s", number, len(plans), name)
+        processes.first_then_all(partial(datasets.arrays, plan.data))
 
 
 def _names(plans: Sequence[Plan]) -> list[str]:

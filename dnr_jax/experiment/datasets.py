@@ -82,6 +82,22 @@ def arrays(plan: DataPlan) -> Prepared:
     return store.prepare(plan.cache / "prepared", recipe, build)
 
 
+def check(plan: DataPlan) -> None:
+    """Refuse a plan whose files or first stage cannot be had; no data is read.
+
+    Raises:
+      FileNotFoundError: the path, a file in it, or a file of the first stage does not exist.
+      ValueError: the files have another form than the one configured, or none that is known; or the
+        first stage needs a library that is not installed.
+    """
+    dataset = DATASETS[plan.name]
+    if isinstance(dataset, InteractionData):
+        retrievers.RETRIEVERS[plan.retriever].build(plan.retriever_settings)
+        plan.retriever_settings.inputs()
+    if plan.settings.path:
+        dataset.inputs(_source(plan, dataset), plan.settings)
+
+
 def estimate(plan: DataPlan) -> list[str]:
     """Say in words what preparing the data of a plan would read, before any of it is read.
 
@@ -131,10 +147,11 @@ def _build(plan: DataPlan, dataset: Dataset, path: Path, writer: Writer) -> None
         shape = Shape(plan.candidates.size, plan.k)
         dataset.build(writer, path, plan.settings, shape, seed=plan.seed, progress=True)
         return
+    retriever = retrievers.RETRIEVERS[plan.retriever].build(plan.retriever_settings)
     first_stage.build(
         writer,
         dataset.read(path, plan.settings),
-        retrievers.RETRIEVERS[plan.retriever].build(plan.retriever_settings),
+        retriever,
         CandidateRule(plan.candidates, plan.retriever_settings.score, plan.seed),
         slate=plan.k,
         history=plan.settings.history,

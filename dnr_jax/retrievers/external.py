@@ -46,6 +46,7 @@ class ExternalSettings(RetrieverSettings):
 
         Raises:
           FileNotFoundError: it is not given or does not exist.
+          ValueError: it lacks a column.
         """
         path = Path(self.path).expanduser()
         if not self.path or not path.is_file():
@@ -53,6 +54,8 @@ class ExternalSettings(RetrieverSettings):
                 f"config.retrievers.external.path is {self.path!r}: it must be a CSV file with the "
                 "columns user, item, score"
             )
+        with path.open(newline="") as file:
+            _places(path, next(csv.reader(file), []))
         return [path]
 
 
@@ -90,10 +93,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     with path.open(newline="") as file:
         rows = csv.reader(file)
         header = next(rows, [])
-        missing = [name for name in COLUMNS if name not in header]
-        if missing:
-            raise ValueError(f"{path}: there is no column {missing[0]!r}, only {header}")
-        places = [header.index(name) for name in COLUMNS]
+        places = _places(path, header)
         columns: list[list[str]] = [[], [], []]
         for number, row in enumerate(rows, 2):
             if len(row) != len(header):
@@ -103,6 +103,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             for column, place in zip(columns, places, strict=True):
                 column.append(row[place])
     return {n: _numbers(path, n, c) for n, c in zip(COLUMNS, columns, strict=True)}
+
+
+def _places(path: Path, header: list[str]) -> list[int]:
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise ValueError(f"{path}: there is no column {missing[0]!r}, only {header}")
+    return [header.index(name) for name in COLUMNS]
 
 
 def _numbers(path: Path, name: str, column: list[str]) -> np.ndarray:

@@ -149,8 +149,11 @@ def test_scores_that_are_not_finite_are_refused(tiny, refused, monkeypatch):
         nothing = np.full(training.counts["item_count"], np.nan)
         return FittedRetriever(lambda queries: np.tile(nothing, (len(queries.user), 1)), {})
 
-    broken = Entry(RetrieverSettings, lambda settings: Retriever(fit))
-    monkeypatch.setitem(RETRIEVERS, "broken", broken)
+    def broken(settings):
+        return Retriever(fit)
+
+    broken.__module__ = Retriever.__module__  # its code is a part of what the cache is keyed by
+    monkeypatch.setitem(RETRIEVERS, "broken", Entry(RetrieverSettings, broken))
     text = refused(tiny(retriever={"name": "broken", "cross_fit": 0}))
     assert "the retriever gave scores that are not finite" in text
 
