@@ -3,7 +3,8 @@
 A prepared folder is complete or absent: it is built under a temporary name and renamed last. Its
 name is the hash of everything that went into it (input files, code, options), so a second run
 with the same inputs reuses it and any change builds a new one. Every array is sealed with a hash,
-checked when a process first opens the folder; a damaged folder is built again.
+checked when a process first opens the folder; a damaged folder is built again. The seconds that
+building took, which no other file of the folder depends on, stand in one of their own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dnr_jax.sealed import CURE
 from dnr_jax.types import Batch, FeatureSpec, Request
 
 MANIFEST = "manifest.json"
+TIMINGS = "timings.json"
 ENCODERS = "encoders"
 KINDS = "biuf"  # of numpy: bool, int, unsigned, float
 _LOG = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class Prepared(NamedTuple):
       report: JSON-able findings of the loader (row counts, drops, probes), shown to the user.
       encoders: what made feature ids of raw values, for raw requests to come.
       fingerprint: hash of inputs, code and options.
+      timings: seconds that building took, by part; no function of the inputs.
     """
 
     spec: FeatureSpec
@@ -73,6 +76,7 @@ class Prepared(NamedTuple):
     report: dict[str, Any]
     encoders: Encoders
     fingerprint: str = ""
+    timings: Mapping[str, float] = {}
 
 
 class Writer:
@@ -109,6 +113,10 @@ class Writer:
             file.write(content)
         written.rows += len(array)
         written.digest.update(content)
+
+    def write_timings(self, **seconds: float) -> None:
+        """Keep the seconds that parts of the work took, beside the arrays."""
+        sealed.write(self._folder / TIMINGS, seconds)
 
     def finish(
         self,
@@ -210,6 +218,7 @@ def load(folder: Path) -> Prepared:
             dict(manifest["report"]),
             encoders,
             folder.name,
+            _timings(folder),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise DamagedError(f"{folder / MANIFEST} is not as written ({error!r}): {CURE}") from None
@@ -217,6 +226,11 @@ def load(folder: Path) -> Prepared:
         raise DamagedError(f"{error.filename} is missing: {CURE}") from None
     _checked.add(folder.resolve())
     return prepared
+
+
+def _timings(folder: Path) -> dict[str, float]:
+    path = folder / TIMINGS
+    return sealed.read(path, ()) if path.exists() else {}  # logged data has no part to time
 
 
 class _Entry(NamedTuple):

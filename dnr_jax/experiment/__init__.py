@@ -132,6 +132,8 @@ def run(
         sizes.check(plan, prepared)
         parts = assemble(plan, prepared)
         _audit(plan, prepared, folder)
+        if prepared.timings:
+            folder.append_timings({"row": run_folder.FIRST_STAGE, **prepared.timings})
         models.save_catalogue(prepared, folder)
         for row, assembly in zip(plan.rows, parts, strict=True):
             _LOG.info("%s", meter.begin(row.label))

@@ -49,12 +49,9 @@ def build(
     requests = lists.build(interactions, slate=slate, history=history)
     key = jax.random.key(rule.seed)
     first_stage = cross_fit.fit(retriever, key, requests, folds=folds, progress=True)
-    # In the log alone: what is prepared is the same bytes whenever it is prepared.
-    first, *folds_seconds = first_stage.seconds
-    _LOG.info(
-        "retriever trained in %.1f s, and in %.1f s for %d folds",
-        *(first, sum(folds_seconds), len(folds_seconds)),
-    )
+    first, *parts = first_stage.seconds
+    _LOG.info("retriever trained in %.1f s, and in %.1f s for %d folds", first, sum(parts), folds)
+    writer.write_timings(retriever_seconds=first, folds_seconds=sum(parts))
     report = {
         "ratings": interactions.report,
         "retriever": first_stage.report,

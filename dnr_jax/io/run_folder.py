@@ -37,6 +37,7 @@ PLOTS = "plots"
 ENCODERS = "encoders"
 CATALOGUE = "catalogue.npz"
 TIMINGS_KEYS = ("row",)
+FIRST_STAGE = "first stage"  # what its timings stand under, as those of a row under its key
 _LOG = logging.getLogger(__name__)
 
 

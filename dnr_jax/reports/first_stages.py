@@ -14,6 +14,7 @@ from dnr_jax.reports import significance
 from dnr_jax.reports.panels import COLOURS
 from dnr_jax.reports.rendering import Table
 from dnr_jax.reports.results import MADE_ANEW, Run, per_request
+from dnr_jax.reports.tables import ABSENT
 
 BY_SCORES = "retriever"
 
@@ -41,12 +42,28 @@ def quality(run: Run) -> dict[str, float]:
     return found
 
 
+def seconds(run: Run) -> dict[str, float]:
+    """Return what training the retriever took when the run's data was prepared; {} if not known.
+
+    `retriever_seconds` is the fit on all training lists, `folds_seconds` all those of the folds.
+    """
+    path = run.folder / run_folder.TIMINGS
+    records = json_files.read_lines(path, keys=run_folder.TIMINGS_KEYS)
+    own = [record for record in records if record["row"] == run_folder.FIRST_STAGE]
+    names = ("retriever_seconds", "folds_seconds")
+    return {n: own[-1][n] for n in names if n in own[-1]} if own else {}
+
+
 def table(runs: Sequence[Run]) -> Table:
-    """Build the table of the first stages' own quality, a line each."""
-    names = ("auc_user", "auc_micro", "recall@50")
-    found = {run.folder.name: quality(run) for run in runs}
-    body = [[name, *(f"{test[n]:.4f}" for n in names)] for name, test in found.items()]
-    return Table("First stages on test", ["retriever", *names], body)
+    """Build the table of the first stages' own quality and training time, a line each."""
+    names, times = ("auc_user", "auc_micro", "recall@50"), ("retriever_seconds", "folds_seconds")
+    body = []
+    for run in runs:
+        test, took = quality(run), seconds(run)
+        shown = [f"{took[n]:,.1f}" if n in took else ABSENT for n in times]
+        body.append([run.folder.name, *(f"{test[n]:.4f}" for n in names), *shown])
+    header = ["retriever", *names, "training s", "training s, folds"]
+    return Table("First stages on test", header, body)
 
 
 def gains(runs: Sequence[Run]) -> dict[str, list[Gain]]:
