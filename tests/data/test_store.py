@@ -66,6 +66,23 @@ def test_a_second_run_reuses_the_arrays_and_a_changed_recipe_does_not(tmp_path):
     assert store.prepare(tmp_path, {"a": 2}, fill).fingerprint != first.fingerprint
 
 
+def test_seconds_are_kept_beside_the_arrays_and_change_nothing_else(tmp_path):
+    folders = []
+    for seconds in (1.5, 2.5):
+
+        def build(writer, seconds=seconds):
+            writer.write_timings(part=seconds)
+            fill(writer)
+
+        prepared = store.prepare(tmp_path / str(seconds), {"a": 1}, build)
+        assert prepared.timings == {"part": seconds}
+        folder = tmp_path / str(seconds) / prepared.fingerprint
+        folders.append({p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+    first, second = folders
+    assert [name for name in first if first[name] != second[name]] == [store.TIMINGS]
+    assert store.prepare(tmp_path, {"a": 1}, fill).timings == {}
+
+
 def test_a_failed_build_leaves_nothing(tmp_path):
     def broken(writer):
         writer.append("train", chunk())
