@@ -7,9 +7,10 @@ The papers fix N = 50 and K = 6. Each pair is an ordinary run folder under `--wo
 config `movielens:first_stages` with matrix factorisation, and a command that is started again goes
 on where it was. Pairs with N <= K are left out: there would be nothing to choose. The protocol is
 `retrieved_pool`, the honest one: an exposed item that the retriever misses is no candidate. So a
-larger N lets more requests in (`measured`, those with a positive in the pool, which N@K is a mean
-over), and `end to end` is the column to compare over N: its ideal takes all positives of these
-requests, also those outside the pool. Over K nothing compares, as the lists are others.
+larger N lets more requests in: `measured` are those with a positive in the pool, which N@K is a
+mean over. The column to compare over N is `end to end`: its ideal takes all positives of a request,
+in the pool or not, and a request whose positives were all missed counts as 0. Over K nothing
+compares, as the lists are others.
 
 Cost is that of PRM with scores at the size of these runs, drawn requests, the best of several
 calls in turn: a train step of 128 requests, and scoring 64 at once. K has no part in it.
@@ -67,6 +68,8 @@ def config_of(pair: Pair, arguments: argparse.Namespace) -> dict[str, Any]:
         "eval": {"k": pair.slate},
         "data": {"path": arguments.path},
     }
+    if not arguments.smoke:
+        own |= {"train": {"seeds": arguments.seeds}}
     config.update(own | ({"cache": str(arguments.cache)} if arguments.cache else {}))
     return dict(config.to_dict())
 
@@ -155,6 +158,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--workdir", type=Path, default=Path("runs/pool_sizes"), help="run folders")
     made.add_argument("--cache", type=Path, help="cache of prepared data; else the usual one")
     made.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="N")
+    made.add_argument("--seeds", type=int, default=3, help="of each row that is trained")
     made.add_argument("--slates", type=int, nargs="+", default=list(SLATES), help="K")
     return made
 

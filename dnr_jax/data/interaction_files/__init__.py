@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
-from dnr_jax.data.interaction_files import ids, reader, sides
-from dnr_jax.data.interaction_files.ids import Ids
+from dnr_jax.data import order
+from dnr_jax.data.interaction_files import reader, sides
 from dnr_jax.data.interaction_files.layouts import LAYOUTS, PUBLISHED, Side
-from dnr_jax.data.interaction_files.order import Column, in_order
 from dnr_jax.data.interaction_files.recognise import COLUMNS, Source, recognise
 from dnr_jax.data.interaction_files.settings import InteractionSettings, mapping
 from dnr_jax.data.interactions import Features, Interactions, k_core
@@ -40,7 +38,7 @@ def read(path: Path, settings: InteractionSettings) -> Interactions:
         source, mapping("columns", settings.columns), settings.positive_rating
     )
     rows, rated = len(frame), "liked" in frame.columns
-    events, user, item = _events(frame, settings)
+    events, names = order.events(frame, tie_seed=settings.tie_seed, repeats=settings.repeats)
     report = {
         "layout": source.layout,
         "files": [file.name for file in source.files],
@@ -50,8 +48,7 @@ def read(path: Path, settings: InteractionSettings) -> Interactions:
         "warnings": warnings,
     }
     core = k_core(events._replace(report=report), core=settings.core)
-    known = core._replace(user=user.raw(core.user), item=item.raw(core.item))
-    return _compared(_described(known, source, settings), settings)
+    return _compared(_described(names.put(core), source, settings), settings)
 
 
 def truth(path: Path, settings: InteractionSettings) -> None:
@@ -60,30 +57,6 @@ def truth(path: Path, settings: InteractionSettings) -> None:
 
 def _source(path: Path, settings: InteractionSettings) -> Source:
     return recognise(Path(path), settings.layout, mapping("columns", settings.columns))
-
-
-def _events(frame: pl.DataFrame, settings: InteractionSettings) -> tuple[Interactions, Ids, Ids]:
-    """Put rows in order, with codes for ids; and say which ids they stand for.
-
-    Each column is taken from the frame and let go as soon as the next form of it is there.
-    """
-    user, item = (Column(*ids.code(frame.drop_in_place(name))) for name in ("user", "item"))
-    time = frame.drop_in_place("time").to_numpy()
-    liked = frame.drop_in_place("liked").to_numpy() if frame.columns else np.ones(len(time), bool)
-    order = in_order(user, item, time, tie_seed=settings.tie_seed, repeats=settings.repeats)
-    time, liked = time[order], liked[order]
-    events = Interactions(
-        user=user.codes[order],
-        item=item.codes[order],
-        label=liked.astype(np.float32),
-        time=time,
-        user_features={},
-        item_features={},
-        report={},
-        user_keys=user.ids.keys,
-        item_keys=item.ids.keys,
-    )
-    return events, user.ids, item.ids
 
 
 def _sides(source: Source, settings: InteractionSettings) -> list[tuple[Path, Side, str]]:

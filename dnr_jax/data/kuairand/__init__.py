@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from dnr_jax.data import order
 from dnr_jax.data.interactions import Features, Interactions, RandomExposures, k_core
 from dnr_jax.data.kuairand.settings import KuaiRandSettings
 
@@ -54,34 +55,28 @@ def read(path: Path, settings: KuaiRandSettings) -> Interactions:
     """
     files = _files(Path(path), settings)
     log, random = (_logs(some, settings.label) for some in (files.standard, files.random))
-    rows, from_then_on = len(log), 0
-    if len(random):
+    rows, shown, from_then_on = len(log), len(random), 0
+    if shown:
         log = log.filter(pl.col("time") < random["time"].min())
         from_then_on = rows - len(log)
-    kept = _once(log)
+    if not len(log):
+        raise ValueError(f"{path}: no row of the standard logs is left from before the random log")
+    kept = len(log)
+    events, names = order.events(log, tie_seed=0, repeats="first")
     report = {
         "files": [file.name for file in inputs(path, settings)],
         "rows": rows,
         "rows_from_the_random_log_on": from_then_on,
-        "repeated_pairs_dropped": len(log) - len(kept),
-        "random_rows": len(random),
+        "repeated_pairs_dropped": kept - len(events.user),
+        "random_rows": shown,
         "label": settings.label,
         "warnings": [],
     }
-    events = Interactions(
-        user=kept["user"].to_numpy(),
-        item=kept["item"].to_numpy(),
-        label=kept["label"].to_numpy(),
-        time=kept["time"].to_numpy(),
-        user_features={},
-        item_features={},
-        report=report,
-        random=_exposures(random),
-    )
-    core = k_core(events, core=settings.core)
+    core = names.put(k_core(events._replace(report=report), core=settings.core))
     return core._replace(
         user_features=_features(files.users, "user_id", USER_FEATURES, core.user),
         item_features=_features(files.videos, "video_id", VIDEO_FEATURES, core.item),
+        random=_exposures(random),
     )
 
 
@@ -114,24 +109,21 @@ def _files(path: Path, settings: KuaiRandSettings) -> Files:
 
 
 def _logs(paths: list[Path], label: str) -> pl.DataFrame:
-    """Read logs into user, item, time (seconds), and label, sorted by user and time."""
-    kinds = {"user": pl.Int64, "item": pl.Int64, "time": pl.Int64, "label": pl.Float32}
-    parts = [_log(path, label) for path in paths]
-    return pl.concat([pl.DataFrame(schema=kinds), *parts]).sort("user", "time", maintain_order=True)
+    """Read logs into user, item, time (seconds) and liked, in the order of the files."""
+    kinds = {"user": pl.Int64, "item": pl.Int64, "time": pl.Int64, "liked": pl.Boolean}
+    return pl.concat([pl.DataFrame(schema=kinds), *(_log(path, label) for path in paths)])
 
 
 def _log(path: Path, label: str) -> pl.DataFrame:
-    names = dict(zip((*KEYS, label), ("user", "item", "time", "label"), strict=True))
+    names = dict(zip((*KEYS, label), ("user", "item", "time", "liked"), strict=True))
     frame = _collect(
         pl.scan_csv(path, schema_overrides=dict.fromkeys(names, pl.Int64)), names, path
     )
-    for name in frame.columns:
+    for column, name in names.items():
         if frame[name].null_count():
             row = int(frame[name].is_null().arg_max() or 0)
-            raise ValueError(f"{path}, line {row + 2} has no {name}: it must be an integer")
-    return frame.with_columns(
-        pl.col("time") // 1000, label=(pl.col("label") > 0).cast(pl.Float32)
-    ).select("user", "item", "time", "label")
+            raise ValueError(f"{path}, line {row + 2} has no {column}: it must be an integer")
+    return frame.with_columns(pl.col("time") // 1000, pl.col("liked") > 0)
 
 
 def _collect(frame: pl.LazyFrame, names: dict[str, str], path: Path) -> pl.DataFrame:
@@ -146,17 +138,12 @@ def _collect(frame: pl.LazyFrame, names: dict[str, str], path: Path) -> pl.DataF
         raise ValueError(f"{path} cannot be read: {reason}; get it again") from error
 
 
-def _once(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.unique(["user", "item"], keep="first", maintain_order=True)
-
-
 def _exposures(random: pl.DataFrame) -> RandomExposures | None:
     if not len(random):
         return None
-    kept = _once(random)
-    return RandomExposures(
-        *(kept[name].to_numpy() for name in ("user", "item", "label", "time")),
-    )
+    events, names = order.events(random, tie_seed=0, repeats="first")
+    known = names.put(events)
+    return RandomExposures(known.user, known.item, known.label, known.time)
 
 
 def _features(path: Path | None, key: str, names: tuple[str, ...], ids: np.ndarray) -> Features:

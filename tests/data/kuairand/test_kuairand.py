@@ -145,6 +145,13 @@ def test_faults_are_named(folder, tmp_path):
     copy.write_text(log.read_text().replace("video_id", "item_id"))
     with pytest.raises(ValueError, match="lacks the column"):
         kuairand.read(tmp_path, dataclasses.replace(SETTINGS, random_log=False))
+    pl.read_csv(log).with_columns(is_click=None).write_csv(copy)
+    with pytest.raises(ValueError, match="line 2 has no is_click"):
+        kuairand.read(tmp_path, dataclasses.replace(SETTINGS, random_log=False))
+    copy.write_text(log.read_text())
+    (tmp_path / "log_random_4_22_to_5_08_pure.csv").write_text(log.read_text())
+    with pytest.raises(ValueError, match="no row of the standard logs is left"):
+        kuairand.read(tmp_path, SETTINGS)
 
 
 def test_the_protocol_needs_a_random_log(folder, tmp_path):

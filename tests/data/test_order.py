@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from dnr_jax.data import ids, order
 from dnr_jax.data.hashing import mix
-from dnr_jax.data.interaction_files import ids, order
-from dnr_jax.data.interaction_files.ids import Ids
+from dnr_jax.data.ids import Ids
 
 NUMBERS = [2**40, -3, 7, 7, 2**40, 0]
 

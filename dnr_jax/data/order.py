@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from scipy import sparse
 
+from dnr_jax.data import ids
 from dnr_jax.data.hashing import mix
-from dnr_jax.data.interaction_files.ids import Ids
+from dnr_jax.data.ids import Ids
+from dnr_jax.data.interactions import Interactions
 
 BLOCK = 1 << 17  # rows that are sorted at once
 
@@ -21,8 +24,49 @@ class Column(NamedTuple):
     ids: Ids
 
 
+class Names(NamedTuple):
+    """What the codes of users and items stand for."""
+
+    user: Ids
+    item: Ids
+
+    def put(self, events: Interactions) -> Interactions:
+        """Put raw ids for codes."""
+        return events._replace(user=self.user.raw(events.user), item=self.item.raw(events.item))
+
+
+def events(frame: pl.DataFrame, *, tie_seed: int, repeats: str) -> tuple[Interactions, Names]:
+    """Put rows in order, each pair of user and item once, with codes (`int32`) for ids.
+
+    Each column is taken from the frame and let go as soon as the next form of it is there.
+
+    Args:
+      frame: `user`, `item` (int64 or categorical), `time` (int64) and `liked` (bool; without it
+        all is); it is empty afterwards.
+      tie_seed: see `in_order`.
+      repeats: see `in_order`.
+    """
+    user, item = (Column(*ids.code(frame.drop_in_place(name))) for name in ("user", "item"))
+    time = frame.drop_in_place("time").to_numpy()
+    liked = frame.drop_in_place("liked").to_numpy() if frame.columns else np.ones(len(time), bool)
+    order = in_order(user, item, time, tie_seed=tie_seed, repeats=repeats)
+    time, liked = time[order], liked[order]
+    found = Interactions(
+        user=user.codes[order],
+        item=item.codes[order],
+        label=liked.astype(np.float32),
+        time=time,
+        user_features={},
+        item_features={},
+        report={},
+        user_keys=user.ids.keys,
+        item_keys=item.ids.keys,
+    )
+    return found, Names(user.ids, item.ids)
+
+
 def in_order(
-    user: Column, item: Column, time: np.ndarray, *, tie_seed: int, repeats: Any
+    user: Column, item: Column, time: np.ndarray, *, tie_seed: int, repeats: str
 ) -> np.ndarray:
     """Return the rows that stay, sorted by user and time: `int32 [m]`.
 
