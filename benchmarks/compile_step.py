@@ -1,15 +1,17 @@
 """Compile the train step by the real TPU and CUDA compilers, without either chip, and count in it.
 
     python -m benchmarks.compile_step --tpu TPU --cuda CUDA
+    python -m benchmarks.compile_step --cuda CUDA --rerankers glorank hetcomp mge
 
 An optional check; `benchmarks/compilers.py` says what to install into the two folders. `--smoke`
 only lowers, and needs nothing.
 
-The step is that of `benchmarks.throughput`, in an epoch program of four batches. `operations` are
-those that the device is told to do in one update (a fusion is one), `GB` is what they read and
-write: all operands and results, so a little too much where only a part of an operand is read.
-Time on a device is about that over its bandwidth, caches aside. Without a device the compiler
-cannot try which of its matrix products is fastest; what it then would choose may differ.
+The steps are those of `benchmarks.step_cases`, in an epoch program of four batches. `operations`
+are those that the device is told to do in one update (a fusion is one), `GB` is what they read and
+write: all operands and results, so too much where only a part of an operand is read, as of a large
+table whose rows are gathered. Time on a device is about that over its bandwidth, caches aside.
+Without a device the compiler cannot try which of its matrix products is fastest; what it then would
+choose may differ.
 """
 
 from __future__ import annotations
@@ -21,26 +23,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from benchmarks import compilers
-
-STEPS = 4
-
-
-class Case(NamedTuple):
-    """A step: index into `standard_case.WORKS`, requests a batch, dtype, seeds side by side."""
-
-    work: int
-    batch: int
-    dtype: str
-    seeds: int
-
-
-CASES = (
-    Case(0, 512, "float32", 1),
-    Case(0, 4096, "bfloat16", 1),
-    Case(2, 512, "float32", 1),
-    Case(2, 512, "float32", 5),
-)
-SMOKE_CASES = (Case(2, 8, "bfloat16", 2),)
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "c64": 8}
 _ARRAY = re.compile(rf"\b({'|'.join(_BYTES)})\[([\d,]*)\]")
@@ -63,7 +45,7 @@ class Cost(NamedTuple):
 def main(arguments: argparse.Namespace) -> None:
     """Compile, or only lower, every case for every target, and print."""
     compilers.check(arguments)
-    rows = list(_lowered() if arguments.smoke else _compiled(arguments))
+    rows = list(_lowered(arguments.rerankers) if arguments.smoke else _compiled(arguments))
 
     from benchmarks import harness
 
@@ -125,52 +107,33 @@ def _size(kind: str) -> int:
     return total
 
 
-def _trace(case: Case, sharding: Any, **sizes: Any) -> tuple[str, Any]:
-    """Trace an epoch of a case; return what it trains, and the traced program."""
-    import jax
-    import jax.numpy as jnp
+def _lowered(names: list[str]) -> Iterator[dict[str, Any]]:
+    from benchmarks import standard_case, step_cases
 
-    from benchmarks import standard_case
-    from dnr_jax.training.epoch import alternate, make_epoch, stack_states
-    from dnr_jax.training.step import make_step
-
-    work = standard_case.WORKS[case.work]
-    game = standard_case.make_game(work, case.dtype, **sizes)
-    plays, batch = game.divergence is not None, standard_case.make_batch(case.batch)
-    epoch = make_epoch(make_step(game, standard_case.optimizer(), plays=plays), seeds="vmap")
-    turns = jnp.asarray(alternate(STEPS, generator_updates=int(plays), reranker_updates=1).turns)
-    rows = jnp.zeros((case.seeds, len(turns), case.batch), jnp.int32)
-    states = jax.eval_shape(
-        lambda: stack_states([standard_case.fresh(game, batch, seed) for seed in range(case.seeds)])
-    )
-    shapes = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
-        (states, batch, rows, turns),
-    )
-    return str(work), jax.jit(epoch).trace(*shapes)
-
-
-def _row(target: str, work: str, case: Case) -> dict[str, Any]:
-    return {"target": target, **case._asdict() | {"work": work}}
-
-
-def _lowered() -> Iterator[dict[str, Any]]:
-    from benchmarks import standard_case
-
-    for case in SMOKE_CASES:
-        work, traced = _trace(case, None, **standard_case.TINY)
+    for case in step_cases.chosen(names, step_cases.SMOKE_CASES):
+        traced = step_cases.trace(case, None, **standard_case.TINY)
         for target in ("tpu", "cuda"):
             text = traced.lower(lowering_platforms=(target,)).as_text()
-            yield _row(target, work, case) | {"bytes of StableHLO": len(text)}
+            yield {"target": target, **case.about(), "bytes of StableHLO": len(text)}
 
 
 def _compiled(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from benchmarks import step_cases
+
     for target in compilers.targets(arguments, ("TPU v5e",)):
         options = {"xla_gpu_autotune_level": 0} if target.platform == "cuda" else {}
-        for case in CASES:
-            work, traced = _trace(case, target.sharding)
+        for case in step_cases.chosen(arguments.rerankers, step_cases.CASES):
+            traced = step_cases.trace(case, target.sharding)
             lowered = traced.lower(lowering_platforms=(target.platform,))
-            yield _row(target.name, work, case) | _compile(lowered, options)
+            yield {"target": target.name, **case.about(), **_compile(lowered, options)}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command."""
+    made = compilers.parser(__doc__ or "")
+    words = "compile the stages of these instead, and their phase 2 of DNR"
+    made.add_argument("--rerankers", nargs="+", default=[], metavar="NAME", help=words)
+    return made
 
 
 def _compile(lowered: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -192,4 +155,4 @@ def _compile(lowered: Any, options: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(compilers.parser(__doc__ or "").parse_args())
+    main(parser().parse_args())

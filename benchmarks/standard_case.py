@@ -61,10 +61,10 @@ def knobs_of(work: Work, **sizes: Any) -> dict[str, Any]:
     return PRM | {"score_place": work.entry} | sizes
 
 
-def make_game(work: Work, dtype: str, **sizes: Any) -> Game:
+def make_game(work: Work, dtype: str, *, task: Task = TASK, **sizes: Any) -> Game:
     """Build the players of `work` with the default weights of the losses."""
-    reranker = rerankers.build("prm", TASK, **knobs_of(work, **sizes))
-    learned = noise.build_generator("learned_direct", TASK, noise.build_draw("beta"))
+    reranker = rerankers.build("prm", task, **knobs_of(work, **sizes))
+    learned = noise.build_generator("learned_direct", task, noise.build_draw("beta"))
     generators = (None, noise.build("beta"), learned)
     density = divergences.build("density")
     return Game(

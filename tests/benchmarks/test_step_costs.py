@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import compile_step, compilers, profile
+from benchmarks import compile_step, profile, standard_case, step_cases
 from benchmarks.profile import Event
 
 PROGRAM = """
@@ -38,14 +38,26 @@ def test_a_turn_of_the_longest_loop_is_counted_with_the_loops_inside_it():
 def test_steps_lower_for_both_platforms(tmp_path):
     path = tmp_path / "rows.json"
     flags = ["--smoke", "--json", str(path)]
-    compile_step.main(compilers.parser("").parse_args(flags))
+    compile_step.main(compile_step.parser().parse_args(flags))
     rows = json.loads(path.read_text())["rows"]
-    assert [row["target"] for row in rows] == ["tpu", "cuda"]
+    assert [row["target"] for row in rows] == ["tpu", "cuda"] * 2
+    assert [row["tables"] for row in rows[1:3]] == ["dense", "rowwise_adagrad"]
+
+
+def test_the_stages_of_rerankers_are_cases_too():
+    assert step_cases.chosen([], step_cases.CASES) == list(step_cases.CASES)
+    found = step_cases.chosen(["dlcm", "hetcomp"], step_cases.SMOKE_CASES)
+    works = [case.about()["work"] for case in found]
+    assert works[:2] == ["dlcm, train", "dlcm, DNR phase 2"]
+    assert works[2] == f"hetcomp, {found[2].stage.name}"
+    assert found[2].stage.groups
+    text = step_cases.trace(found[0], None, **standard_case.TINY).lower().as_text()
+    assert "tensor<8x50xf32>" in text
 
 
 def test_compiling_a_step_without_a_compiler_says_what_to_do():
     with pytest.raises(SystemExit, match="--tpu and --cuda"):
-        compile_step.main(compilers.parser("").parse_args([]))
+        compile_step.main(compile_step.parser().parse_args([]))
 
 
 def test_operations_have_the_names_of_what_they_compute():
