@@ -28,8 +28,8 @@ def score_split(apply_fn: ApplyFn, params: Params, batch: Batch, *, batch_size: 
         function object: pass the same object again, not a new lambda.
       params: of the model.
       batch: the split, arrays of NumPy or of the device.
-      batch_size: requests at a time, >= 1; it bounds memory and changes no result, so more than
-        the split holds is as good as all of it.
+      batch_size: requests at a time, >= 1; it bounds memory and changes no result, or some
+        models' by the rounding of float32, so more than the split holds is as good as all of it.
 
     Raises:
       ValueError: the split is empty, or `batch_size` is below 1.

@@ -23,6 +23,7 @@ from dnr_jax.noise import GENERATORS, NOISES, Observed
 from dnr_jax.rerankers import RERANKERS
 from dnr_jax.training import sharding
 from dnr_jax.training.optimizers import two_player_optimizer
+from dnr_jax.training.parts import part_size
 from dnr_jax.training.sharding import Apply, Layout
 from dnr_jax.types import Batch, Divergence, Noise, Reranker, Stage, Task, apply, rank
 
@@ -198,3 +199,9 @@ class Job(NamedTuple):
     parts: Assembly
     prepared: Prepared
     run: RunFolder
+
+    @property
+    def scored_at_once(self) -> int:
+        """Requests that a split is scored by: few on a CPU; many devices divide them alone."""
+        size = self.plan.eval.batch_size
+        return part_size(size) if self.parts.layout.alone else size

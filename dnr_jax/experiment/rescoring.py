@@ -19,6 +19,7 @@ from dnr_jax.evaluation.shifts import SHIFTS, Pool
 from dnr_jax.evaluation.summary import per_request_metrics
 from dnr_jax.experiment.recovered import run_data
 from dnr_jax.io import checkpoints, run_folder
+from dnr_jax.training.parts import part_size
 from dnr_jax.training.sharding import Apply
 from dnr_jax.types import Params
 
@@ -52,7 +53,7 @@ def target(folder: Path, cache: Path) -> Target:
     """
     prepared = run_data(folder, cache)
     config = json_files.read(folder / run_folder.CONFIG)
-    k, size = config["eval"]["k"], config["eval"]["batch_size"]
+    k, size = config["eval"]["k"], part_size(config["eval"]["batch_size"])
     popularity = np.asarray(prepared.item_popularity)
     return Target(prepared.splits["test"], popularity, k, size, config["seed"])
 

@@ -91,15 +91,20 @@ def _seed(stacked: Params, number: int) -> Params:
 
 def _score(job: Job, params: Params, split: Split) -> np.ndarray:
     """Score a split, filled up to the largest: then one compiled program serves all splits."""
-    score, size = job.parts.score, job.plan.eval.batch_size
+    score = job.parts.score
     if job.row.train.stream:
         put = partial(sharding.put_batches, job.parts.layout)
         return score_stream(
-            score, params, split.batch, batch_size=size, batches=job.row.train.stream, put=put
+            score,
+            params,
+            split.batch,
+            batch_size=job.plan.eval.batch_size,
+            batches=job.row.train.stream,
+            put=put,
         )
     requests = max(len(job.prepared.splits[name].request_id) for name in EVALUATED)
     filled = jax.tree.map(lambda array: _fill(array, requests), split.batch)
-    logits = np.asarray(score_split(score, params, filled, batch_size=size))
+    logits = np.asarray(score_split(score, params, filled, batch_size=job.scored_at_once))
     return logits[: len(split.request_id)]
 
 

@@ -28,7 +28,7 @@ def ndcg(job: Job) -> Validate:
     if job.row.train.stream:
         return _streamed(partial(_ndcg_of_batch, score, k), job)
     valid = sharding.replicate(job.parts.layout, plain(batch))
-    return partial(_ndcg, score, job.plan.eval.batch_size, k, batch=valid)
+    return partial(_ndcg, score, job.scored_at_once, k, batch=valid)
 
 
 def minus_loss(job: Job, stage: Stage) -> Validate:

@@ -1,5 +1,8 @@
 """A row of the plan decides what is built: ablations leave parts out, and nothing else."""
 
+from types import SimpleNamespace
+
+import jax
 import numpy as np
 import pytest
 
@@ -52,6 +55,16 @@ def test_rows_of_one_reranker_share_one_program(built):
     built = built()
     assert len({id(built[key].score) for key in ("score", "dnr_b", "dnr_g", "dnr_r")}) == 1
     assert built["plain"].score is not built["score"].score
+
+
+def test_a_cpu_scores_few_requests_at_a_time(jobs, monkeypatch):
+    sizes = {size: jobs(table="plain", eval={"batch_size": size})["plain"] for size in (512, 100)}
+    assert [job.scored_at_once for job in sizes.values()] == [64, 100]
+    job = sizes[512]
+    two = job.parts.layout._replace(mesh=SimpleNamespace(size=2))
+    assert job._replace(parts=job.parts._replace(layout=two)).scored_at_once == 512
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert job.scored_at_once == 512
 
 
 def test_no_learned_phase_without_a_generator_or_epochs_for_it(jobs):
