@@ -56,7 +56,7 @@ class Work(NamedTuple):
 
     step: Step
     draw: Callable[[jax.Array], TrainState]
-    layout: sharding.Layout
+    layout: sharding.DeviceLayout
 
 
 def make_work(

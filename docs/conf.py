@@ -35,5 +35,5 @@ autodoc_member_order = "bysource"
 autodoc_use_type_comments = False
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-# Types are named as in the code: some names (`Layout`, `Schedule`) live in two rooms.
+# Types are named as in the code: some names (`Entry`, `Encoded`) live in two rooms.
 suppress_warnings = ["ref.python"]

@@ -34,7 +34,7 @@ class Build(Protocol):
     ) -> None: ...
 
 
-class Encode(Protocol):
+class EncodeRaw(Protocol):
     """Turns raw requests, plain Python of the data set's own form, into arrays.
 
     Raises:
@@ -79,7 +79,7 @@ class InteractionData(NamedTuple):
     read: Callable[[Path, Any], Interactions]
     truth: Callable[[Path, Any], Truth | None]
     simulate: Callable[[Path, Any], None]
-    encode: Encode = requests.encode
+    encode: EncodeRaw = requests.encode
     protocols: tuple[str, ...] = tuple(CANDIDATES)
 
     @property
@@ -108,7 +108,7 @@ class LoggedData(NamedTuple):
     check: Callable[[Path, Any], None]
     build: Build
     simulate: Callable[[Path, Any], None]
-    encode: Encode
+    encode: EncodeRaw
     protocols: tuple[str, ...] = ("logged",)
     candidates: Candidates | None = None
     estimate: Callable[[Path, Any], list[str]] | None = None

@@ -24,14 +24,14 @@ from dnr_jax.rerankers import RERANKERS
 from dnr_jax.training import sharding
 from dnr_jax.training.optimizers import two_player_optimizer
 from dnr_jax.training.parts import part_size
-from dnr_jax.training.sharding import Apply, Layout
+from dnr_jax.training.sharding import Apply, DeviceLayout
 from dnr_jax.types import Batch, Divergence, Noise, Reranker, Stage, Task, apply, rank
 
 # How a model is trained as a scorer: by the losses of DNR, or by L_direct alone without noise.
 PLAIN = (Stage("train", None),)
 
 
-class Model(NamedTuple):
+class Scorers(NamedTuple):
     """A reranker and its two scorers: by logits, and in the order as deployed."""
 
     reranker: Reranker
@@ -65,7 +65,7 @@ class Assembly(NamedTuple):
     generator: Noise | None
     divergence: Divergence
     optimizer: Callable[..., optax.GradientTransformationExtraArgs]
-    layout: Layout
+    layout: DeviceLayout
     task: Task
     graft: Graft | None = None
 
@@ -96,7 +96,7 @@ def assemble(plan: Plan, prepared: Prepared) -> list[Assembly]:
     ]
 
 
-def make_task(plan: Plan, prepared: Prepared, layout: Layout) -> Task:
+def make_task(plan: Plan, prepared: Prepared, layout: DeviceLayout) -> Task:
     """Say what models may know of the data before they see a request."""
     spec = sharding.rounded(prepared.spec, layout)
     items = spec.sizes[spec.item[0]]
@@ -109,14 +109,16 @@ def make_task(plan: Plan, prepared: Prepared, layout: Layout) -> Task:
     )
 
 
-def _model(row: Row, task: Task, layout: Layout) -> Model:
+def _model(row: Row, task: Task, layout: DeviceLayout) -> Scorers:
     reranker = RERANKERS[row.reranker.name].build(task, row.reranker.settings)
     reranker = compute_in(reranker, row.compute.dtype)
     scorers = (sharding.split_score(layout, partial(f, reranker)) for f in (apply, rank))
-    return Model(reranker, *scorers)
+    return Scorers(reranker, *scorers)
 
 
-def _assembly(row: Row, model: Model, task: Task, prepared: Prepared, layout: Layout) -> Assembly:
+def _assembly(
+    row: Row, model: Scorers, task: Task, prepared: Prepared, layout: DeviceLayout
+) -> Assembly:
     batches = -(-len(prepared.splits["train"].request_id) // row.train.batch_size)
     heuristic, generator = _noises(row, task, prepared)
     # DNR and the equal-loss comparison train and rank by the logits: there a model is a scorer.

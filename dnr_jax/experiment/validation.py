@@ -15,7 +15,7 @@ from dnr_jax.evaluation import mean_ndcg, ndcg_sums, score_split
 from dnr_jax.experiment.assembly import Job
 from dnr_jax.training import sharding
 from dnr_jax.training.phases import Validate
-from dnr_jax.training.sharding import Apply, Layout
+from dnr_jax.training.sharding import Apply, DeviceLayout
 from dnr_jax.types import Array, Batch, Loss, Params, Stage
 
 # Of one batch: the sum of what is averaged, and the sum of its weights.
@@ -60,7 +60,9 @@ def _ndcg(score: Apply, batch_size: int, k: int, params: Params, batch: Batch) -
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _minus_loss(loss: Loss, layout: Layout, params: Params, rows: Array, batch: Batch) -> Array:
+def _minus_loss(
+    loss: Loss, layout: DeviceLayout, params: Params, rows: Array, batch: Batch
+) -> Array:
     sizes = (rows != loader.PADDING_ROW).sum(axis=1)
 
     def one(seed: Params) -> Array:

@@ -27,7 +27,7 @@ from dnr_jax.types import (
 )
 
 
-class Scorer(Protocol):
+class EncoderDecoder(Protocol):
     """What `wrap` needs of a linen module (defined with `setup`, as it has two methods).
 
     `decode` may return anything where `where` is False: `wrap` masks the logits.
@@ -77,19 +77,19 @@ def wrap(
     dropout: float,
     run_all: Callable[[Any, Request, Array], Any] | None = None,
 ) -> Reranker:
-    """Make a `Reranker` of a module with the two methods of `Scorer`.
+    """Make a `Reranker` of a module with the two methods of `EncoderDecoder`.
 
     `init` is jitted, without optimising, as it runs once. Scores of masked candidates are read as 0
     and their logits are `ops.MASKED_LOGIT`; `decode` is differentiable in the scores.
 
     Args:
-      module: a `Scorer`.
+      module: an `EncoderDecoder`.
       dropout: rate in [0, 1) of the `drop` that the module receives in training.
       run_all: `run_all(module, request, scores)` runs every submodule, so that `init` makes its
         parameters; None = `encode` and `decode` run them all.
     """
 
-    def whole(scorer: Scorer, request: Request, scores: Array) -> Any:
+    def whole(scorer: EncoderDecoder, request: Request, scores: Array) -> Any:
         if run_all is not None:
             return run_all(scorer, hide_padding(request), scores)
         memory = scorer.encode(hide_padding(request), drop=identity)
@@ -109,7 +109,7 @@ def wrap(
     ) -> Memory:
         drop = _drop(dropout, key, request.index, train=train)
 
-        def run(scorer: Scorer) -> Memory:
+        def run(scorer: EncoderDecoder) -> Memory:
             return scorer.encode(hide_padding(request), drop=drop)
 
         return Encoded(module.apply({"params": params}, method=run), request.where, request.index)
@@ -125,7 +125,7 @@ def wrap(
         inner, where, index = memory
         drop = _drop(dropout, key, index, train=train)
 
-        def run(scorer: Scorer) -> Array:
+        def run(scorer: EncoderDecoder) -> Array:
             return scorer.decode(inner, _real(scores, where), where, drop=drop)
 
         logits: Any = module.apply({"params": params}, method=run)
@@ -198,7 +198,7 @@ def taught(
     """Make a `Reranker` of a module that is trained by losses of its own.
 
     Args:
-      module: a `Scorer`.
+      module: an `EncoderDecoder`.
       lessons: its stages, in order.
       dropout: see `wrap`.
       run_all: see `wrap`; None = `arrange` runs every submodule, or where there is none, `encode`

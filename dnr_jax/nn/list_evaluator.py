@@ -96,7 +96,7 @@ def generator_evaluator(
     """Make a `Reranker` whose evaluator is trained first, for half the epochs, and then frozen.
 
     Args:
-      module: a `Scorer` whose submodule `evaluator` is a `ListEvaluator`.
+      module: an `EncoderDecoder` whose submodule `evaluator` is a `ListEvaluator`.
       lessons: what follows; none of them updates the group "evaluator".
       dropout: rate in [0, 1).
       run_all: see `taught`.

@@ -34,7 +34,7 @@ TABLE_ROWS = 1024
 Apply = Callable[[Params, Request, Array], Array]
 
 
-class Layout(NamedTuple):
+class DeviceLayout(NamedTuple):
     """The devices of a run and how its arrays lie on them.
 
     Attributes:
@@ -52,7 +52,7 @@ class Layout(NamedTuple):
         return self.mesh.size == 1
 
 
-def make_layout(*, count: int, shard_tables: bool) -> Layout:
+def make_layout(*, count: int, shard_tables: bool) -> DeviceLayout:
     """Lay a run out over the first `count` devices (of all processes); 0 = all there are.
 
     Raises:
@@ -73,17 +73,17 @@ def make_layout(*, count: int, shard_tables: bool) -> Layout:
             f"not {size}: set config.devices.count"
         )
     mesh = jax.make_mesh((size,), (DATA,), axis_types=(AxisType.Auto,), devices=devices[:size])
-    return Layout(mesh, shard_tables)
+    return DeviceLayout(mesh, shard_tables)
 
 
-def rounded(spec: FeatureSpec, layout: Layout) -> FeatureSpec:
+def rounded(spec: FeatureSpec, layout: DeviceLayout) -> FeatureSpec:
     """Round vocabularies up to equal parts for sharded tables, by ids that never occur."""
     if not layout.shard_tables:
         return spec
     return spec._replace(sizes={n: -(-v // TABLE_ROWS) * TABLE_ROWS for n, v in spec.sizes.items()})
 
 
-def replicate(layout: Layout, tree: Any) -> Any:
+def replicate(layout: DeviceLayout, tree: Any) -> Any:
     """Put arrays of the host, the same ones in every process, whole on every device."""
     if layout.alone:
         return jax.device_put(tree)
@@ -93,7 +93,7 @@ def replicate(layout: Layout, tree: Any) -> Any:
     )
 
 
-def put_batches(layout: Layout, data: Batch, rows: np.ndarray) -> Batch:
+def put_batches(layout: DeviceLayout, data: Batch, rows: np.ndarray) -> Batch:
     """Read the batches `rows` `int32 [P, B]` of a split on the host, each device its own share.
 
     Returns:
@@ -115,7 +115,7 @@ def put_batches(layout: Layout, data: Batch, rows: np.ndarray) -> Batch:
     return jax.tree.map(join, *shards)
 
 
-def build(layout: Layout, make: Callable[..., Any], *inputs: Any) -> Any:
+def build(layout: DeviceLayout, make: Callable[..., Any], *inputs: Any) -> Any:
     """Compute `make(*inputs)`, parameters or training state, where its arrays belong.
 
     It is one program, so that on many devices no table is ever whole on one of them; not
@@ -128,7 +128,7 @@ def build(layout: Layout, make: Callable[..., Any], *inputs: Any) -> Any:
     return jax.jit(make, out_shardings=where, compiler_options=quickly)(*inputs)
 
 
-def place(layout: Layout, tree: Any) -> Any:
+def place(layout: DeviceLayout, tree: Any) -> Any:
     """Put a state that is whole in every process where it belongs; the result may be donated."""
     if layout.alone:
         return jax.device_put(tree)
@@ -143,14 +143,14 @@ def _scatter(array: Any, where: NamedSharding) -> Array:
     return jax.make_array_from_callback(host.shape, where, lambda index: host[index].copy())
 
 
-def shardings(layout: Layout, tree: Any) -> Any:
+def shardings(layout: DeviceLayout, tree: Any) -> Any:
     """Tell where each leaf of parameters, optimiser state or anything with them inside lies."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(layout.mesh, _specify(layout, path, leaf)), tree
     )
 
 
-def _specify(layout: Layout, path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
+def _specify(layout: DeviceLayout, path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
     """Cut tables along their rows, the last axis but one: axes before it are stacked seeds."""
     name = getattr(path[-1], "key", None) if path else None
     is_table = name in tables.NAMES and leaf.ndim >= 2 and leaf.shape[-2] % TABLE_ROWS == 0
@@ -159,7 +159,7 @@ def _specify(layout: Layout, path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
     return PartitionSpec(*[None] * (leaf.ndim - 2), DATA)
 
 
-def split_batch(layout: Layout, batch: Batch) -> Batch:
+def split_batch(layout: DeviceLayout, batch: Batch) -> Batch:
     """Split a batch over the devices, inside a program.
 
     A batch that does not divide is filled up with empty requests, which count for nothing.
@@ -174,7 +174,7 @@ def split_batch(layout: Layout, batch: Batch) -> Batch:
     return _constrain(layout, batch, SPLIT)
 
 
-def split_step(layout: Layout, step: Step) -> Step:
+def split_step(layout: DeviceLayout, step: Step) -> Step:
     """Make the step that splits its batch over the devices and keeps the state where it lies."""
     if layout.alone:
         return step
@@ -187,7 +187,7 @@ def split_step(layout: Layout, step: Step) -> Step:
     return sharded
 
 
-def split_score(layout: Layout, score: Apply) -> Apply:
+def split_score(layout: DeviceLayout, score: Apply) -> Apply:
     """Make the scorer that splits its requests over the devices; every device gets all logits."""
     if layout.alone:
         return score
@@ -206,5 +206,5 @@ def split_score(layout: Layout, score: Apply) -> Apply:
     return sharded
 
 
-def _constrain(layout: Layout, tree: Any, spec: PartitionSpec) -> Any:
+def _constrain(layout: DeviceLayout, tree: Any, spec: PartitionSpec) -> Any:
     return jax.lax.with_sharding_constraint(tree, NamedSharding(layout.mesh, spec))

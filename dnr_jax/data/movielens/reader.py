@@ -235,7 +235,7 @@ def _flagged_items(path: Path) -> Features:
     return {"genre": dict(zip(ids, first, strict=True))}
 
 
-class Layout(NamedTuple):
+class FileLayout(NamedTuple):
     """How one kind of data set is read: its main file, and the files that may lie beside it."""
 
     read: Callable[[Path, float], pl.DataFrame]
@@ -244,20 +244,20 @@ class Layout(NamedTuple):
 
 _PEOPLE = {"gender": "gender", "age": "age", "occupation": "occupation"}
 LAYOUTS = {
-    "ratings.dat": Layout(
+    "ratings.dat": FileLayout(
         _ratings("::"),
         {
             "users.dat": ("user", _columns("::", "id gender age occupation zip", _PEOPLE)),
             "movies.dat": ("item", _movies),
         },
     ),
-    "u.data": Layout(
+    "u.data": FileLayout(
         _ratings("\t"),
         {
             "u.user": ("user", _columns("|", "id age gender occupation zip", _PEOPLE)),
             "u.item": ("item", _flagged_items),
         },
     ),
-    "sequences.txt": Layout(_sequences, {}),
-    "sequences.txt.gz": Layout(_sequences, {}),
+    "sequences.txt": FileLayout(_sequences, {}),
+    "sequences.txt.gz": FileLayout(_sequences, {}),
 }

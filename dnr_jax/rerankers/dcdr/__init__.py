@@ -76,7 +76,7 @@ class DCDRSettings(Trunk):
         return tuple(np.linspace(self.first_beta, self.last_beta, self.noise_steps).tolist())
 
 
-class Scorer(nn.Module):
+class CandidateScorer(nn.Module):
     """Judge single candidates: an MLP on h, with x where `use` says so.
 
     Attributes:
@@ -107,7 +107,7 @@ class DCDR(nn.Module):
         settings = self.settings
         self.request_encoder = RequestEncoder(self.spec, settings)
         self.fusion = Fusion(settings.width)
-        self.scorer = Scorer(settings.scores, settings.width)
+        self.scorer = CandidateScorer(settings.scores, settings.width)
         self.diffusion = ListDiffusion(
             LIST_NOISES[settings.list_noise],
             settings.betas,

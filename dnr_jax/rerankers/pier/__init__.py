@@ -52,7 +52,7 @@ CONTRAST = 0.01
 STRIDE = 4
 
 
-class Memory(NamedTuple):
+class PageMemory(NamedTuple):
     """What does not depend on the scores.
 
     Attributes:
@@ -83,21 +83,21 @@ class PIER(nn.Module):
         self.head = ScoredHead(settings.scores, settings.width)
         self.pages = PageModel(settings.width, self.slate_size, settings.heads)
 
-    def encode(self, request: Request, *, drop: Drop) -> Memory:
+    def encode(self, request: Request, *, drop: Drop) -> PageMemory:
         """Return all that does not depend on the scores."""
         user, items, met, columns = self.request_encoder.parts(request, drop=drop)
         history = self.pages.remember(met, columns, request.history_where, drop=drop)
         tokens = self.fusion(user, items, drop=drop)
         if not self.settings.scores.early:
             tokens = self._attend(tokens, history, request.where, drop=drop)
-        return Memory(tokens, items, history)
+        return PageMemory(tokens, items, history)
 
     def _attend(self, tokens: Array, history: History, where: Array, *, drop: Drop) -> Array:
         states = self.list_encoder(tokens, where, drop=drop)
         interest = target_attention(states, history.pages, history.where)
         return jnp.concatenate([states, interest], axis=-1)
 
-    def decode(self, memory: Memory, scores: Array, where: Array, *, drop: Drop) -> Array:
+    def decode(self, memory: PageMemory, scores: Array, where: Array, *, drop: Drop) -> Array:
         """Return the base logits `[B, N]`."""
         hidden = memory.hidden
         if self.settings.scores.early:
@@ -105,7 +105,7 @@ class PIER(nn.Module):
             hidden = self._attend(hidden, memory.history, where, drop=drop)
         return self.head(hidden, scores)
 
-    def arrange(self, memory: Memory, scores: Array, where: Array) -> Array:
+    def arrange(self, memory: PageMemory, scores: Array, where: Array) -> Array:
         """Show the proposed order of the base scorer's best K with the highest mean rate."""
         logits = self.decode(memory, scores, where, drop=identity)
         page = slates.top_list(logits, where, self.slate_size)
@@ -127,7 +127,7 @@ class PIER(nn.Module):
         page = slates.top_list(jax.lax.stop_gradient(logits), where, self.slate_size)
         return fit - CONTRAST * self._contrast(memory, base, page, drop=drop)
 
-    def _contrast(self, memory: Memory, base: Array, page: Array, *, drop: Drop) -> Array:
+    def _contrast(self, memory: PageMemory, base: Array, page: Array, *, drop: Drop) -> Array:
         count = max(1, min(PROPOSALS, len(fpsm.page_orders(self.slate_size)) // 2))
         items = jax.lax.stop_gradient(memory.items)
         ends = [
