@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from benchmarks import damage, disturbed, fault_report, harness
+from benchmarks import damage, disturbed, fault_report
 from benchmarks.disturbed import Case, Ended, Place
 from benchmarks.fault_report import Outcome
 from dnr_jax.io import environment
@@ -169,14 +169,32 @@ def campaign(folder: Path, sizes: argparse.Namespace) -> list[Outcome]:
     """Make the undisturbed runs, then try all disturbances, several at a time."""
     cases = [disturbed.make_case(name, folder / name) for name in sizes.cases.split(",")]
     tasks = plan(cases, sizes, random.Random(sizes.seed))
-    found: list[Outcome] = []
+    found = recorded(sizes.record)
+    waiting = [number for number in range(len(tasks)) if number not in found]
     with ThreadPoolExecutor(sizes.workers) as pool:
-        for outcome in pool.map(partial(_try, folder, sizes.seed), range(len(tasks)), tasks):
-            found.append(outcome)
+        outcomes = pool.map(partial(_try, folder, sizes.seed), waiting, [tasks[n] for n in waiting])
+        for number, outcome in zip(waiting, outcomes, strict=True):
+            found[number] = outcome
+            record(sizes.record, number, outcome)
             if outcome.bad or len(found) % 20 == 0:
                 said = f"{outcome.verdict}: {outcome.kind} {' '.join(outcome.what)}"
                 print(f"{len(found)} of {len(tasks)}; {said}", file=sys.stderr, flush=True)
-    return found
+    return [found[number] for number in sorted(found)]
+
+
+def recorded(path: Path | None) -> dict[int, Outcome]:
+    """Read the outcomes of an earlier call of the same command, by number; none without a file."""
+    if path is None or not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {row.pop("number"): Outcome(**row | {"what": tuple(row["what"])}) for row in rows}
+
+
+def record(path: Path | None, number: int, outcome: Outcome) -> None:
+    """Append an outcome to the file of outcomes, if there is one."""
+    if path is not None:
+        with path.open("a") as file:
+            file.write(json.dumps({"number": number} | outcome._asdict()) + "\n")
 
 
 def _try(folder: Path, seed: int, number: int, task: Task) -> Outcome:
@@ -199,21 +217,25 @@ def main(sizes: argparse.Namespace) -> None:
     print(text)
     if sizes.out:
         sizes.out.write_text(text)
-    if sizes.json:
-        rows = [outcome._asdict() for outcome in found]
-        sizes.json.write_text(json.dumps(rows, indent=1) + "\n")
     sys.exit(any(outcome.bad for outcome in found))
 
 
 def parser() -> argparse.ArgumentParser:
     """Make the parser of the campaign's options."""
-    made = harness.parser(__doc__.splitlines()[0])
+    made = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    made.add_argument("--smoke", action="store_true", help="four tries: does it run at all?")
     made.add_argument("--kills", type=int, default=200, help="runs to kill")
     made.add_argument("--faults", type=int, default=500, help="files to damage")
     made.add_argument("--limits", type=int, default=40, help="runs under a limit on file sizes")
     made.add_argument("--cases", default=",".join(disturbed.CASES), help="which runs")
     made.add_argument("--workers", type=int, default=2, help="runs at a time")
     made.add_argument("--seed", type=int, default=0, help="of all draws but the scheduler's")
+    made.add_argument(
+        "--record", type=Path, help="JSON lines, one a try; the same command goes on from there"
+    )
     made.add_argument("--out", type=Path, help="also write the tables to this Markdown file")
     return made
 

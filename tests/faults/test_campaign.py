@@ -193,3 +193,13 @@ def test_the_plan_covers_every_stage_and_the_whole_table(make_case):
     seen = {task.args[1:] for task in tasks[12:-2]}
     targets = faults.targets(Place(case.home / "finished", case.home / "cache"))
     assert len(seen) == 2 * len(targets) * len(damage.DAMAGES)
+
+
+def test_a_campaign_goes_on_from_its_record(tmp_path):
+    path = tmp_path / "tries.jsonl"
+    assert faults.recorded(path) == faults.recorded(None) == {}
+    first = fault_report.Outcome("kill", ("row", "SIGKILL"), "recflow", "same", [])
+    second = fault_report.Outcome("fault", ("config.json", "cut"), "recflow", "differs", ["a"])
+    faults.record(path, 3, first)
+    faults.record(path, 0, second)
+    assert faults.recorded(path) == {3: first, 0: second}
