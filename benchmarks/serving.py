@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import signal
 import subprocess
@@ -103,6 +104,7 @@ def put(port: int, load: Load, seconds: float) -> dict[str, Any]:
     """Put a load on the service and summarise what came back after a second of warming up."""
     found: list[tuple[float, float, int]] = []
     payloads()
+    gc.freeze()  # what is loaded here is not to be walked while answers come
 
     async def main() -> float:
         began = time.perf_counter()

@@ -52,13 +52,32 @@ def test_help_explains_and_exits_0():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "error: no --config was given"),
         (["--config", SMOKE, "junk"], "error: what to do with ['junk']?"),
+        (["--config", SMOKE, "--wrokdir=x"], "Did you mean: workdir"),
+        (["--config", SMOKE, "--config.train.epoch=3"], "error: config.train: there is no knob"),
+        (
+            ["--config", SMOKE, "--config.train.epochs=many"],
+            "error: flag --config.train.epochs=many",
+        ),
+    ],
+)
+def test_a_mistake_on_the_command_line_ends_in_one_line(arguments, expected):
+    code, text = finish(start(*arguments))
+    assert code == 1
+    assert expected in text
+    assert "Traceback" not in text
+    assert text.startswith("error:")
+    assert len(text.splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "error: no --config was given"),
+        (["--config"], "error: no --config was given"),
         (["--config", "configs/recflow.py:smoky"], "no preset 'smoky': choose one of none, smoke"),
         (["--config", "configs/nothing.py"], "there is no config file 'configs/nothing.py'"),
         (["--config", "recfow"], "there is no packaged config 'recfow'; did you mean 'recflow'?"),
-        (["--config"], "error: no --config was given"),
-        (["--config", SMOKE, "--wrokdir=x"], "Did you mean: workdir"),
         (
             ["--config", SMOKE, "--config.trian.epochs=3"],
             "error: config: there is no knob 'trian'; did you mean 'train'? Known: cache, ",
@@ -75,19 +94,15 @@ def test_help_explains_and_exits_0():
             "error: config.rerankers.prm: there is no knob 'beam'. Known: causal, ",
         ),
         (["--config", SMOKE, "--config.seed.of=8"], "error: config.seed is 0: it has no knob 'of'"),
-        (
-            ["--config", SMOKE, "--config.train.epochs=many"],
-            "error: flag --config.train.epochs=many",
-        ),
     ],
 )
-def test_a_mistake_on_the_command_line_ends_in_one_line(arguments, expected):
-    code, text = finish(start(*arguments))
-    assert code == 1
-    assert expected in text
-    assert "Traceback" not in text
-    assert text.startswith("error:")
-    assert len(text.splitlines()) <= 2
+def test_a_config_or_knob_that_is_not_there_is_named(arguments, expected, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as ended:
+        main._parse(["main", *arguments])
+    assert expected in ended.value.code
+    assert ended.value.code.startswith("error:")
+    assert len(ended.value.code.splitlines()) == 2
 
 
 def test_a_config_of_another_program_ends_in_one_line(tmp_path):

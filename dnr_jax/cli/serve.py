@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import sys
@@ -93,6 +94,8 @@ def _run(
     engine = online.Engine(model, most=batch, longest=longest)
     click.echo(f"{engine.warm()} shapes compiled: batches {engine.batches}, lists {engine.sizes}")
     app = service.make(model, engine, limit=waiting)
+    gc.collect()
+    gc.freeze()  # a full collection would walk all that is loaded now, and nobody be answered
     sys.setswitchinterval(TURN_SECONDS)
     for number in (signal.SIGTERM, signal.SIGINT):  # what uvicorn raises again, once it has ended
         signal.signal(number, lambda *_: sys.exit(0))

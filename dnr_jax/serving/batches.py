@@ -91,7 +91,14 @@ class Scorer:
 
     def score(self, candidates: Any) -> Scored:
         """Rank candidates whose values were checked; all of them are in memory at once."""
-        coded = self._reader.code(candidates, self.model.encoders)
+        return self.rank(self.code(candidates))
+
+    def code(self, candidates: Any) -> Any:
+        """Read checked candidates into memory, as numbers that the model knows."""
+        return self._reader.code(candidates, self.model.encoders)
+
+    def rank(self, coded: Any) -> Scored:
+        """Rank candidates that `code` returned."""
         scores, counts = self._scores(coded)
         return Scored(_ranked(coded.rows, scores), counts)
 
@@ -106,7 +113,7 @@ class Scorer:
         """
         candidates = self.read(given)
         candidates.check_values(self.model.encoders)
-        coded = self._reader.code(candidates, self.model.encoders)
+        coded = self.code(candidates)
         scores, _ = self._scores(coded)
         found = np.empty_like(scores)
         found[coded.rows[ROW].to_numpy()] = scores

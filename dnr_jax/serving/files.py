@@ -6,7 +6,9 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +21,13 @@ from tqdm import tqdm
 from dnr_jax import durable, json_files
 from dnr_jax.data.folders import alone
 from dnr_jax.data.table.reader import ROW
-from dnr_jax.serving.batches import Scorer
+from dnr_jax.serving.batches import Scored, Scorer
 
-ROWS = 2**18  # of a part, about: it ends with a request
+ROWS = 2**17  # of a part, about: it ends with a request
 SUFFIXES = (".parquet", ".pq")
 _PLAN = "plan.json"
 _COUNTS = b"dnr_jax"
+_REPEATED = ["request_id", "item_id", "rank"]  # the columns in which a dictionary saves bytes
 _LOG = logging.getLogger(__name__)
 
 
@@ -68,7 +71,8 @@ def score_file(
 ) -> Summary:
     """Rank the candidates of a table on disk.
 
-    In memory are one part, and a few numbers of each request. An interrupted call leaves finished
+    In memory are three parts (one is read, one scored, one written), and a few numbers of each
+    request. An interrupted call leaves finished
     parts in a hidden folder beside `out`; the same call goes on from there.
 
     Args:
@@ -91,17 +95,32 @@ def score_file(
     parts = out.with_name(f".{out.name}.parts")
     with alone(out):
         _settle(parts, _plan(scorer, candidates, spans))
-        counts, resumed = Counter[str](), 0
-        with tqdm(total=spans[-1], unit="row", disable=not progress) as bar:
-            for number, (first, last) in enumerate(pairwise(spans)):
-                path = parts / f"part-{number:05d}.parquet"
-                found = _counts(path, last - first)
-                resumed += last - first if found is not None else 0
-                counts += found or _score(scorer, candidates.part(first, last - first), path)
-                bar.update(last - first)
-        _join(parts, len(spans) - 1, out)
+        made = {part: _counts(parts / part.name, part.rows) for part in _parts(spans)}
+        left = [part for part, found in made.items() if found is None]
+        resumed = spans[-1] - sum(part.rows for part in left)
+        with tqdm(total=spans[-1], initial=resumed, unit="row", disable=not progress) as bar:
+            for part, found in _score(scorer, candidates, left, parts):
+                made[part] = found
+                bar.update(part.rows)
+        counts = sum((found for found in made.values() if found), Counter[str]())
+        _join([parts / part.name for part in made], out)
         durable.remove(parts)
     return Summary(out, counts, candidates.missing, resumed)
+
+
+class _Part(NamedTuple):
+    """Rows of the table that are scored together, and the name of the file they go to."""
+
+    name: str
+    first: int
+    rows: int
+
+
+def _parts(spans: list[int]) -> list[_Part]:
+    return [
+        _Part(f"part-{number:05d}.parquet", first, last - first)
+        for number, (first, last) in enumerate(pairwise(spans))
+    ]
 
 
 def _spans(candidates: Any, rows: int) -> list[int]:
@@ -164,21 +183,43 @@ def _counts(path: Path, rows: int) -> Counter[str] | None:
     return Counter(counts) if about.num_rows == rows else None
 
 
-def _score(scorer: Scorer, part: Any, path: Path) -> Counter[str]:
-    table, counts = scorer.score(part)
-    marked = table.replace_schema_metadata({_COUNTS: json.dumps(counts)})
+def _score(
+    scorer: Scorer, candidates: Any, parts: list[_Part], folder: Path
+) -> Iterator[tuple[_Part, Counter[str]]]:
+    """Score parts into files; a second thread reads the next and writes the last meanwhile."""
+
+    def read(part: _Part) -> Any:
+        return scorer.code(candidates.part(part.first, part.rows))
+
+    with ThreadPoolExecutor(1, "parts") as pool:
+        coming = [pool.submit(read, part) for part in parts[:1]]
+        writing: Future[None] | None = None
+        for part, later in zip_longest(parts, parts[1:]):
+            coded = coming.pop().result()
+            if later is not None:
+                coming.append(pool.submit(read, later))
+            ranked = scorer.rank(coded)
+            if writing is not None:
+                writing.result()
+            writing = pool.submit(_write, ranked, folder / part.name)
+            yield part, ranked.counts
+        if writing is not None:
+            writing.result()
+
+
+def _write(ranked: Scored, path: Path) -> None:
+    marked = ranked.table.replace_schema_metadata({_COUNTS: json.dumps(ranked.counts)})
     with durable.replacing(path) as file:
-        pq.write_table(marked, file)
-    return counts
+        pq.write_table(marked, file, use_dictionary=_REPEATED)
 
 
-def _join(parts: Path, count: int, out: Path) -> None:
+def _join(paths: list[Path], out: Path) -> None:
     """Write all parts into one file, a row group a part."""
-    paths = [parts / f"part-{number:05d}.parquet" for number in range(count)]
     schema = pq.read_schema(paths[0]).remove_metadata()
-    with durable.replacing(out) as file, pq.ParquetWriter(file, schema) as writer:
+    writer = partial(pq.ParquetWriter, schema=schema, use_dictionary=_REPEATED)
+    with durable.replacing(out) as file, writer(file) as whole:
         for table in _tables(paths, schema):
-            writer.write_table(table)
+            whole.write_table(table)
 
 
 def _tables(paths: list[Path], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -23,7 +23,7 @@ def smoke(what, folder, *flags):
 )
 def test_cost_is_measured_at_every_size(what, time, tmp_path):
     rows = smoke(what, tmp_path)
-    assert len(rows) == (2 if what == "requests" else 6)
+    assert len(rows) == (2 if what == "requests" else 3)
     assert all(row[time] > 0 for row in rows)
 
 
@@ -33,23 +33,19 @@ def test_the_slope_is_the_power_of_the_size():
 
 def test_streamed_training_has_the_losses_of_resident_training(tmp_path):
     rows = smoke("stream", tmp_path)
-    assert [row["data"] for row in rows] == ["device", "host, 1 a part", "host, 2 a part"]
+    assert [row["data"] for row in rows] == ["device", "host, 2 a part"]
     assert all(row["losses apart (relative)"] < 1e-6 for row in rows)
 
 
-def test_devices_agree_and_sharded_tables_are_never_whole(tmp_path):
+def test_sharded_tables_are_never_whole(tmp_path):
     """On two fake devices, in a process of its own: JAX settles their number once."""
-    found = {}
-    for what in ("devices", "memory"):
-        path = tmp_path / f"{what}.json"
-        command = [sys.executable, "-m", "benchmarks.scaling", what, "--smoke"]
-        command += ["--cpu-devices", "2", "--json", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-        assert done.returncode == 0, done.stderr
-        found[what] = json.loads(path.read_text())["rows"]
-    assert [row["devices"] for row in found["devices"]] == [1, 2]
-    assert all(row["losses apart (relative)"] < 1e-5 for row in found["devices"])
-    for one, two in zip(found["memory"][::2], found["memory"][1::2], strict=True):
+    path = tmp_path / "memory.json"
+    command = [sys.executable, "-m", "benchmarks.scaling", "memory", "--smoke"]
+    command += ["--cpu-devices", "2", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(path.read_text())["rows"]
+    for one, two in zip(rows[::2], rows[1::2], strict=True):
         assert two["state GiB"] < 0.7 * one["state GiB"]
         assert not two["table rows gathered whole"]
-    assert all(row["updated in place"] for row in found["memory"])
+    assert all(row["updated in place"] for row in rows)

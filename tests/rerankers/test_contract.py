@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dnr_jax import ops, types
+from dnr_jax.nn.adapter import trained_by
 from dnr_jax.nn.trunk import Trunk
 from dnr_jax.rerankers import RERANKERS, build
 from dnr_jax.settings import defaults
@@ -106,7 +107,9 @@ class Model:
         self.params = factories.initial_params(self.reranker, self.batch)
         self.apply = partial(types.apply, self.reranker)
         self.score = factories.quick_jit(self._score)
-        self.gradients = factories.quick_jit(jax.grad(self._loss, argnums=(0, 1), has_aux=True))
+        # Where a model brings no loss of its own, DNR's is what teaches it.
+        self.stages = self.reranker.stages or trained_by(self.reranker, cross_entropy).stages
+        self.trained = factories.quick_jit(partial(self.apply, train=True))
         self.lessons = factories.quick_jit(self._lessons)
         self.rank = factories.quick_jit(partial(types.rank, self.reranker))
 
@@ -114,20 +117,18 @@ class Model:
         # With a key, where the eager calls have none: train=False must ignore it.
         return self.apply(params, request, scores, key=jax.random.key(9))
 
-    def _loss(self, params: Any, scores: jax.Array, batch: Batch, key: jax.Array) -> Any:
-        logits = self.apply(params, batch.request, scores, key=key, train=True)
-        losses = jax.nn.softplus(logits) - batch.labels * logits
-        return ops.weighted_mean(losses, batch.weights), logits
-
     def _lessons(self, params: Any, batch: Batch, key: jax.Array) -> list[Any]:
         """Value and gradient of every stage's loss."""
         return [
             jax.value_and_grad(stage.loss)(params, batch, key=key, train=True)
-            for stage in self.reranker.stages
+            for stage in self.stages
         ]
 
     def logits(self, batch: Batch) -> jax.Array:
         return self.score(self.params, batch.request, batch.scores)
+
+    def trained_logits(self, batch: Batch, key: jax.Array) -> jax.Array:
+        return self.trained(self.params, batch.request, batch.scores, key=key)
 
 
 def made(case: Case) -> types.Reranker:
@@ -149,6 +150,10 @@ def model(request: pytest.FixtureRequest) -> Iterator[Model]:
     """A model for all its tests, one model after the other: their programs fill the memory."""
     yield model_of(request.param)
     jax.clear_caches()
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    return ops.weighted_mean(jax.nn.softplus(logits) - labels * logits, weights)
 
 
 def irregular(batch: Batch) -> Batch:
@@ -233,30 +238,27 @@ def test_jit_equals_eager(model):
 
 
 def test_gradients_reach_every_parameter(model):
-    batch, key = model.batch, jax.random.key(1)
-    (params, scores), logits = model.gradients(model.params, batch.scores, batch, key)
-    lessons = [gradient for _, gradient in model.lessons(model.params, batch, key)]
     # A ReLU on a single number, as MIR's decay, may rest under one draw of dropout.
-    more = [
-        model.gradients(model.params, batch.scores, batch, jax.random.key(n))[0][0] for n in (2, 3)
-    ]
-    for path, gradient in jax.tree_util.tree_leaves_with_path(params):
-        assert finite(gradient), path
+    lessons = [model.lessons(model.params, model.batch, jax.random.key(n)) for n in (1, 2, 3)]
+    gradients = [gradient for lesson in lessons for _, gradient in lesson]
     moved = jax.tree.map(
-        lambda *leaves: sum(np.abs(x).max() for x in leaves), params, *more, *lessons
+        lambda _, *leaves: sum(np.abs(x).max() for x in leaves), model.params, *gradients
     )
     for path, size in jax.tree_util.tree_leaves_with_path(moved):
-        assert size > 0, path
-    assert finite(logits)
-    assert np.all(np.asarray(scores)[~np.asarray(batch.request.where)] == 0)
-    assert np.any(scores) == model.case.reads_scores
+        assert 0 < size < np.inf, path
+
+
+def test_scores_are_read_where_the_case_says_so(model):
+    batch = model.batch
+    other = model.score(model.params, batch.request, np.square(batch.scores))  # in the same order
+    assert np.array_equal(other, model.logits(batch)) != model.case.reads_scores
 
 
 @pytest.mark.parametrize("odd", [False, True], ids=["regular", "irregular"])
 def test_stages_teach_their_groups(model, odd):
     batch = irregular(model.batch) if odd else model.batch
     found = model.lessons(model.params, batch, jax.random.key(1))
-    for stage, (value, gradient) in zip(model.reranker.stages, found, strict=True):
+    for stage, (value, gradient) in zip(model.stages, found, strict=True):
         assert value.shape == ()
         assert value.dtype == jnp.float32
         assert finite([value, gradient]), stage.name
@@ -300,9 +302,8 @@ def test_arranged_order_moves_with_the_candidates(model):
 
 def test_irregular_requests_stay_finite(model):
     batch = irregular(model.batch)
-    gradients, _ = model.gradients(model.params, batch.scores, batch, jax.random.key(1))
     logits, regular = np.asarray(model.logits(batch)), np.asarray(model.logits(model.batch))
-    assert finite([logits, gradients])
+    assert finite(logits)
     np.testing.assert_array_equal(logits[0], ops.MASKED_LOGIT)
     np.testing.assert_allclose(logits[2:], regular[2:], rtol=1e-5, atol=1e-6)
 
@@ -310,7 +311,8 @@ def test_irregular_requests_stay_finite(model):
 def test_dropout_is_on_in_training_only(model):
     batch = model.batch
     keys = jax.random.key(1), jax.random.key(2)
-    trained = [model.gradients(model.params, batch.scores, batch, key)[1] for key in keys]
+    trained = [model.trained_logits(batch, key) for key in keys]
+    assert finite(trained)
     drops = bool(jax.tree.leaves(model.params))
     assert (not np.array_equal(*trained)) == drops
     np.testing.assert_array_equal(model.logits(batch), model.logits(batch))
@@ -319,8 +321,7 @@ def test_dropout_is_on_in_training_only(model):
 def test_what_is_drawn_in_training_does_not_depend_on_the_order_of_the_batch(model):
     batch, key, order = model.batch, jax.random.key(1), np.array([3, 0, 5, 1, 4, 2])
     moved = jax.tree.map(lambda a: a[order], batch)
-    logits = model.gradients(model.params, batch.scores, batch, key)[1]
-    again = model.gradients(model.params, moved.scores, moved, key)[1]
+    logits, again = model.trained_logits(batch, key), model.trained_logits(moved, key)
     np.testing.assert_allclose(again, logits[order], rtol=1e-4, atol=1e-5)
     losses, found = (
         [float(value) for value, _ in model.lessons(model.params, b, key)] for b in (batch, moved)

@@ -44,15 +44,15 @@ def test_an_interrupted_call_goes_on_and_ends_with_the_same_bytes(
 ):
     whole, out = tmp_path / "whole.parquet", tmp_path / "ranked.parquet"
     assert score(call, packed, table, whole)[0] == 0
-    true, calls = Scorer.score, []
+    true, calls = Scorer.rank, []
 
-    def dying(self, candidates):
+    def dying(self, coded):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return true(self, candidates)
+        return true(self, coded)
 
-    monkeypatch.setattr(Scorer, "score", dying)
+    monkeypatch.setattr(Scorer, "rank", dying)
     code, _, err = score(call, packed, table, out)
     assert code == 130
     assert "stopped: finished parts are kept; start the same command again to go on" in err

@@ -168,8 +168,6 @@ def main():
     gathers = [line for line in texts.splitlines() if " all-gather(" in line]
     rows = eight.table().shape[-2]
     found = {
-        "devices 2": compare(Run(2), one),
-        "devices 4": compare(Run(4), one),
         "devices 8": compare(Run(8), one),
         "devices 4, seeds vmapped": compare(Run(4, seeds="vmap"), one),
         "devices 8, streamed": compare(Run(8, stream=2), one),

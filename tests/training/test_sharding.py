@@ -15,8 +15,6 @@ from dnr_jax.types import FeatureSpec
 
 SCRIPT = Path(__file__).with_name("many_devices.py")
 LAYOUTS = [
-    "devices 2",
-    "devices 4",
     "devices 8",
     "devices 4, seeds vmapped",
     "devices 8, streamed",
