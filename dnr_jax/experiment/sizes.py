@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 import jax
@@ -10,10 +9,11 @@ import jax
 from dnr_jax.data.store import Prepared
 from dnr_jax.experiment.plan import Plan
 from dnr_jax.experiment.rows import Row
+from dnr_jax.io import memory as memory_
+from dnr_jax.io.memory import GIB
 from dnr_jax.training.parts import part_size
 
 FLOAT_BYTES = 4
-GIB = 2**30
 
 
 class Part(NamedTuple):
@@ -43,7 +43,7 @@ def check(plan: Plan, prepared: Prepared, memory: int | None = None) -> None:
         more than the memory: with an estimate of each part and the knobs that make the largest
         one smaller.
     """
-    memory = memory or _memory()
+    memory = memory or memory_.of_device()
     requests = len(prepared.splits["train"].request_id)
     for row in plan.rows:
         if row.trains and row.train.batch_size > requests:
@@ -53,18 +53,6 @@ def check(plan: Plan, prepared: Prepared, memory: int | None = None) -> None:
             )
         if row.trains and memory is not None:
             _check_memory(row, _parts(row, plan, prepared), memory)
-
-
-def _memory() -> int | None:
-    """Return the bytes of the first device's memory; None where that is not known."""
-    device = jax.local_devices()[0]
-    if device.platform != "cpu":
-        limit: int | None = (device.memory_stats() or {}).get("bytes_limit")
-        return limit
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
 
 
 def _check_memory(row: Row, parts: list[Part], memory: int) -> None:

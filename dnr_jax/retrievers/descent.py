@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import optax
 
+from dnr_jax.io.memory import GIB, of_device
 from dnr_jax.nn import tables
 from dnr_jax.nn.rowwise_adagrad import scale_by_rowwise_adagrad
 from dnr_jax.nn.tables import UPDATES, RowsOf
@@ -46,6 +47,31 @@ class TableSettings(LearnerSettings):
         one_of=UPDATES,
     )
     table_learning_rate: float = knob(0.01, "step size of row-wise Adagrad", above=0, at_most=10)
+
+
+def check_memory(name: str, settings: TableSettings, params: Params) -> None:
+    """Refuse tables that cannot be trained on the device, before anything of them is allocated.
+
+    Args:
+      name: of the retriever.
+      settings: its own.
+      params: their shapes.
+
+    Raises:
+      ValueError: the values, their moments, the best so far and one copy more (the next best, or
+        the dense gradient) take more than the memory: with the estimate and two knobs that help.
+    """
+    memory, sparse = of_device(), settings.tables == "rowwise_adagrad"
+    copies = 2 + (1 + 1 / settings.width if sparse else 3)
+    needed = copies * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    if memory is None or needed <= memory:
+        return
+    place = f"config.retrievers.{name}"
+    other = "a larger config.data.core" if sparse else f"{place}.tables=rowwise_adagrad"
+    raise ValueError(
+        f"retriever {name!r} does not fit a device of {memory / GIB:.2f} GiB: training its tables "
+        f"takes at least {needed / GIB:.2f} GiB; set {other}, or a smaller {place}.width"
+    )
 
 
 def make_optimizer(settings: LearnerSettings) -> optax.GradientTransformation:

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from dnr_jax.data.encoders import KNOWN
 from dnr_jax.data.lists import Events
 from dnr_jax.nn.tables import RowsOf, distinct
 from dnr_jax.retrievers import tables
-from dnr_jax.retrievers.descent import TableSettings, descend, make_optimizer
+from dnr_jax.retrievers.descent import TableSettings, check_memory, descend, make_optimizer
 from dnr_jax.retrievers.epochs import auc, until_best
 from dnr_jax.retrievers.retriever import (
     FittedRetriever,
@@ -32,18 +33,32 @@ INITIAL_SCALE = 0.05
 NEGATIVE_DRAWS = 8
 
 
+class Met(NamedTuple):
+    """Who met what in training; its size is that of the log, not of users times items.
+
+    Attributes:
+      items: `int32 [M]`, sorted for each user.
+      start: `int32 [U + 1]`, where each user's items begin.
+      rounds: `int32`, halvings that find an item among the most that a user has.
+    """
+
+    items: Array
+    start: Array
+    rounds: Array
+
+
 class Examples(NamedTuple):
     """Training positives on the device, and who met what.
 
     Attributes:
       user, item: `int32 [P]`, the positives.
-      met: `uint8 [U, ceil(V / 8)]`, bit i of row u: user u met item i in training.
+      met: by user.
       item_count: V.
     """
 
     user: Array
     item: Array
-    met: Array
+    met: Met
     item_count: Array
 
 
@@ -78,11 +93,13 @@ def matrix_factorization(settings: MatrixFactorizationSettings) -> Retriever:
     def fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
         training.check()
         init_key, epoch_key = jax.random.split(key)
+        init = partial(_init, init_key, **training.counts, width=settings.width)
+        check_memory("matrix_factorization", settings, jax.eval_shape(init))
         examples = _examples(training.train, **training.counts)
         steps = math.ceil(examples.user.size / settings.batch_size)
         rows = min(settings.batch_size, examples.user.size)
         run = _epoch(settings, steps, rows)
-        params = _init(init_key, **training.counts, width=settings.width)
+        params = init()
         state = (params, make_optimizer(settings).init(params))
 
         def step(epoch: int, state: Any) -> tuple[Any, Array]:
@@ -97,10 +114,12 @@ def matrix_factorization(settings: MatrixFactorizationSettings) -> Retriever:
 
 def _examples(train: Events, user_count: int, item_count: int) -> Examples:
     positive = train.label > 0.5
-    met = np.zeros((user_count, -(-item_count // 8)), np.uint8)
-    np.bitwise_or.at(met, (train.user, train.item >> 3), np.uint8(1) << (train.item & 7))
+    counts = np.bincount(train.user, minlength=user_count)
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    items = train.item[np.lexsort((train.item, train.user))].astype(np.int32)
+    met = Met(*map(jnp.asarray, (items, start, int(counts.max()).bit_length())))
     user, item = (jnp.asarray(c[positive]) for c in (train.user, train.item))
-    return Examples(user, item, jnp.asarray(met), jnp.asarray(item_count))
+    return Examples(user, item, met, jnp.asarray(item_count))
 
 
 def _init(key: Array, *, user_count: int, item_count: int, width: int) -> Params:
@@ -120,8 +139,23 @@ def unmet_items(key: Array, examples: Examples, users: Array) -> Array:
     """
     shape = (NEGATIVE_DRAWS, users.size)
     drawn = jax.random.randint(key, shape, KNOWN, examples.item_count)
-    fresh = ((examples.met[users, drawn >> 3] >> (drawn & 7)) & 1) == 0
+    fresh = ~has_met(examples.met, users, drawn)
     return jnp.take_along_axis(drawn, jnp.argmax(fresh, axis=0)[None], axis=0)[0]
+
+
+def has_met(met: Met, users: Array, items: Array) -> Array:
+    """Tell whether users `int32 [B]` met items `int32 [n, B]`: `bool [n, B]`, by binary search."""
+    end = met.start[users + 1]
+    low, high = (jnp.broadcast_to(bound, items.shape) for bound in (met.start[users], end))
+
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = (low + high) // 2
+        below = (low < high) & (met.items[middle] < items)
+        return jnp.where(below, middle + 1, low), jnp.where(below, high, middle)
+
+    place, _ = jax.lax.fori_loop(0, met.rounds, halve, (low, high))
+    return (place < end) & (met.items[place] == items)
 
 
 class Triples(NamedTuple):

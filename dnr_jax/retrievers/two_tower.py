@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ from dnr_jax.nn.dropout import Drop, identity, make_dropout
 from dnr_jax.nn.layers import MLP
 from dnr_jax.nn.tables import RowsOf, distinct
 from dnr_jax.retrievers import tables
-from dnr_jax.retrievers.descent import TableSettings
+from dnr_jax.retrievers.descent import TableSettings, check_memory
 from dnr_jax.retrievers.epochs import Step, by_parts, fit_batches, product
 from dnr_jax.retrievers.retriever import (
     FittedRetriever,
@@ -71,8 +72,10 @@ def two_tower(settings: TwoTowerSettings) -> Retriever:
     def fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
         training.check()
         init_key, fit_key = jax.random.split(key)
+        init = partial(_init, init_key, settings, training)
+        check_memory("two_tower", settings, jax.eval_shape(init))
         examples = _examples(training)
-        start = (_init(init_key, settings, training), examples, len(examples.item))
+        start = (init(), examples, len(examples.item))
         scorer = _scorer(settings, examples.known)
         rows = None if settings.tables == "dense" else rows_read
         return fit_batches(

@@ -14,8 +14,8 @@ from factories import quick_jit
 
 from dnr_jax.nn.dropout import identity
 from dnr_jax.nn.tables import names
-from dnr_jax.retrievers import epochs
-from dnr_jax.retrievers.descent import NETWORKS, descend, make_optimizer
+from dnr_jax.retrievers import descent, epochs
+from dnr_jax.retrievers.descent import NETWORKS, check_memory, descend, make_optimizer
 from dnr_jax.retrievers.epochs import Step
 from dnr_jax.retrievers.retriever import Queries
 from dnr_jax.retrievers.tables import Features
@@ -205,9 +205,9 @@ def adagrad(table, squares, rows, gradient):
 def test_an_epoch_of_matrix_factorisation_updates_a_million_rows_in_place(updates, copies):
     settings = mf.MatrixFactorizationSettings(width=WIDTH, tables=updates)
     params = shapes(users=(9, WIDTH), items=(10**6, WIDTH), bias=(10**6,))
-    known = mf.Examples(*shapes(a=(24,), b=(24,), dtype=jnp.int32).values(), None, None)
-    met = jax.ShapeDtypeStruct((9, 125_000), jnp.uint8)
-    known = known._replace(met=met, item_count=jax.ShapeDtypeStruct((), jnp.int32))
+    ids = shapes(user=(24,), item=(24,), item_count=(), dtype=jnp.int32)
+    met = mf.Met(**shapes(items=(50,), start=(10,), rounds=(), dtype=jnp.int32))
+    known = mf.Examples(met=met, **ids)
     state = (params, jax.eval_shape(make_optimizer(settings).init, params))
     key = jax.eval_shape(jax.random.key, 0)
     found = mf._epoch(settings, 3, 8).lower(key, state, known).compile().memory_analysis()
@@ -244,3 +244,21 @@ def _is_shape(value):
 
 def shapes(dtype=jnp.float32, **named):
     return {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in named.items()}
+
+
+@pytest.mark.parametrize(
+    ("updates", "gib", "cures"),
+    [
+        ("dense", 5, r"retrievers\.here\.tables=rowwise_adagrad, or a smaller"),
+        ("lazy_adam", 5, r"retrievers\.here\.tables=rowwise_adagrad, or a smaller"),
+        ("rowwise_adagrad", 3.25, r"a larger config\.data\.core, or a smaller"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(monkeypatch, updates, gib, cures):
+    settings = two_tower.TwoTowerSettings(width=WIDTH, tables=updates)
+    params = shapes(items=(2**26, WIDTH))  # one GiB
+    monkeypatch.setattr(descent, "of_device", lambda: int(gib * 2**30))
+    check_memory("here", settings, params)
+    monkeypatch.setattr(descent, "of_device", lambda: int(gib * 2**30) - 1)
+    with pytest.raises(ValueError, match=rf"takes at least {gib:.2f} GiB; set (config\.)?{cures}"):
+        check_memory("here", settings, params)
