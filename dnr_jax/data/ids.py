@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -43,11 +44,20 @@ def code(column: pl.Series) -> tuple[np.ndarray, Ids]:
 
 def _places(values: np.ndarray, column: pl.Series) -> np.ndarray:
     """Look the column up in parts, so that no second one of 8 bytes a row is ever there."""
-    codes = np.empty(len(column), np.int32)
+    find, codes = _finder(values, len(column)), np.empty(len(column), np.int32)
     for start in range(0, len(column), CHUNK):
-        part = column.slice(start, CHUNK).to_numpy()
-        codes[start : start + CHUNK] = np.searchsorted(values, part)
+        codes[start : start + CHUNK] = find(column.slice(start, CHUNK).to_numpy())
     return codes
+
+
+def _finder(values: np.ndarray, rows: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Find places by a table where the ids span no more numbers than there are rows."""
+    low, span = values[:1], int(values[-1]) - int(values[0]) + 1 if len(values) else 1
+    if span > rows:
+        return lambda part: np.searchsorted(values, part)
+    table = np.zeros(span, np.int32)
+    table[values - low] = np.arange(len(values))
+    return lambda part: table[part - low]
 
 
 def _numbers(text: pl.Series) -> np.ndarray:
