@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import scaling
+from benchmarks import retriever_steps, scaling
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,3 +49,11 @@ def test_sharded_tables_are_never_whole(tmp_path):
         assert two["state GiB"] < 0.7 * one["state GiB"]
         assert not two["table rows gathered whole"]
     assert all(row["updated in place"] for row in rows)
+
+
+def test_steps_of_retrievers_are_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(retriever_steps, "UPDATES", ("lazy_adam",))
+    retriever_steps.main(["--smoke", "--json", str(tmp_path / "rows.json")])
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [row["retriever"] for row in rows] == list(retriever_steps.RETRIEVERS)
+    assert all(row["ms/step"] > 0 for row in rows)
