@@ -216,11 +216,9 @@ def test_an_epoch_of_matrix_factorisation_updates_a_million_rows_in_place(update
     assert found.temp_size_in_bytes < 0.01 * 1e6 * WIDTH * 4
 
 
-def test_a_step_of_the_two_towers_updates_a_million_rows_in_place(case):
-    case, _ = case
-    if case.kind is mf.MatrixFactorizationSettings:
-        pytest.skip("its epoch is one program, which is tested above")
+def test_a_step_of_the_two_towers_updates_a_million_rows_in_place():
     large, draw = 10**6, np.random.default_rng(0)
+    case = towers(draw)
     settings, small = case.kind(width=WIDTH, tables="rowwise_adagrad"), world(draw)
     grown = {"items": [(large, WIDTH), (6, WIDTH)], "bias": (large,)}
     params = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), case.params)
