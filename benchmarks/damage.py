@@ -18,7 +18,14 @@ from dnr_jax.io import checkpoints
 Damage = Callable[[Path, random.Random], None]
 
 # Of a run folder: what holds times, and what is there only while a process runs.
-VARIABLE = ("environment.json", "timings.jsonl", "results.md", "results.tex", ".lock")
+VARIABLE = (
+    "environment.json",
+    "timings.jsonl",
+    "results.md",
+    "results.tex",
+    "plots/speed.png",
+    ".lock",
+)
 
 
 def delete(path: Path, _: random.Random) -> None:

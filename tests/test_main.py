@@ -165,16 +165,14 @@ def checkpoints(workdir):
     return sorted(workdir.glob("checkpoints/*/last/[0-9]*/seal.json"))
 
 
-def kill_after(process, reached, delay):
-    """Kill -9 the run `delay` seconds after `reached()`; False if it ended before."""
+def signal_after(process, number, reached, delay):
+    """Send the run a signal `delay` seconds after `reached()`, unless it has ended before."""
     while process.poll() is None and not reached():
         time.sleep(0.01)
     try:
         process.wait(timeout=delay)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    return process.returncode == -signal.SIGKILL
+        os.killpg(process.pid, number)
 
 
 @pytest.fixture(scope="module")
@@ -200,43 +198,31 @@ def test_a_run_prints_its_table(uninterrupted):
     assert len(list((workdir / "tensorboard").rglob("events.*"))) == 1
 
 
-def test_kill_9_at_random_moments_changes_no_byte(options, uninterrupted, tmp_path):
+def test_ctrl_c_and_kill_9_at_random_moments_change_no_byte(options, uninterrupted, tmp_path):
     seed = time.time_ns()
     draw = random.Random(seed)
-    reference, workdir = uninterrupted[0], tmp_path / "killed"
+    workdir = tmp_path / "stopped"
     arguments = [*options, "--workdir", workdir]
 
-    delay = draw.uniform(0, 2)
-    anywhere = kill_after(start(*arguments), lambda: checkpoints(workdir), delay)
-    first = epochs_done(workdir)
-    goal, later_delay = max(PHASE_TWO, first + 1), draw.uniform(0, 0.3)
-    later = kill_after(start(*arguments), lambda: epochs_done(workdir) >= goal, later_delay)
-    story = f"seed {seed}: killed {anywhere} {delay:.3f} s after the first checkpoint, at epoch "
-    story += (
-        f"{first}; again {later} at epoch {epochs_done(workdir)}, {later_delay:.3f} s after {goal}"
-    )
-    print(story)
-    assert anywhere, story
-    code, text = finish(start(*arguments))
-    assert code == 0, text
-    for name in FINAL:
-        assert (workdir / name).read_bytes() == (reference / name).read_bytes(), (name, story)
-
-
-def test_ctrl_c_says_what_is_saved_and_how_to_go_on(options, uninterrupted, tmp_path):
-    workdir = tmp_path / "stopped"
-    process = start(*options, "--workdir", workdir)
-    while process.poll() is None and not checkpoints(workdir):
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
+    process = start(*arguments)
+    signal_after(process, signal.SIGINT, lambda: checkpoints(workdir), draw.uniform(0, 0.1))
     code, text = finish(process)
     assert code == 130, text
-    last = text.splitlines()[-1]
-    assert last == (
+    assert text.splitlines()[-1] == (
         f"stopped: {workdir} holds every finished epoch; start the same command again to go on"
     )
     assert "Traceback" not in text
-    code, text = finish(start(*options, "--workdir", workdir))
+
+    first, delay = epochs_done(workdir), draw.uniform(0, 0.5)
+    goal = max(PHASE_TWO, first + 1)
+    process = start(*arguments)
+    signal_after(process, signal.SIGKILL, lambda: epochs_done(workdir) >= goal, delay)
+    ended, _ = finish(process)
+    story = f"seed {seed}: stopped at epoch {first}; kill -9 {delay:.3f} s after {goal}: {ended}"
+    code, text = finish(start(*arguments))
     assert code == 0, text
     for name in FINAL:
-        assert (workdir / name).read_bytes() == (uninterrupted[0] / name).read_bytes(), name
+        assert (workdir / name).read_bytes() == (uninterrupted[0] / name).read_bytes(), (
+            name,
+            story,
+        )

@@ -119,10 +119,11 @@ class Model:
 
     def _lessons(self, params: Any, batch: Batch, key: jax.Array) -> list[Any]:
         """Value and gradient of every stage's loss."""
-        return [
-            jax.value_and_grad(stage.loss)(params, batch, key=key, train=True)
-            for stage in self.stages
-        ]
+        with jax.numpy_rank_promotion("raise"):
+            return [
+                jax.value_and_grad(stage.loss)(params, batch, key=key, train=True)
+                for stage in self.stages
+            ]
 
     def logits(self, batch: Batch) -> jax.Array:
         return self.score(self.params, batch.request, batch.scores)
@@ -262,9 +263,9 @@ def test_stages_teach_their_groups(model, odd):
         assert value.shape == ()
         assert value.dtype == jnp.float32
         assert finite([value, gradient]), stage.name
-        assert set(stage.groups) <= set(model.params), stage.name
-        for group in stage.groups:
-            assert any(np.any(leaf) for leaf in jax.tree.leaves(gradient[group])), group
+        moved = {name for name in gradient if any(map(np.any, jax.tree.leaves(gradient[name])))}
+        if stage.groups:
+            assert moved == set(stage.groups), stage.name
 
 
 def test_stage_losses_need_a_key_in_training_only(model):

@@ -182,16 +182,10 @@ def test_without_realism_there_is_no_discriminator():
     assert model.stages[1].groups == POLICY
 
 
-def test_each_stage_moves_its_own_groups_alone():
-    model = model_of("egrerank")
-    found = model.lessons(model.params, model.batch, jax.random.key(1))
-    groups = (("evaluator",), (*POLICY, "discriminator"))
-    assert [stage.name for stage in model.reranker.stages] == ["evaluator", "policy"]
-    for stage, own, (_, slope) in zip(model.reranker.stages, groups, found, strict=True):
-        assert stage.groups == own
-        for group, leaves in slope.items():
-            moved = any(bool((leaf != 0).any()) for leaf in jax.tree.leaves(leaves))
-            assert moved == (group in own), (stage.name, group)
+def test_an_evaluator_is_trained_first():
+    stages = model_of("egrerank").reranker.stages
+    assert [stage.name for stage in stages] == ["evaluator", "policy"]
+    assert [stage.groups for stage in stages] == [("evaluator",), (*POLICY, "discriminator")]
     assert RERANKERS["egrerank"].needs_slate
 
 

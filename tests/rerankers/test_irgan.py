@@ -1,6 +1,6 @@
 """IRGAN: the draws, the discriminator's loss, and REINFORCE against its closed form."""
 
-from functools import cache, partial
+from functools import partial
 
 import factories
 import jax
@@ -80,12 +80,6 @@ def test_equal_rewards_teach_nothing():
     np.testing.assert_array_equal(slope, 0.0)
 
 
-@cache
-def lessons():
-    model = model_of("irgan")
-    return model.reranker.stages, model.lessons(model.params, model.batch, jax.random.key(1))
-
-
 def moved(gradient):
     return {
         name
@@ -94,11 +88,14 @@ def moved(gradient):
     }
 
 
-def test_each_stage_reaches_its_own_player():
-    stages, found = lessons()
+def test_both_play_after_each_was_trained_alone():
+    stages = model_of("irgan").reranker.stages
     assert [stage.name for stage in stages] == ["discriminator", "generator", "game"]
-    reached = [moved(gradient) for _, gradient in found]
-    assert reached == [{"discriminator"}, {"generator"}, {"discriminator", "generator"}]
+    assert [set(stage.groups) for stage in stages] == [
+        {"discriminator"},
+        {"generator"},
+        {"discriminator", "generator"},
+    ]
 
 
 def test_no_term_of_the_game_reaches_the_other_player():
