@@ -142,7 +142,7 @@ Task = Callable[[Path, random.Random], Outcome]
 
 
 def plan(cases: list[Case], sizes: argparse.Namespace, draw: random.Random) -> list[Task]:
-    """Draw the disturbances: stages in turn, faults a random part of the table of all."""
+    """Draw the disturbances: stages in turn, faults a random part of the table; in random order."""
     stages, count = list(disturbed.STAGES), len(cases)
     kills: list[Task] = [
         partial(try_kill, cases[n % count], stages[n // count % len(stages)])
@@ -162,7 +162,9 @@ def plan(cases: list[Case], sizes: argparse.Namespace, draw: random.Random) -> l
         partial(try_limit, cases[n % count], int(10 ** draw.uniform(2, 6.5)))
         for n in range(sizes.limits)
     ]
-    return [*kills, *faults, *limits]
+    tasks = [*kills, *faults, *limits]
+    draw.shuffle(tasks)  # a part of a campaign says something of all kinds
+    return tasks
 
 
 def campaign(folder: Path, sizes: argparse.Namespace) -> list[Outcome]:

@@ -47,7 +47,7 @@ def whole_process(program: Callable[[], None]) -> None:
     """Run a program that is all that its process does.
 
     After Ctrl-C the process ends at once: threads of JAX may still be computing, and taking the
-    interpreter down under them can crash.
+    interpreter down under them can crash. Once the program has ended, Ctrl-C changes nothing more.
     """
     try:
         program()
@@ -57,6 +57,9 @@ def whole_process(program: Callable[[], None]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def catch_interrupts() -> None:

@@ -72,7 +72,7 @@ def sample_lists(keys: Array, logits: Array, where: Array, *, size: int, count: 
 
     def draw(key: Array, row: Array, real: Array) -> Array:
         noise = jax.random.gumbel(key, (count, row.shape[-1]))
-        return top_list(row + noise, jnp.broadcast_to(real, noise.shape), size)
+        return top_list(row[None] + noise, jnp.broadcast_to(real, noise.shape), size)
 
     return jax.vmap(draw)(keys, jax.lax.stop_gradient(logits), where)
 

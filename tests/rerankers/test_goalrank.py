@@ -1,6 +1,5 @@
 """GoalRank: the reference policy, the reward, and what each stage may move."""
 
-
 import factories
 import jax
 import jax.numpy as jnp

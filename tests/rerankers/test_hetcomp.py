@@ -1,6 +1,5 @@
 """HetComp: which stage trains which group, what it begins from, and what it learns from."""
 
-
 import chex
 import factories
 import jax

@@ -1,0 +1,49 @@
+"""How a process ends."""
+
+import subprocess
+import sys
+
+import pytest
+
+ENDS = """
+import os, signal, sys, threading
+from dnr_jax import console
+
+def program():
+    console.catch_interrupts()
+    {body}
+
+console.whole_process(program)
+os.kill(os.getpid(), signal.SIGINT)  # as if it came while Python takes itself down
+print("the end")
+"""
+
+
+def run(body):
+    command = [sys.executable, "-c", ENDS.format(body=body)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_ctrl_c_after_the_end_changes_nothing():
+    done = run("print('done')")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\nthe end\n", "")
+
+
+def test_ctrl_c_ends_a_program_at_once_and_says_what_is_left():
+    body = "with console.one_line('all is saved'): os.kill(os.getpid(), signal.SIGINT)"
+    done = run(body)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "stopped: all is saved\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("ValueError('no such row')", "error: no such row\n"),
+        ("MemoryError()", "error: not enough memory: choose smaller sizes\n"),
+    ],
+)
+def test_an_error_ends_in_one_line(error, said):
+    done = run(f"with console.one_line('nothing'): raise {error}")
+    assert done.returncode == 1
+    assert done.stderr == said
