@@ -45,6 +45,21 @@ VARIANTS_TABLE = (
     *("dnr_bounded", "dnr_g_dropout", "dnr_b_conditional", "dnr_r_conditional"),
 )
 
+# List models without and with the product of history and candidate, beside two that have it anyway.
+MATCHING_MODELS = {
+    "dlcm": "DLCM",
+    "setrank": "SetRank",
+    "midnn": "MiDNN",
+    "mir": "MIR",
+    "nar4rec": "NAR4Rec",
+    "pier": "PIER",
+    "goalrank": "GoalRank",
+}
+MATCHING_TABLE = (
+    *("retriever", "sasrec_score", "matching_transformer_score", "score", "score_matching"),
+    *(f"{name}_{kind}" for name in MATCHING_MODELS for kind in ("score", "matching")),
+)
+
 # Retrievers of the table of first stages; item_knn and als, of the extra `retrievers`, may join.
 FIRST_STAGES = (
     *("random", "popularity", "matrix_factorization", "two_tower", "sequential"),
@@ -229,6 +244,8 @@ def rows() -> dict[str, Any]:
             "label": "{reranker} with scores",
             "set": NO_NOISE,
         },
+        "score_matching": _matching("{reranker}"),
+        **{f"{name}_matching": _matching(label, name) for name, label in MATCHING_MODELS.items()},
         "dnr": {"model": "{reranker}+dnr", "label": "DNR as configured", "set": {}},
         **_dnr_rows(),
         **{key: row for name in BACKBONES for key, row in _dnr_rows(name).items()},
@@ -281,6 +298,16 @@ def _score(entry: str, words: str) -> dict[str, Any]:
         "model": "{reranker}+score-" + entry,
         "label": "{reranker} with scores " + words,
         "set": {"reranker": {"score_entry": entry}, **NO_NOISE},
+    }
+
+
+def _matching(label: str, name: str = "") -> dict[str, Any]:
+    """Make a list model's row with scores and with the matching term of the shared trunk."""
+    backbone = {"name": name} if name else {}
+    return {
+        "model": f"{name or '{reranker}'}+score-matching",
+        "label": f"{label} with scores and matching",
+        "set": {"reranker": {**backbone, "matching": True}, **NO_NOISE},
     }
 
 

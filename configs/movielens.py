@@ -11,7 +11,8 @@ audit), or several of them with commas between. Presets: the default (small, 3 s
 learning rate), `ablation` (DNR with parts left out, and over its weights), `converged` (what DNR
 claims, with its controls, trained until validation improves no more), `first_stages` (PRM and
 SASRec on one retriever after another, of the size of `rivals`), `variants` (further controls
-and forms that the paper does not have, trained so), `paper` (the group's settings at full size) and
+and forms that the paper does not have, trained so), `matching` (list models without and with the
+product of history and candidate, trained so), `paper` (the group's settings at full size) and
 `rivals_paper` (every model at that size). Measured times and metrics are in docs/results/.
 """
 
@@ -37,6 +38,7 @@ PRESETS = {
         ablation_too={"optim": TUNED},
     ),
     "converged": (*NARROW, common.converged()),
+    "matching": (*NARROW, common.converged(common.MATCHING_TABLE)),
     "first_stages": (*NARROW, FIRST_STAGES, common.first_stages()),
     "variants": (*NARROW, common.converged(common.VARIANTS_TABLE)),
 }

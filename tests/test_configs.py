@@ -64,6 +64,19 @@ def test_rows_that_train_to_convergence_have_equal_budgets_on_one_backbone(prese
     assert {"plain", "score", "score_dropout", "dnr_g"} <= {row.key for row in learned}
 
 
+def test_list_models_stand_without_and_with_matching_in_one_table():
+    (plan,) = make_plan(get_config("movielens", "matching").to_dict())
+    rows = {row.key: row for row in plan.rows}
+    pairs = [("score", "score_matching")]
+    pairs += [(f"{name}_score", f"{name}_matching") for name in common.MATCHING_MODELS]
+    for without, matched in pairs:
+        reranker = rows[without].reranker
+        settings = dataclasses.replace(reranker.settings, matching=True)
+        assert settings != reranker.settings
+        assert rows[matched].reranker == reranker._replace(settings=settings)
+        assert rows[matched].label != rows[without].label
+
+
 def differences(changes, base, place=""):
     for name, value in changes.items():
         if isinstance(value, dict):

@@ -143,8 +143,10 @@ def request_encoder(params, request, *, heads):
     user = embed(table, SPEC.user, request.user)
     context = embed(table, SPEC.context, request.context)
     state = mlp(params["MLP_0"], torch.cat([latest, user, context], dim=-1))
-    items = embed(table, SPEC.item, request.candidates)
-    return layer_norm(params["LayerNorm_2"], state), encode_items(params, items)
+    items = encode_items(params, embed(table, SPEC.item, request.candidates))
+    if "match" in params:
+        items = items + (latest[:, None] * items) @ params["match"]["kernel"]
+    return layer_norm(params["LayerNorm_2"], state), items
 
 
 def fusion(params, user, items):

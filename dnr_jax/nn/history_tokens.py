@@ -18,7 +18,7 @@ class HistoryRequestEncoder(nn.Module):
     """`RequestEncoder` that returns the events as well, encoded by the weights of the candidates.
 
     An event is `e_l + g_l`: e_l as for a candidate, g_l the sum of its other columns, in a table
-    of their own.
+    of their own. Under `trunk.matching` e_l too has its match with the history.
 
     Attributes:
       spec, trunk: see `RequestEncoder`.

@@ -14,7 +14,8 @@ class Trunk(Settings):
     """Base of a learned reranker's settings; a model reads those that its parts have.
 
     `width` is D of shapes. How x enters by `score_entry` and `score_place` is told in
-    `nn.score_entry`.
+    `nn.score_entry`. `matching` is for models on `nn.user_state.RequestEncoder`, whose papers have
+    no such term; those that score by an inner product (SASRec, GRU4Rec) have it anyway.
     """
 
     width: int = knob(128, "of embeddings and hidden layers", at_least=1)
@@ -27,6 +28,7 @@ class Trunk(Settings):
     score_place: str = knob(
         "late", "late (small MLP) | late_linear (one slope) | early", one_of=PLACES
     )
+    matching: bool = knob(False, "list models read the match of history and candidate, q * e")
 
     def check(self) -> None:
         """Refuse a width that the heads cannot share evenly."""

@@ -48,6 +48,12 @@ class RequestEncoder(nn.Module):
     `e_i = LN(W LN(E[i]))`, with the same weights for candidates and history items;
     `u = LN(DNN([history, user, context]))`.
 
+    With `trunk.matching`, `e_i + W_m (q * e_i)` stands in place of e_i, q the last state of the
+    history. A sum of user and item states has to learn the product first, which sequence models
+    (SASRec) start from; with this term `q . e_i` is one direction of the candidate's encoding. It
+    is ours, and of none of the list models' papers: a control that tells apart what a list model
+    lacks and what its list is worth.
+
     Attributes:
       spec: column names and vocabulary sizes.
       trunk: sizes.
@@ -67,6 +73,9 @@ class RequestEncoder(nn.Module):
         latest = HistoryEncoder(self.trunk)(
             history + parts.history_events, request.history_where, drop=drop
         )
+        if self.trunk.matching:
+            match = Dense(width, use_bias=False, name="match")
+            items = items + match(latest[:, None] * items)
         known = [latest, parts.user] + ([parts.context] if self.spec.context else [])
         state = MLP((width,), width)(jnp.concatenate(known, axis=-1), drop=drop)
         return LayerNorm()(state), items

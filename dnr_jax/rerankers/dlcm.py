@@ -9,6 +9,9 @@ score entry "concatenate" at the place "early".
 Its own loss is AttRank on the plain logits, without the floor at 0 that public ports put on them.
 Ours: steps are the fused user and item states h in place of hand-made features, and there is one
 head where the paper allows several in parallel.
+
+`matching=True` puts the product of history and candidate into h (`nn.user_state`), which the
+paper does not have.
 """
 
 from __future__ import annotations

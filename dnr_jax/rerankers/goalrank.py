@@ -10,6 +10,9 @@ Deviations: the authors' released code has pi(l) in place of log pi(l), which le
 cross-entropy of the logits. The policy is Plackett-Luce over one set of logits (the form of the
 authors' README), where their release runs the transformer again after each chosen item; the shown
 list is then the order of the logits, and needs no search.
+
+`matching=True` puts the product of history and candidate into h (`nn.user_state`), which the
+paper does not have.
 """
 
 from __future__ import annotations

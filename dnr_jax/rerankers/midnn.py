@@ -5,6 +5,9 @@ every local feature f gets a global one, `g = (f - min) / (max - min)` over the 
 request. The paper's hand-made features do not exist here: f_i is the fused user and item state h_i
 (with x_i under early entry). Layer norm stands in place of batch norm, the hidden widths are 4 D
 and 2 D, and g is 0.5 where a feature is constant. The paper's miRNN is another model.
+
+`matching=True` puts the product of history and candidate into h (`nn.user_state`), which the
+paper does not have.
 """
 
 from __future__ import annotations

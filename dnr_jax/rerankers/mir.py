@@ -13,6 +13,9 @@ The authors' code differs: w_v and w_q have a column per place in the list, so t
 depend on the storage order (here: one column); affinities grow with age (here: they fall); q lacks
 the term Q_l w_q. The feature-level affinities need raw features: of ids they would be one more
 bilinear form, which W holds already. Ages are index distances, not times.
+
+`matching=True` puts the product of history and candidate into e and h (`nn.user_state`), which the
+paper does not have.
 """
 
 from __future__ import annotations

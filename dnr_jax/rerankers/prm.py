@@ -3,6 +3,9 @@
 Pei et al. 2019, arXiv 1904.06813. The tokens are `E_i = h_i + PE_i` with h the fused user and item
 state in place of the paper's pre-trained personalised vector (as the DNR paper's group does), the
 encoder is `layers` post-norm transformer blocks, and a head gives one logit per candidate.
+
+`matching=True` puts the product of history and candidate into h (`nn.user_state`), which the
+paper does not have.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 Pang et al. 2020, arXiv 1912.05891. `MAB(Q, K) = LN(Y + FFN(Y))` with `Y = LN(Q + MHA(Q, K, K))` is
 `nn.attention.TransformerLayer`. The tokens are the fused user and item states h (with x if the
 entry is early); queries, keys and values are linear, where the authors' code puts a ReLU on them.
+
+`matching=True` puts the product of history and candidate into h (`nn.user_state`), which the
+paper does not have.
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ CASES = {
     "midnn": Case("midnn", {}),
     "mir": Case("mir", {}),
     "mir_early": Case("mir", EARLY),
+    "mir_matching": Case("mir", {"matching": True}),
     "mmr": Case("mmr", {"relevance": 0.5}),
     "nar4rec": Case("nar4rec", NAR4REC),
     "nar4rec_early": Case("nar4rec", {**NAR4REC, **EARLY}),
@@ -73,6 +74,7 @@ CASES = {
     "pier_group": Case("pier_group", {}),
     "popularity": Case("popularity", {}, reads_scores=False),
     "prm": Case("prm", {}),
+    "prm_matching": Case("prm", {"matching": True}),
     "prm_early_rank": Case("prm", {"positions": "rank", **EARLY}),
     "prm_index_causal": Case(
         "prm", {"positions": "index", "causal": True, **NONE}, order_aware=True, reads_scores=False

@@ -47,3 +47,9 @@ def test_logits_and_gradients_are_those_of_pytorch(entry, place):
     knobs = KNOBS | {"score_entry": entry, "score_place": place}
     model = build("midnn", factories.make_task(), **knobs)
     torch_blocks.assert_same(model, reference(**knobs), scale=0.3)
+
+
+def test_with_the_match_of_history_and_candidate_too():
+    knobs = KNOBS | {"score_entry": "none", "score_place": "late"}
+    model = build("midnn", factories.make_task(), matching=True, **knobs)
+    torch_blocks.assert_same(model, reference(**knobs), scale=0.3)

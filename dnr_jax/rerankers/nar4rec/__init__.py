@@ -7,6 +7,9 @@ the item states. The shown list is the evaluator's choice among contrastive deco
 "-style" in parts, as the paper's text was not at hand. Ours: the scale 1/sqrt(D), two post-norm
 blocks a layer of the position encoder, SimCTG's contrastive loss with its margin, the penalties a,
 and the scorer `log mean_k exp M_ik` that DNR and the binary cross-entropy train.
+
+`matching=True` puts the product of history and candidate into h (`nn.user_state`), which the
+paper does not have.
 """
 
 from __future__ import annotations

@@ -20,6 +20,9 @@ of the 20 orders at each end. `page_orders` and `page_model` name further deviat
 The mean rate gives early places no more weight than late ones. Where clicks do not depend on the
 place (MovieLens) it hardly tells orders apart, and the list shown is then little better in NDCG
 than the base scorer's best K shuffled; the logits are what is good there.
+
+`matching=True` puts the product of history and candidate into e and h (`nn.user_state`), which the
+paper does not have.
 """
 
 from __future__ import annotations
