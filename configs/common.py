@@ -57,6 +57,7 @@ MATCHING_MODELS = {
 }
 MATCHING_TABLE = (
     *("retriever", "sasrec_score", "matching_transformer_score", "score", "score_matching"),
+    "prm_pretrained_score",
     *(f"{name}_{kind}" for name in MATCHING_MODELS for kind in ("score", "matching")),
 )
 
@@ -269,6 +270,7 @@ def rows() -> dict[str, Any]:
         **_rival("gru4rec", "GRU4Rec"),
         **_rival("midnn", "MiDNN"),
         **_rival("matching_transformer", "Matching transformer"),
+        **_rival("prm_pretrained", "PRM with pre-trained vectors", name="prm", pretrained=True),
         **_rival("dlcm", "DLCM"),
         **_rival("setrank", "SetRank"),
         **_rival("mir", "MIR"),
@@ -343,7 +345,7 @@ def _bounded() -> dict[str, Any]:
     }
 
 
-def _rival(row: str, label: str, name: str = "", **own: str) -> dict[str, Any]:
+def _rival(row: str, label: str, name: str = "", **own: Any) -> dict[str, Any]:
     """Make a model's two rows, `row` without scores and `row_score` with them.
 
     The model is `row` too, unless `name` says another; `own` are knobs that only it has.

@@ -36,6 +36,10 @@ class PointwiseScorer(nn.Module):
         """Return the candidate states h `float32 [B, N, D]`."""
         return self.fusion(*self.request_encoder(request, drop=drop), drop=drop)
 
+    def vectors(self, request: Request, *, drop: Drop) -> Array:
+        """Return what the head reads of each candidate, `[B, N, D]`, unless x enters early."""
+        return self.network(self.encode(request, drop=drop), drop=drop)
+
     def decode(self, memory: Array, scores: Array, where: Array, *, drop: Drop) -> Array:
         """Return the logits `[B, N]`."""
         return self.head(self.network(self.early_entry(memory, scores), drop=drop), scores)

@@ -79,6 +79,7 @@ CASES = {
     "prm_index_causal": Case(
         "prm", {"positions": "index", "causal": True, **NONE}, order_aware=True, reads_scores=False
     ),
+    "prm_pretrained": Case("prm", {"pretrained": True}),
     "random": Case("random", {}, reads_scores=False),
     "retriever": Case("retriever", {}),
     "reversed": Case("reversed", {}),

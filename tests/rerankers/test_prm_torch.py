@@ -24,6 +24,10 @@ def reference(*, positions, causal, score_entry, score_place, **_):
 
     def logits(params, request, scores):
         x = torch_blocks.candidate_states(params, request, heads=2)
+        if "click_model" in params:
+            clicks = torch_blocks.candidate_states(params["click_model"], request, heads=2)
+            vectors = torch_blocks.mlp(params["click_model"]["network"], clicks)
+            x = torch_blocks.dense(params["joined"], torch.cat([x, vectors], dim=-1))
         late = score_entry
         if score_place == "early":
             x = torch_blocks.early_tokens(params.get("early_entry"), x, scores, score_entry)
@@ -44,7 +48,7 @@ def reference(*, positions, causal, score_entry, score_place, **_):
 @pytest.mark.parametrize(
     "knobs",
     [
-        {"positions": "none", "score_entry": "add", "score_place": "late"},
+        {"positions": "none", "score_entry": "add", "score_place": "late", "pretrained": True},
         {"positions": "rank", "score_entry": "concatenate", "score_place": "early"},
         {
             "positions": "index",
@@ -58,4 +62,6 @@ def reference(*, positions, causal, score_entry, score_place, **_):
 def test_logits_and_gradients_are_those_of_pytorch(knobs):
     knobs = KNOBS | knobs
     model = build("prm", factories.make_task(), **knobs)
-    torch_blocks.assert_same(model, reference(**knobs))
+    # The head of the click model is no part of the logits.
+    without = ("click_model",) if knobs.get("pretrained") else ()
+    torch_blocks.assert_same(model, reference(**knobs), without=without)
