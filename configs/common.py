@@ -42,7 +42,7 @@ CLAIM_TABLE = (
 # Further controls and the variants that the paper does not have.
 VARIANTS_TABLE = (
     *("retriever", "plain", "score", "score_dropout", "label_smoothing", "heuristic_r", "dnr_g"),
-    *("dnr_bounded", "dnr_g_dropout", "dnr_b_conditional", "dnr_r_conditional"),
+    *("dnr_bounded", "dnr_g_dropout", "dnr_b_conditional", "dnr_r_conditional", "dnr_g_binned"),
 )
 
 # List models without and with the product of history and candidate, beside two that have it anyway.
@@ -262,6 +262,14 @@ def rows() -> dict[str, Any]:
             "model": "{reranker}+dnr-g-dropout",
             "label": "DNR-G, scores hidden from one request in two",
             "set": {"noise": {"name": "gaussian"}, "objective": {"score_dropout": 0.5}},
+        },
+        "dnr_g_binned": {
+            "model": "{reranker}+dnr-g-binned",
+            "label": "DNR-G, L_x given label and bin of x",
+            "set": {
+                "noise": {"name": "gaussian"},
+                "divergence": {"conditional": True, "score_bins": 4},
+            },
         },
         "dnr_b_no_adv": _without("adv", "L_adv", "lambda_adv"),
         "dnr_b_no_reg": _without("reg", "L_x", "lambda_x"),

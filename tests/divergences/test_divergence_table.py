@@ -280,3 +280,28 @@ def test_works_under_vmap_over_seeds():
 def test_bad_input_is_named(name, options, match):
     with pytest.raises(ValueError, match=match):
         divergences.build(name, conditional=False, **options)
+
+
+def test_bins_of_the_score_are_compared_apart_and_weigh_as_their_candidates():
+    arrays = make(seed=4)
+    generated, observed, labels, where = map(np.asarray, arrays)
+    expected = 0.0
+    for positive in (True, False):
+        same = where & ((labels > 0.5) == positive)
+        for low in (0.0, 1 / 3, 2 / 3):
+            group = same & (low <= observed) & (observed < low + 1 / 3)
+            if group.any():
+                root = stats.energy_distance(generated[group], observed[group])
+                expected += group.sum() / same.sum() / 2 * root**2
+    binned = divergences.build("energy", conditional=True, score_bins=3)
+    found, dirty = (
+        binned(values[0], values[1], labels=values[2], where=arrays[3])
+        for values in (arrays, [jnp.where(arrays[3], a, jnp.nan) for a in arrays[:3]])
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_array_equal(dirty, found)
+
+
+def test_bins_without_labels_are_refused():
+    with pytest.raises(ValueError, match="score_bins is 3, which only a conditional"):
+        divergences.build("energy", score_bins=3)
