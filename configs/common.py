@@ -43,6 +43,7 @@ CLAIM_TABLE = (
 VARIANTS_TABLE = (
     *("retriever", "plain", "score", "score_dropout", "label_smoothing", "heuristic_r", "dnr_g"),
     *("dnr_bounded", "dnr_g_dropout", "dnr_b_conditional", "dnr_r_conditional", "dnr_g_binned"),
+    "dnr_r_rate",
 )
 
 # List models without and with the product of history and candidate, beside two that have it anyway.
@@ -270,6 +271,11 @@ def rows() -> dict[str, Any]:
                 "noise": {"name": "gaussian"},
                 "divergence": {"conditional": True, "score_bins": 4},
             },
+        },
+        "dnr_r_rate": {
+            "model": "{reranker}+dnr-r-rate",
+            "label": "DNR-R, x mixed with resampled x at a learned rate",
+            "set": {"noise": {"name": "resampled"}, "generator": {"name": "learned_rate"}},
         },
         "dnr_b_no_adv": _without("adv", "L_adv", "lambda_adv"),
         "dnr_b_no_reg": _without("reg", "L_x", "lambda_x"),

@@ -11,6 +11,7 @@ from dnr_jax.experiment.plan import Plan
 from dnr_jax.experiment.rows import Row
 from dnr_jax.io import memory as memory_
 from dnr_jax.io.memory import GIB
+from dnr_jax.noise import GeneratorSettings
 from dnr_jax.training.parts import part_size
 
 FLOAT_BYTES = 4
@@ -103,8 +104,8 @@ def _of_reranker(row: Row, plan: Plan, prepared: Prepared) -> Part:
 
 
 def _of_generator(row: Row, plan: Plan, prepared: Prepared) -> list[Part]:
-    """Estimate the tables of users and items of a learned generator, with moments."""
-    if row.generator is None:
+    """Estimate the tables of users and items of a learned generator that has some, with moments."""
+    if row.generator is None or not isinstance(row.generator.settings, GeneratorSettings):
         return []
     spec, updates = prepared.spec, row.optim.generator.tables
     width = row.generator.settings.embedding_width

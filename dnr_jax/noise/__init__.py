@@ -15,6 +15,7 @@ from dnr_jax.noise.learned import (
     learned_direct,
     learned_mix,
 )
+from dnr_jax.noise.learned_rate import LearnedRateSettings, learned_rate
 from dnr_jax.noise.mixing import Draw, Mixing, Observed
 from dnr_jax.noise.resampled import ResampledSettings, fit_pools, resampled_draw, resampled_noise
 from dnr_jax.settings import find, read
@@ -68,6 +69,7 @@ GENERATORS: dict[str, GeneratorEntry] = {
     "learned_bounded": GeneratorEntry(BoundedSettings, learned_bounded),
     "learned_direct": GeneratorEntry(GeneratorSettings, learned_direct),
     "learned_mix": GeneratorEntry(LearnedMixSettings, learned_mix),
+    "learned_rate": GeneratorEntry(LearnedRateSettings, learned_rate),
 }
 
 

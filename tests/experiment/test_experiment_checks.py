@@ -36,7 +36,7 @@ def refused(tmp_path, monkeypatch):
         ({"generator": {"name": "learned_mx"}}, "did you mean 'learned_mix'?"),
         (
             {"generator": {"name": "beta"}},
-            "Known: learned_bounded, learned_direct, learned_mix, none",
+            "Known: learned_bounded, learned_direct, learned_mix, learned_rate, none",
         ),
         ({"divergence": {"name": "densty"}}, "did you mean 'density'?"),
         ({"candidates": {"name": "retrieved"}}, "did you mean 'retrieved_pool'?"),

@@ -26,6 +26,7 @@ OPTIONS = {
     "learned_mix": dict(width=8, embedding_width=4, lambda_c=0.4, output="sigmoid"),
     "learned_bounded": dict(width=8, embedding_width=4, radius=0.2),
     "learned_direct": dict(width=8, embedding_width=4, output="sigmoid"),
+    "learned_rate": dict(start=0.25),
 }
 HEURISTIC = ("gaussian", "beta", "resampled")
 
@@ -178,6 +179,24 @@ def test_a_bounded_adversary_stays_near_the_observed_scores(batch, families):
     moved = moved[np.asarray(batch.request.where)]
     assert 0.19 < moved.max() <= 0.2 + 1e-6
     assert -0.2 - 1e-6 <= moved.min() < -0.19
+
+
+def test_a_learned_rate_lies_between_the_observed_score_and_a_fresh_one(batch):
+    base = noise.build_draw("resampled", OBSERVED)
+    family, key = build("learned_rate", base=base), jax.random.key(4)
+    fresh = np.asarray(mixing.draw_batch(base, key, batch))
+    x, z, where = map(np.asarray, (batch.scores, batch.labels, batch.request.where))
+    first = family.sample(family.init(key, batch), key, batch)
+    np.testing.assert_allclose(first, np.where(where, 0.75 * x + 0.25 * fresh, 0), atol=1e-6)
+    rates = np.float32([0.2, 0.9])
+    params = {"log_odds": jnp.asarray(stats.logistic.ppf(rates), jnp.float32)}
+    rate = rates[(z > 0.5).astype(int)]
+    expected = np.where(where, (1 - rate) * x + rate * fresh, 0)
+    np.testing.assert_allclose(family.sample(params, key, batch), expected, atol=1e-6)
+    slope = jax.grad(lambda p: family.sample(p, key, batch).sum())(params)["log_odds"]
+    moves = np.where(where, (fresh - x) * rate * (1 - rate), 0)
+    by_label = [moves[z < 0.5].sum(), moves[z > 0.5].sum()]
+    np.testing.assert_allclose(slope, by_label, rtol=1e-4, atol=1e-5)
 
 
 def test_mix_is_equation_4():
