@@ -48,7 +48,8 @@ def prepared(work):
     return game, theta, network, columns, torch_reference.to_torch(theta, "cpu", learned=True)
 
 
-@pytest.mark.parametrize("work", standard_case.WORKS, ids=str)
+# Each entry and each phase once: the others are made of the same parts.
+@pytest.mark.parametrize("work", [standard_case.WORKS[i] for i in (0, 2, 4)], ids=str)
 def test_the_reranker_s_loss_and_gradients_are_equal(work):
     game, theta, network, columns, weights = prepared(work)
     phi = {} if game.noise is None else game.noise.init(KEY, BATCH)

@@ -22,11 +22,6 @@ from dnr_jax.rerankers import RERANKERS, Entry
 from dnr_jax.training.phases import start
 from dnr_jax.types import Stage
 
-GOALRANK = {
-    "reranker": {"name": "goalrank", "width": 8, "layers": 1, "history_layers": 1},
-    "rerankers": {"goalrank": {"group_size": 2}},
-}
-
 
 def leaves(tree):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
@@ -43,10 +38,25 @@ def open_run(folder, job):
     return run_folder.open_run(folder, saved.describe(job.plan))
 
 
+def two_stages(task, settings):
+    """Make `linear` that learns its items first, and what a score is worth after them."""
+    model = linear(task, settings)
+    loss = logit_loss(model, bce)
+    stages = (Stage("evaluator", loss, ("item",)), Stage("policy", loss, ("slope",)))
+    return model._replace(stages=stages)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tabled():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RERANKERS, "two_stages", Entry(LinearSettings, two_stages))
+        yield
+
+
 @pytest.fixture(scope="module")
-def staged(tiny, shared):
+def staged(tiny, shared, tabled):
     """Train one model of two stages; return its job, folder and progress, twice."""
-    job = job_of(tiny(**GOALRANK, table="score"))
+    job = job_of(tiny(reranker={"name": "two_stages"}, table="score"))
     with open_run(shared / "staged", job) as run:
         job = job._replace(run=run)
         progress, again = training.train(job), training.train(job)
@@ -75,8 +85,9 @@ def test_metrics_count_epochs_through_the_stages(staged):
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(r.get("stage"), r["epoch"]) for r in records if r["seed"] == 0] == [
         ("evaluator", 1),
-        (None, 2),
+        ("evaluator", 2),
         (None, 3),
+        (None, 4),
     ]
     assert records[0]["validation minus loss"] < 0
 
