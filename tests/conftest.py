@@ -20,6 +20,15 @@ os.environ["XLA_FLAGS"] = " ".join(
 gc.set_threshold(100_000, 50, 1000)
 
 
+# They begin first: the last file of a run has one process alone.
+LONGEST = ("test_contract.py", "test_main.py", "test_scaling.py", "test_precision.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; each keeps its order."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Keep compiled programs with pytest's own cache: the workers share them, and the next run."""
     if not config.pluginmanager.hasplugin("cacheprovider"):
