@@ -96,11 +96,21 @@ def measure(rows: int, scratch: Path) -> dict[str, Any]:
     """Write a table, read it in a fresh process, and compare."""
     folder = scratch / "log"
     size = write_table(folder, rows)
-    command = [sys.executable, "-m", "benchmarks.log_table", "--read", str(folder)]
+    return against_columns(apart("benchmarks.log_table", "--read", folder), rows, size)
+
+
+def apart(module: str, *arguments: Any) -> dict[str, float]:
+    """Run a module in a fresh process, and return what it printed last, as JSON."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    found = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def against_columns(found: dict[str, float], rows: int, size: int) -> dict[str, Any]:
+    """Set seconds and peak of a reading against its rows and the bytes of its columns."""
     return {
         "rows": rows,
         "columns MiB": size / MIB,

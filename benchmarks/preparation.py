@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks import harness
-from benchmarks.log_table import MIB, ROOT, most_bytes
+from benchmarks.log_table import MIB, against_columns, apart, most_bytes
 from dnr_jax.data import interaction_files, recflow
 from dnr_jax.data.interaction_files.settings import InteractionSettings
 from dnr_jax.data.recflow import files, simulator
@@ -148,21 +147,9 @@ def measure(case: str, rows: int, scratch: Path) -> dict[str, Any]:
     """Write files, and read them in a fresh process."""
     folder = scratch / f"{case}-{rows}"
     size = CASES[case].write(folder, rows)
-    command = [sys.executable, "-m", "benchmarks.preparation", "--read", case, str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    return {
-        "case": case,
-        "rows": rows,
-        "columns MiB": size / MIB,
-        "peak MiB": found["peak_mib"],
-        "peak over columns": found["peak_mib"] / (size / MIB),
-        "seconds": found["seconds"],
-        "rows/s": rows / found["seconds"],
-        "rows/CPU s": rows / found["cpu_seconds"],
-    }
+    found = apart("benchmarks.preparation", "--read", case, folder)
+    row = {"case": case} | against_columns(found, rows, size)
+    return row | {"rows/CPU s": rows / found["cpu_seconds"]}
 
 
 def growth(rows: list[dict[str, Any]]) -> float:

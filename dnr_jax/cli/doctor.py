@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from dnr_jax import console
+from dnr_jax.cli.cache import cache_option
 
 
 @click.command()
@@ -15,13 +16,7 @@ from dnr_jax import console
     type=click.Choice(["cpu", "gpu", "tpu"]),
     help="The accelerator that you mean to use: it must be there and compute.",
 )
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    default=Path("~/.cache/dnr_jax"),
-    show_default=True,
-    help="Folder of prepared arrays and compiled programs, as --config.cache of a run.",
-)
+@cache_option("prepared arrays and compiled programs, as --config.cache of a run")
 @click.pass_context
 def doctor(context: click.Context, device: str | None, cache: Path) -> None:
     """Examine this machine: versions, devices, cache folder, free memory and disk.

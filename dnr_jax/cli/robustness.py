@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from dnr_jax import console
+from dnr_jax.cli.cache import cache_option
 from dnr_jax.io.os_errors import Words
 
 _PATH = click.Path(path_type=Path)
@@ -17,13 +18,7 @@ _WORDS = Words("--out or --cache", "file")
 @click.argument("run", type=_PATH)
 @click.option("--rows", default="", metavar="KEYS", help="As plain,score,dnr_g; default: all.")
 @click.option("--out", type=_PATH, help="Folder of table, figure and numbers.  [RUN/robustness]")
-@click.option(
-    "--cache",
-    type=_PATH,
-    default=Path("~/.cache/dnr_jax"),
-    show_default=True,
-    help="Folder of prepared arrays, as --config.cache of the run.",
-)
+@cache_option("prepared arrays, as --config.cache of the run")
 def robustness(run: Path, rows: str, out: Path | None, cache: Path) -> None:
     """Score a finished run's test split again with other first-stage scores.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dnr_jax import console
+from dnr_jax.cli.cache import cache_option
 from dnr_jax.io.os_errors import Words
 
 if TYPE_CHECKING:
@@ -31,19 +32,13 @@ _WORDS = Words("--out or --cache", "part")
 @click.option("--user-file", default="", metavar="FILE", help="Describes users, by user_id.")
 @click.option(
     "--part-rows",
-    default=2**18,
+    default=2**17,
     show_default=True,
     type=click.IntRange(1),
-    help="Candidates in memory at once, about.",
+    help="Candidates of a part, about; three parts are in memory.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there, once all is done.")
-@click.option(
-    "--cache",
-    type=_PATH,
-    default=Path("~/.cache/dnr_jax"),
-    show_default=True,
-    help="Folder of compiled programs.",
-)
+@cache_option("compiled programs")
 def score(
     model: Path,
     candidates: Path,

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from dnr_jax import console
+from dnr_jax.cli.cache import cache_option
 
 _PATH = click.Path(path_type=Path)
 NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client")
@@ -30,7 +31,7 @@ BACKLOG = 2048  # connections that the system holds until they are accepted
     default=8080,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="0 = any free port; the log says which.",
+    help="0 = any free port; which one is printed.",
 )
 @click.option(
     "--batch",
@@ -51,13 +52,7 @@ BACKLOG = 2048  # connections that the system holds until they are accepted
     type=click.IntRange(1),
     help="Most items of a request; default: as many as in training.",
 )
-@click.option(
-    "--cache",
-    type=_PATH,
-    default=Path("~/.cache/dnr_jax"),
-    show_default=True,
-    help="Folder of compiled programs.",
-)
+@cache_option("compiled programs")
 def serve(model: Path, row: str | None, cache: Path, **options: Any) -> None:
     """Serve a model over HTTP: POST /rank, GET /health, GET /metrics.
 

@@ -9,6 +9,7 @@ import click
 
 from dnr_jax import console
 from dnr_jax.cli import knobs
+from dnr_jax.cli.cache import cache_option
 from dnr_jax.io.os_errors import Words
 
 if TYPE_CHECKING:
@@ -51,13 +52,7 @@ _ON = "every finished epoch is kept; start the same command again to go on"
     "--tensorboard", is_flag=True, help="Write training curves as TensorBoard's event files too."
 )
 @click.option("--overwrite", is_flag=True, help="Replace a model that is there, once all is done.")
-@click.option(
-    "--cache",
-    type=_PATH,
-    default=Path("~/.cache/dnr_jax"),
-    show_default=True,
-    help="Folder of prepared arrays and compiled programs.",
-)
+@cache_option("prepared arrays and compiled programs")
 def train(logs: Path, out: Path, overwrite: bool, **options: Any) -> None:
     """Train rerankers on a log table, compare them, and keep the best one as a model.
 

@@ -72,8 +72,8 @@ def score_file(
     """Rank the candidates of a table on disk.
 
     In memory are three parts (one is read, one scored, one written), and a few numbers of each
-    request. An interrupted call leaves finished
-    parts in a hidden folder beside `out`; the same call goes on from there.
+    request. An interrupted call leaves finished parts in a hidden folder beside `out`; the same
+    call goes on from there.
 
     Args:
       scorer: of the model.

@@ -5,6 +5,7 @@ import json
 import polars as pl
 import pytest
 
+from dnr_jax import cli
 from dnr_jax.serving import Scorer, files
 
 IDS = ["request_id", "item_id"]
@@ -143,3 +144,8 @@ def test_parts_end_with_a_request(packed, table):
     assert spans[-1] == len(ids)
     assert len(spans) == 7
     assert all(ids[cut - 1] != ids[cut] for cut in spans[1:-1])
+
+
+def test_the_command_s_parts_are_those_of_the_function():
+    [option] = [p for p in cli.program.commands["score"].params if p.name == "part_rows"]
+    assert option.default == files.ROWS
