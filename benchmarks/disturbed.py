@@ -168,6 +168,7 @@ def make_case(name: str, home: Path) -> Case:
         raise RuntimeError(f"{name}: two undisturbed runs differ in {different}")
     case = Case(name, arguments, home, reference, spans)
     _leave_unfinished(case)
+    _compile_resumed(case)
     return case
 
 
@@ -197,6 +198,13 @@ def _leave_unfinished(case: Case) -> None:
         if learned.begun(place) and not _some(place.workdir, f"rows/{ROW}.json"):
             return
     raise RuntimeError(f"{case.name}: every run was over before it could be killed")
+
+
+def _compile_resumed(case: Case) -> None:
+    """Put the programs of a resumed run into the cache: each try would compile them again."""
+    place = Place(case.home / "resumed", case.home / "cache")
+    shutil.copytree(case.home / "unfinished", place.workdir)
+    finish(start(case.arguments, place))
 
 
 def pick_signal(draw: random.Random) -> signal.Signals:

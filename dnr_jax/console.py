@@ -8,8 +8,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dnr_jax.io import os_errors
 from dnr_jax.io.os_errors import OF_A_RUN, Words
@@ -65,9 +66,16 @@ def whole_process(program: Callable[[], None]) -> None:
 def catch_interrupts() -> None:
     """Let Ctrl-C raise `KeyboardInterrupt` each second until the program ends.
 
-    An exception inside a callback of C code may be lost: one would not end the program.
+    An exception inside a callback of C code may be lost: one would not end the program. Python
+    shows a traceback of what is lost; of an interrupt it says nothing to a user.
     """
     signal.signal(signal.SIGINT, _interrupt)
+    sys.unraisablehook = partial(_show_lost, sys.unraisablehook)
+
+
+def _show_lost(hook: Callable[[Any], None], lost: Any) -> None:
+    if lost.exc_type is not KeyboardInterrupt:
+        hook(lost)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -36,6 +36,25 @@ def test_ctrl_c_ends_a_program_at_once_and_says_what_is_left():
     assert done.stderr == "stopped: all is saved\n"
 
 
+LOST = """
+    import gc
+    def during_gc(phase, info):
+        if phase == "start":
+            gc.callbacks.remove(during_gc)
+            os.kill(os.getpid(), signal.SIGINT)
+    with console.one_line("all is saved"):
+        gc.callbacks.append(during_gc)
+        gc.collect()
+        print("lost", flush=True)
+        signal.pause()
+"""
+
+
+def test_ctrl_c_that_a_callback_loses_comes_again_and_shows_no_traceback():
+    done = run(LOST.strip())
+    assert (done.returncode, done.stdout, done.stderr) == (130, "lost\n", "stopped: all is saved\n")
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

@@ -294,30 +294,38 @@ def _place(array: np.ndarray, slot: Any) -> Any:
 @contextmanager
 def _orbax(version: Path) -> Iterator[None]:
     """Drop orbax's own log lines for one call, and make its system errors an `OSError`."""
-
-    def foreign(record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname
-
-    logger, hook = logging.getLogger("absl"), sys.excepthook
-    logger.addFilter(foreign)
-    # It stays after an error: the writers of other arrays may still be about to report.
-    sys.excepthook = partial(_drop_late_reports, hook)
+    logger, tasks, hook = (
+        logging.getLogger("absl"),
+        logging.getLogger("asyncio"),
+        sys.unraisablehook,
+    )
+    logger.addFilter(_is_foreign)
+    # These two stay after an error: the writers of other arrays may still be about to report.
+    tasks.addFilter(_is_no_late_report)
+    sys.unraisablehook = partial(_drop_late_reports, hook)
     try:
         with durable.naming(version):
             yield
-        sys.excepthook = hook
+        sys.unraisablehook = hook
+        tasks.removeFilter(_is_no_late_report)
     except ValueError as error:
         code = re.search(r"os_error_code='(\d+)'", str(error))
         if code is None:
             raise
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(version)) from None
     finally:
-        logger.removeFilter(foreign)
+        logger.removeFilter(_is_foreign)
 
 
-def _drop_late_reports(
-    hook: Callable[..., Any], kind: type[BaseException], error: BaseException, trace: Any
-) -> None:
-    """Print no traceback of a thread that reports to orbax after its first error."""
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-        hook(kind, error, trace)
+def _is_foreign(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
+
+
+def _is_no_late_report(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
+
+
+def _drop_late_reports(hook: Callable[[Any], None], lost: Any) -> None:
+    """Print no traceback of a thread that reports to orbax's loop after its first error."""
+    if not (lost.exc_type is RuntimeError and str(lost.exc_value) == "Event loop is closed"):
+        hook(lost)

@@ -26,6 +26,7 @@ PHASES = {"generated_phase1": "heuristic generator", "generated_phase2": "learne
 RATE = "learning_rate_factor"
 Records = list[dict[str, Any]]
 Samples = dict[str, np.ndarray]
+Seconds = dict[int, float]
 
 
 def draw(folder: Path, labels: Mapping[str, str]) -> dict[str, Figure]:
@@ -78,29 +79,34 @@ def training(curves: Mapping[str, Records]) -> Figure | None:
     return finish(figure, "Training curves (band: one standard deviation over seeds)")
 
 
-def speed(curves: Mapping[str, Records], seconds: Mapping[str, np.ndarray]) -> Figure | None:
+def speed(curves: Mapping[str, Records], seconds: Mapping[str, Seconds]) -> Figure | None:
     """Draw validation against epochs and against wall time, which tells faster from better.
 
     Args:
       curves: see `training`; the term of validation begins with "valid".
-      seconds: wall time at the end of each epoch, by row label: compilation is in the first, and
-        all seeds and trials of a row, which train side by side, are in each.
+      seconds: wall time of each epoch, by row label: compilation is in the first, and all seeds
+        and trials of a row, which train side by side, are in each. A row with an epoch whose time
+        a kill has lost is not drawn.
     """
-    timed = {n: group for n, group in curves.items() if n in seconds}
+    timed = {n: group for n, group in curves.items() if _epochs(group) <= seconds.get(n, {}).keys()}
     if not timed:
         return None
     figure, axes = grid(2, columns=2)
     for number, (label, group) in enumerate(timed.items()):
         term = next(name for name in group[0] if name.startswith("valid"))
-        epochs = sorted({record["epoch"] for record in group})
+        epochs = sorted(_epochs(group))
         of = [[r[term] for r in group if r["epoch"] == epoch] for epoch in epochs]
         mean = [100 * float(np.mean(values)) for values in of]
-        reached = seconds[label][np.array(epochs) - 1]
+        reached = np.cumsum([seconds[label][epoch] for epoch in epochs]).tolist()
         for axis, places in zip(axes, (epochs, reached), strict=True):
             axis.plot(places, mean, label=label, **style(number))
         axes[0].set(xlabel="epoch", ylabel=f"{term}, percent")
     axes[1].set(xlabel="seconds of training, all seeds and trials")
     return finish(figure, "Faster, or better?")
+
+
+def _epochs(group: Records) -> set[int]:
+    return {record["epoch"] for record in group}
 
 
 def score_noise(samples: Mapping[str, Samples]) -> Figure | None:
@@ -203,18 +209,15 @@ def _read_curves(folder: Path, labels: Mapping[str, str]) -> dict[str, Records]:
     return {label: group for label, group in curves.items() if group}
 
 
-def _read_seconds(folder: Path, labels: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Add up the wall time of each row's epochs; of an epoch that ran twice the last counts."""
+def _read_seconds(folder: Path, labels: Mapping[str, str]) -> dict[str, Seconds]:
+    """Read the wall time of each row's epochs; of an epoch that ran twice the last counts."""
     records = json_files.read_lines(folder / run_folder.TIMINGS, keys=run_folder.TIMINGS_KEYS)
-    epochs: dict[str, dict[int, float]] = {}
+    found: dict[str, Seconds] = {}
     for record in records:
-        if "epoch" in record:
-            epochs.setdefault(record["row"], {})[record["epoch"]] = record["seconds"]
-    return {
-        label: np.cumsum([epochs[row][epoch] for epoch in sorted(epochs[row])])
-        for row, label in labels.items()
-        if row in epochs
-    }
+        label, seconds = labels.get(str(record["row"])), record.get("seconds")
+        if label is not None and isinstance(seconds, int | float) and "epoch" in record:
+            found.setdefault(label, {})[record["epoch"]] = seconds
+    return found
 
 
 def _read_sweeps(folder: Path) -> dict[str, dict[float, list[float]]]:

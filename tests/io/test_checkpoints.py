@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -187,7 +188,7 @@ free = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 for epoch, limit in enumerate((free, 0, 200, 30_000)):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, free))
     try:
-        state = {"a": np.random.rand(300, 300)}
+        state = {name: np.random.rand(300, 300) for name in "abcdef"}
         checkpoints.save(Path(sys.argv[1]), "last", state, {"epoch": epoch})
     except OSError as error:
         print(error)
@@ -205,19 +206,23 @@ def test_a_full_disk_is_a_system_error_and_leaves_nothing(tmp_path):
     assert re.fullmatch(r"(\[Errno 27\] File too large: '.*/last/.*'\n){3}", done.stdout)
     assert done.stderr == ""
     assert [p.name for p in (tmp_path / "last").iterdir()] == ["00000001"]
-    template = {"a": np.zeros((300, 300))}
+    template = {name: np.zeros((300, 300)) for name in "abcdef"}
     assert checkpoints.restore(tmp_path, "last", template)[1] == {"epoch": 0}
 
 
-def test_writers_that_report_after_an_error_print_nothing(tmp_path, monkeypatch):
+def test_writers_that_report_after_an_error_print_nothing(tmp_path, monkeypatch, caplog):
     printed = []
-    monkeypatch.setattr(sys, "excepthook", lambda *error: printed.append(error[0]))
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: printed.append(lost.exc_type))
     monkeypatch.setattr(checkpoints.ocp, "Checkpointer", full_disk)
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save(tmp_path, "last", make_state(1), {})
-    sys.excepthook(RuntimeError, RuntimeError("Event loop is closed"), None)  # as a thread does
-    sys.excepthook(RuntimeError, RuntimeError("something else"), None)
-    assert printed == [RuntimeError]
+    for error in (RuntimeError("Event loop is closed"), KeyError("else")):  # as a thread does
+        sys.unraisablehook(SimpleNamespace(exc_type=type(error), exc_value=error))
+    assert printed == [KeyError]
+    asyncio = logging.getLogger("asyncio")
+    asyncio.error("Task exception was never retrieved\nfuture: ...")
+    asyncio.error("something else")
+    assert [record.message for record in caplog.records] == ["something else"]
 
 
 def full_disk(handler):

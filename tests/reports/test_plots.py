@@ -55,15 +55,19 @@ def test_speed_is_validation_against_epochs_and_against_wall_time(folder):
     with run_folder.open_run(folder, json.loads((folder / "config.json").read_text())) as run:
         run.append_timings({"row": "prm", "epoch": 1, "seconds": 99.0})  # killed and run again
         run.append_timings(*({"row": "prm", "epoch": n, "seconds": 2.5} for n in range(1, 9)))
-        run.append_timings({"row": "prm", "scoring_seconds": 7.0})
+        run.append_timings({"row": "prm", "scoring_seconds": 7.0}, {"row": "prm", "epoch": 8})
+        # a kill between a checkpoint and the record of its time has lost epoch 3
+        lost = ({"row": "dnr_b", "epoch": n, "seconds": 1.0} for n in range(1, 9) if n != 3)
+        run.append_timings(*lost)
     seconds = plots._read_seconds(folder, LABELS)
     by_epoch, by_time = plots.speed(plots._read_curves(folder, LABELS), seconds).axes
     expected = 100 * (0.5 - (np.exp(-np.arange(1, 9) / 3) + 0.02) / 3)
     for axis, places in ((by_epoch, np.arange(1, 9)), (by_time, 2.5 * np.arange(1, 9))):
-        (line,) = axis.lines  # the other row has no timings
+        (line,) = axis.lines  # that of the other row is not known
         np.testing.assert_allclose(line.get_xdata(), places)
         np.testing.assert_allclose(line.get_ydata(), expected)
     assert plots.speed(plots._read_curves(folder, LABELS), {}) is None
+    assert plots.speed(plots._read_curves(folder, LABELS), {"PRM": {1: 2.5}}) is None
 
 
 def test_legend_names_each_row_once(folder):
