@@ -26,6 +26,8 @@ CASES = {
     ),
 }
 PATIENCE_SECONDS = 300
+# Programs of a copied cache are found: with XLA's own caches its path would be in their names.
+MOVABLE = {"JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none"}
 # Takes from the run what only root may do, so that unreadable means unreadable; limits its files.
 LOWERED = """
 import ctypes, os, resource, sys
@@ -108,7 +110,7 @@ def start(arguments: tuple[str, ...], place: Place, *, limit: int = 0) -> Popen:
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env=own | {"XLA_FLAGS": quick_compile.FLAGS, "PYTHONPATH": str(ROOT)},
+        env=own | MOVABLE | {"XLA_FLAGS": quick_compile.FLAGS, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
