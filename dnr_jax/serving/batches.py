@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -21,6 +21,7 @@ from dnr_jax.serving.model import Model, check_of_table, load, to_power_of_two
 SCHEMA = ("request_id", "item_id", "score", "rank", "retriever_score")
 CELLS = 2**15  # candidates that the model is given at once, padding included
 Batch = TypeVar("Batch", pa.Table, pa.RecordBatch)
+T = TypeVar("T")
 
 
 class Scored(NamedTuple):
@@ -122,18 +123,37 @@ class Scorer:
     def _scores(self, coded: Any) -> tuple[np.ndarray, Counter[str]]:
         """Score coded candidates in the order of `coded.rows`, and count them."""
         counts = Counter(requests=len(coded.requests), candidates=len(coded.rows))
-        sizes, q = coded.requests["rows"].to_numpy(), coded.rows["q"].to_numpy()
-        scores = np.zeros(len(coded.rows), np.float32)
-        for chosen, size in _batches(sizes, self.model.encoders.size):
-            request, x = self._reader.arrays(coded, chosen, size, self.model.encoders)
-            for name, count in count_unknown(request, self.model.encoders.spec).items():
-                counts[f"unknown {name}"] += count
-            padded = jax.tree.map(to_power_of_two, (request, x))
-            found = np.asarray(self.model.order(self.model.params, *padded))[: len(chosen)]
-            scores[np.isin(q, chosen)] = found[np.asarray(request.where)]
+        q, scores = coded.rows["q"].to_numpy(), np.zeros(len(coded.rows), np.float32)
+        for chosen, where, found in one_ahead(self._called(coded, counts)):
+            scores[np.isin(q, chosen)] = np.asarray(found)[: len(chosen)][where]
         if not np.isfinite(scores).all():
             raise FloatingPointError("the model gives scores that are no finite numbers")
         return scores, counts
+
+    def _called(
+        self, coded: Any, counts: Counter[str]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, jax.Array]]:
+        """Yield numbers of requests, where candidates are, and scores that are being computed."""
+        model = self.model
+        for chosen, size in _batches(coded.requests["rows"].to_numpy(), model.encoders.size):
+            request, x = self._reader.arrays(coded, chosen, size, model.encoders)
+            for name, count in count_unknown(request, model.encoders.spec).items():
+                counts[f"unknown {name}"] += count
+            padded = jax.tree.map(to_power_of_two, (request, x))
+            yield chosen, np.asarray(request.where), model.order(model.params, *padded)
+
+
+def one_ahead(calls: Iterable[T]) -> Iterator[T]:
+    """Yield each result once the next call was made: devices have work while the host waits.
+
+    On a CPU two programs share the cores: the serial parts of one run beside the other.
+    """
+    ahead = deque[T]()
+    for call in calls:
+        ahead.append(call)
+        if len(ahead) > 1:
+            yield ahead.popleft()
+    yield from ahead
 
 
 def _batches(sizes: np.ndarray, usual: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -7,6 +7,7 @@ import pytest
 
 import dnr_jax
 from dnr_jax.serving import Scorer
+from dnr_jax.serving.batches import one_ahead
 
 IDS = ["request_id", "item_id"]
 ITEM = ["item_id", "i_brand", "i_tags", "i_price"]
@@ -66,6 +67,37 @@ def test_the_order_and_the_number_of_requests_do_not_matter(scorer, candidates):
     parts = [ranked(scorer, own) for _, own in candidates.group_by(pl.col("request_id") % 3 == 0)]
     for other in (mixed, pl.concat(parts).sort(IDS)):
         np.testing.assert_allclose(whole["score"], other["score"], atol=1e-5)
+
+
+def test_what_a_request_repeats_may_stand_in_any_of_its_rows(scorer, candidates):
+    frame = candidates.with_columns(history_time=pl.lit([1, 2, 3]), timestamp=pl.lit(10**9))
+    place = pl.int_range(pl.len()).over("request_id")
+    one, last = pl.col("request_id") % pl.len().over("request_id"), pl.len().over("request_id") - 1
+    once = [  # the histories in one row, the others from one on, or in the last
+        *(pl.when(place == one).then(name).alias(name) for name in ("history", "history_time")),
+        pl.when(place >= one).then("user_id").alias("user_id"),
+        pl.when(place == last).then("u_city").alias("u_city"),
+    ]
+    sparse = frame.with_columns(once).sample(fraction=1.0, shuffle=True, seed=2)
+    whole, given = (scorer.code(scorer.read(one)) for one in (frame, sparse))
+    order = given.requests.with_columns(own=pl.int_range(pl.len())).sort("request_id")["own"]
+    assert given.requests[order].drop("q").equals(whole.requests.drop("q"))
+    past = [made.past.latest(slice(None), 3) for made in (whole, given)]
+    assert past[0][1].all()
+    assert all((one == other[order]).all() for one, other in zip(*past, strict=True))
+
+
+def test_each_result_comes_when_the_next_call_was_made():
+    made = []
+
+    def calls():
+        for number in range(3):
+            made.append(number)
+            yield number
+
+    seen = [(one, len(made)) for one in one_ahead(calls())]
+    assert seen == [(0, 2), (1, 3), (2, 3)]
+    assert list(one_ahead([])) == []
 
 
 def test_lists_longer_than_in_training_are_ranked(scorer, candidates):

@@ -30,7 +30,8 @@ from dnr_jax.types import Request
 READ = (*REQUIRED, "score", "rank", "user_id", "timestamp", "history", "history_time")
 GIVEN = "given "
 _OPTIONAL = ("user_id", "history")
-_FIRST = ("user_id", "timestamp", "history", "history_time")
+_LISTS = ("history", "history_time")
+_FIRST = ("user_id", "timestamp", *_LISTS)
 
 
 class Candidates(NamedTuple):
@@ -136,6 +137,13 @@ class Coded(NamedTuple):
     requests: pl.DataFrame
     past: Past
 
+    def of(self, chosen: np.ndarray) -> pl.DataFrame:
+        """Return the rows of some requests, given by their numbers, ascending."""
+        ends = self.requests["rows"].cum_sum()
+        first, last = int(chosen[0]), int(chosen[-1])
+        near = self.rows[ends[first] - self.requests["rows"][first] : ends[last]]
+        return near.filter(pl.col("q").is_in(chosen))
+
 
 def code(candidates: Candidates, encoders: Encoders) -> Coded:
     """Code all candidates of a table; requests are numbered as they first appear."""
@@ -143,28 +151,38 @@ def code(candidates: Candidates, encoders: Encoders) -> Coded:
     frame = _with_given(candidates.table)
     _check_vectors(frame, encoders, candidates.place)
     frame = frame.with_columns(_absent(frame, features))
-    own = [f.name for f in features if f.side != "item"]
-    first = [name for name in (*_FIRST, *own) if name in frame.columns]
-    requests = (
-        frame.group_by("request_id", maintain_order=True)
-        .agg(pl.len().alias("rows"), *(pl.col(name).drop_nulls().first() for name in first))
-        .with_row_index("q")
-    )
+    sides = [f for f in features if f.side != "item"]
+    first = [name for name in (*_FIRST, *(f.name for f in sides)) if name in frame.columns]
+    requests = _requests(frame, first)
     past = history.none(requests)
     if "history" in requests.columns:
         past = history.given(requests, _items(encoders))
-    rows = frame.drop(first).join(requests.select("request_id", "q"), on="request_id", how="left")
+    numbers = requests.select("request_id", "q")
+    flat = frame[[name for name in frame.columns if name not in first]].rechunk()
+    rows = flat.join(numbers, "request_id", how="left", maintain_order="left")
     score = coding.score(set(frame.columns)).alias("score")
     rows = rows.with_columns(score, pl.col("item_id").alias("code"))
+    items = [f for f in features if f.side == "item"]
+    requests = requests.drop(_LISTS, strict=False)  # `past` has them
     return Coded(
-        _coded(rows, [f for f in features if f.side == "item"], encoders, "code", "item_id").sort(
-            "q", ROW
-        ),
-        _coded(
-            requests, [f for f in features if f.side != "item"], encoders, "user_id", "user_id"
-        ).sort("q"),
+        _sorted(_coded(rows, items, encoders, "code", "item_id"), "q", ROW),
+        _sorted(_coded(requests, sides, encoders, "user_id", "user_id"), "q"),
         past,
     )
+
+
+def _requests(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """Number the requests as they appear; of each column take the first value that is there.
+
+    Only row numbers are grouped: most rows repeat their request's lists, which are slow to move.
+    """
+    row = pl.int_range(pl.len(), dtype=pl.UInt32)
+    there = [pl.when(pl.col(name).is_not_null()).then(row).alias(name) for name in names]
+    place = frame.select("request_id", *there)
+    least = [pl.col(name).min() for name in names]
+    found = place.group_by("request_id", maintain_order=True).agg(pl.len().alias("rows"), *least)
+    values = [frame[name].gather(found[name]) for name in names]
+    return found.with_columns(values).with_row_index("q")
 
 
 def _with_given(table: Typed) -> pl.DataFrame:
@@ -177,9 +195,10 @@ def _with_given(table: Typed) -> pl.DataFrame:
     return frame.with_columns(score.alias(f"{GIVEN}score")).hstack(given)
 
 
-def _sorted(frame: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Sort a frame that is nearly always sorted: lists are slow to move."""
-    return frame if frame[column].is_sorted() else frame.sort(column)
+def _sorted(frame: pl.DataFrame, *names: str) -> pl.DataFrame:
+    """Sort a frame that is nearly always sorted: lists and text are slow to move."""
+    sorted_ = all(frame[name].is_sorted() for name in names)  # by each, and so by all in turn
+    return frame if sorted_ else frame.sort(names)
 
 
 def _check_vectors(frame: pl.DataFrame, encoders: Encoders, place: str) -> None:
@@ -235,11 +254,13 @@ def _coded(
 
 
 def _code(frame: pl.LazyFrame, feature: Feature, encoders: Encoders, words: str) -> pl.LazyFrame:
-    vocabulary = encoders.vocabularies[words]
+    vocabulary, column = encoders.vocabularies[words], pl.col(feature.name)
+    if feature.kind == "bag":
+        return coding.code(frame, feature, vocabulary)
+    if not vocabulary.buckets:
+        return frame.with_columns(coding.ids(column, vocabulary))
     kind = pl.String if vocabulary.keys.dtype.kind == "U" else pl.Int64
-    if feature.kind == "id":
-        frame = frame.with_columns(pl.col(feature.name).cast(kind, strict=False))
-    return coding.code(frame, feature, vocabulary)
+    return coding.code(frame.with_columns(column.cast(kind, strict=False)), feature, vocabulary)
 
 
 def request_arrays(
@@ -258,8 +279,7 @@ def request_arrays(
     """
     transforms = encoders.transforms
     user, context, item = (transforms["widths"][side] for side in ("user", "context", "item"))
-    requests = coded.requests[chosen]
-    rows = coded.rows.filter(pl.col("q").is_in(requests["q"].implode()))
+    requests, rows = coded.requests[chosen], coded.of(chosen)
     place = np.searchsorted(chosen, rows["q"].to_numpy())
     fill = arrays.Scatter(rows.with_columns(q=place), 0, len(chosen), size)
     past = coded.past._replace(start=coded.past.start[chosen], end=coded.past.end[chosen])

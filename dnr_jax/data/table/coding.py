@@ -96,17 +96,30 @@ def code(frame: pl.LazyFrame, feature: Feature, words: Vocabulary) -> pl.LazyFra
     """
     if words.buckets:
         return hashed.code(frame, feature, words)
-    keys = pl.Series(feature.name, words.keys.tolist(), dtype=_dtype(words))
-    codes = pl.Series("code of it", range(KNOWN, words.size), dtype=pl.Int32)
+    name = feature.name
     if feature.kind == "bag":
-        known = pl.element().cast(keys.dtype, strict=False)
-        inside = known.replace_strict(keys, codes, default=UNKNOWN, return_dtype=pl.Int32)
-        return frame.with_columns(pl.col(feature.name).list.eval(inside))
-    table = pl.LazyFrame([keys, codes])
-    joined = frame.join(table, on=feature.name, how="left")
-    return joined.with_columns(pl.col("code of it").fill_null(UNKNOWN).alias(feature.name)).drop(
-        "code of it"
-    )
+        return frame.with_columns(pl.col(name).list.eval(ids(pl.element(), words)))
+    keys, codes = _codes(words)
+    joined = frame.join(pl.LazyFrame([keys.alias(name), codes]), on=name, how="left")
+    found = pl.col(codes.name)
+    return joined.with_columns(found.fill_null(UNKNOWN).alias(name)).drop(codes.name)
+
+
+def ids(values: pl.Expr, words: Vocabulary) -> pl.Expr:
+    """Look values up in a vocabulary of known ones: `UNKNOWN` is what it lacks, and what is null.
+
+    For frames in memory. A join, as `code` has it, builds its table once for all batches of a query
+    but moves every column; this moves none, and builds it for each batch.
+    """
+    keys, codes = _codes(words)
+    known = values.cast(keys.dtype, strict=False)
+    return known.replace_strict(keys, codes, default=UNKNOWN, return_dtype=pl.Int32)
+
+
+def _codes(words: Vocabulary) -> tuple[pl.Series, pl.Series]:
+    """Return the known values and their ids."""
+    keys = pl.Series("key of it", words.keys.tolist(), dtype=_dtype(words))
+    return keys, pl.Series("code of it", range(KNOWN, words.size), dtype=pl.Int32)
 
 
 def _dtype(words: Vocabulary) -> pl.DataType:
