@@ -51,10 +51,25 @@ class Vocabulary(NamedTuple):
             ids = KNOWN + (mix(0, 9, raw) % np.uint64(self.buckets)).astype(np.int64)
         elif len(self.keys) == 0:
             return np.full(raw.shape, UNKNOWN, np.int32)
+        elif _close(self.keys, raw):
+            return _looked_up(self.keys, raw)
         else:
             place = np.minimum(np.searchsorted(self.keys, raw), len(self.keys) - 1)
             known, ids = self.keys[place] == raw, KNOWN + place
         return np.where(known, ids, UNKNOWN).astype(np.int32)
+
+
+def _close(keys: np.ndarray, raw: np.ndarray) -> bool:
+    """Tell whether a table of all integers between the keys costs less than to search for each."""
+    whole = keys.dtype == raw.dtype == np.int64
+    return whole and int(keys[-1]) - int(keys[0]) < raw.size
+
+
+def _looked_up(keys: np.ndarray, raw: np.ndarray) -> np.ndarray:
+    low, high = keys[0], keys[-1]
+    table = np.full(high - low + 2, UNKNOWN, np.int32)
+    table[keys - low] = np.arange(KNOWN, KNOWN + len(keys))
+    return table[np.where((raw >= low) & (raw <= high), raw - low, len(table) - 1)]
 
 
 class Encoders(NamedTuple):

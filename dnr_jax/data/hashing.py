@@ -10,10 +10,14 @@ def mix(seed: int, stream: int, *numbers: np.ndarray) -> np.ndarray:
 
     A draw made from it depends on the row's own ids, not on the order of rows in a file.
     """
-    state = np.full(np.shape(numbers[0]), (seed * 1000 + stream) % 2**64, np.uint64)
-    for number in numbers:
-        state = state + number.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state = state ^ (state >> np.uint64(31))
+    shape = np.broadcast_shapes(*(np.shape(number) for number in numbers))
+    state = np.full(shape, (seed * 1000 + stream) % 2**64, np.uint64)
+    for number in numbers:  # in place: fresh memory costs more than the arithmetic
+        state += number.astype(np.uint64)
+        state += np.uint64(0x9E3779B97F4A7C15)
+        state ^= state >> np.uint64(30)
+        state *= np.uint64(0xBF58476D1CE4E5B9)
+        state ^= state >> np.uint64(27)
+        state *= np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
     return state

@@ -32,6 +32,18 @@ def test_empty_vocabulary_and_missing_numbers():
     assert set(hashed[1:]) == {2, 3, 4, 5, 6}
 
 
+@pytest.mark.parametrize("first", [0, 5, -70, 2**62])
+def test_many_values_are_encoded_as_few_are(first):
+    words = Vocabulary(first + np.array([0, 1, 4, 9, 40]))
+    raw = first + np.random.default_rng(0).integers(-20, 60, 300)
+    raw[:3] = np.iinfo(np.int64).min, -1, np.iinfo(np.int64).max
+    expected = [2 + words.keys.tolist().index(one) if one in words.keys else 1 for one in raw]
+    assert words.encode(raw).tolist() == expected  # by a table of all integers between
+    assert words.encode(raw.reshape(100, 3)).reshape(-1).tolist() == expected
+    apart = [words.encode(raw[n : n + 2]) for n in range(0, 300, 2)]  # by search
+    assert np.concatenate(apart).tolist() == expected
+
+
 def test_words_are_looked_up_like_numbers():
     words = Vocabulary(np.array(["F", "M"]))
     assert words.encode(np.array(["M", "", "F", "Male"])).tolist() == [3, 1, 2, 1]

@@ -15,8 +15,12 @@ something: those without a positive are for metrics to exclude and count.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 from tqdm import tqdm
@@ -41,6 +45,8 @@ from dnr_jax.data.settings import Shape
 from dnr_jax.data.store import SPLITS, Split, Writer
 
 TRANSFORMS = Transforms()
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def inputs(path: Path, settings: RecFlowSettings) -> list[Path]:
@@ -100,8 +106,15 @@ def build(
     with tqdm(total=2 * len(days) - 2, desc="RecFlow", unit="day", disable=not progress) as bar:
         learned = fit.fit(_watched(days[:-2], bar), settings, seed=seed)
         totals = Totals(shape.size)
-        for day, split in zip(days, names, strict=True):
-            for chunk in _day(day, split, learned, settings, shape, seed, totals):
+
+        def choose(named: tuple[Day, str]) -> _Chosen:
+            day, split = named
+            train = split == SPLITS[0]
+            return _choose(day, learned, settings, size=shape.size, seed=seed, train=train)
+
+        every = list(zip(days, names, strict=True))
+        for (day, split), chosen in zip(every, _one_ahead(every, choose), strict=True):
+            for chunk in _arrays(day, split, chosen, learned, settings, shape, totals):
                 writer.append(split, chunk)
             bar.update()
     totals.require_all(path, settings.label)
@@ -125,28 +138,52 @@ def _watched(days: list[Day], bar: tqdm) -> Iterator[Day]:
         bar.update()
 
 
-def _day(
+class _Chosen(NamedTuple):
+    """A day's candidate sets, and what was counted on the way to them."""
+
+    frame: pl.DataFrame
+    counts: dict[str, Any]
+    rank_share: float | None
+
+
+def _one_ahead(days: Iterable[T], make: Callable[[T], R]) -> Iterator[R]:
+    """Yield what `make` returns of each day; a thread makes the next one's meanwhile."""
+    coming: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(1) as thread:
+        for day in days:
+            coming.append(thread.submit(make, day))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        yield from (one.result() for one in coming)
+
+
+def _choose(
+    day: Day, learned: Learned, settings: RecFlowSettings, *, size: int, seed: int, train: bool
+) -> _Chosen:
+    frame = rows.read(day, files.COLUMNS, settings)
+    own = (date.fromisoformat(day.name) - date(1970, 1, 1)).days
+    local = rows.seconds("request_timestamp") + TRANSFORMS.utc_offset
+    other_day = frame.select((local // 86400 != own).sum()).item()
+    rank_share = rows.check_ranks(frame, learned.ranks, day.rows)
+    frame, counts = rows.candidates(
+        _with_truth(frame, day), learned.ranks, settings, size=size, seed=seed, train=train
+    )
+    check_day(counts, day.rows)
+    return _Chosen(frame, counts | {"rows_of_another_day": other_day}, rank_share)
+
+
+def _arrays(
     day: Day,
     split: str,
+    chosen: _Chosen,
     learned: Learned,
     settings: RecFlowSettings,
     shape: Shape,
-    seed: int,
     totals: Totals,
 ) -> Iterator[Split]:
-    frame = rows.read(day, files.COLUMNS, settings)
-    stamp = pl.from_epoch(rows.seconds("request_timestamp")).dt.offset_by("8h").dt.date()
-    other_day = frame.select((stamp.cast(pl.String) != day.name).sum()).item()
-    rank_share = rows.check_ranks(frame, learned.ranks, day.rows)
-    frame = _with_truth(frame, day)
-    frame, counts = rows.candidates(
-        frame, learned.ranks, settings, size=shape.size, seed=seed, train=split == SPLITS[0]
-    )
-    check_day(counts, day.rows)
-    counts["rows_of_another_day"] = other_day
-    totals.add_day(day.name, split, counts, frame, rank_share)
+    totals.add_day(day.name, split, chosen.counts, chosen.frame, chosen.rank_share)
     histories = pickles.load_pickle(day.history) if day.history else {}
-    for part in arrays.chunks(frame):
+    for part in arrays.chunks(chosen.frame):
         chunk, counts = arrays.split_arrays(
             part,
             histories,

@@ -9,9 +9,10 @@ import polars as pl
 from dnr_jax.data.recflow import columns, files
 from dnr_jax.data.recflow.settings import RecFlowSettings
 
-# benchmarks/preparation.py measured 490 bytes a row of the largest day beside 80 MiB, and 0.55
-# million rows in a second of one core's time, which includes both passes over training days.
-BYTES_A_ROW, FIXED_BYTES = 600, 200 * 2**20
+# benchmarks/preparation.py measured 580 bytes a row of the largest day beside 80 MiB (part of the
+# day before is still there), and 0.65 million rows in a second of one core's time, on a busy
+# machine; it includes both passes over training days.
+BYTES_A_ROW, FIXED_BYTES = 700, 200 * 2**20
 ROWS_A_SECOND = 500_000
 GIB = 2**30
 

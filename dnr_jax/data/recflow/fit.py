@@ -71,7 +71,7 @@ def fit(days: Iterable[files.Day], settings: RecFlowSettings, *, seed: int) -> L
 
 def _count(frame: pl.DataFrame, ranks: Ranks) -> _Counts:
     rank = scores.valid_rank("rank_index", ranks.base["rank_index"]).alias("rank")
-    shown = frame.with_columns(rank).filter("realshow")
+    shown = frame.select(*rows.PAIR, "realshow", "effective_view", rank).filter("realshow")
     shown = shown.group_by(rows.PAIR, maintain_order=True).agg(
         pl.col("effective_view").max(), pl.col("rank").min()
     )

@@ -38,7 +38,7 @@ def probe_base(frame: pl.DataFrame, index: str) -> int | None:
 
     Returns None where no such row holds a 0 or a 1.
     """
-    raw = frame.filter(BASE_FLAG[index])[index]
+    raw = frame.select(pl.col(index).filter(BASE_FLAG[index])).to_series()
     zeros, ones, tens = ((raw == value).sum() for value in (0, 1, 10))
     if zeros > 10 * tens:
         return 0

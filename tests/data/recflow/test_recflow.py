@@ -10,6 +10,7 @@ import recflow_cases
 from recflow_cases import DEFAULTS
 
 from dnr_jax.data import recflow, store
+from dnr_jax.data.recflow import rows
 from dnr_jax.data.recflow.features import HISTORY, ITEM
 from dnr_jax.data.recflow.settings import RecFlowSimulation
 from dnr_jax.data.recflow.simulator import simulate
@@ -126,6 +127,29 @@ def test_small_pool_keeps_shown_rows_first(folder, tmp_path):
     data = prepare(tmp_path, folder, size=6).splits["test"]
     assert data.batch.request.where.all()
     assert data.positives.sum() == (data.batch.labels > 0.5).sum()
+
+
+def test_a_pool_is_chosen_by_stage_then_place_then_draw():
+    draw = np.random.default_rng(0)
+    frame = pl.DataFrame(
+        {
+            "request_id": draw.integers(0, 40, 900) * 10**12,
+            "video_id": np.arange(900),
+            "priority": draw.integers(0, 4, 900).astype(np.int8),
+            "shown_rank": draw.permuted(np.resize([1.0, 2.0, 7.0, 500.0, np.nan], 900)),
+            "draw0": draw.integers(0, 2**64, 900, np.uint64),
+        }
+    ).with_columns(realshow=pl.col("priority") == 0, shown_rank=pl.col("shown_rank").fill_nan(None))
+
+    def turn(one):
+        place = (one["shown_rank"] or 501) if one["realshow"] else 0
+        return one["priority"], place, one["draw0"]
+
+    requests = frame.partition_by("request_id")
+    first = [sorted(own.to_dicts(), key=turn)[:7] for own in requests]
+    expected = {one["video_id"] for own in first for one in own}
+    assert set(rows._choose(frame, 7)["video_id"]) == expected
+    assert rows._choose(frame[:0], 7).is_empty()
 
 
 def test_position_says_nothing(filled):
