@@ -100,7 +100,10 @@ class Scorer:
 
     def rank(self, coded: Any) -> Scored:
         """Rank candidates that `code` returned."""
-        scores, counts = self._scores(coded)
+        return self.ordered(coded, *self.computed(coded))
+
+    def ordered(self, coded: Any, scores: np.ndarray, counts: Counter[str]) -> Scored:
+        """Rank candidates by what `computed` returned of them."""
         return Scored(_ranked(coded.rows, scores), counts)
 
     def in_order(self, given: Any) -> np.ndarray:
@@ -115,12 +118,12 @@ class Scorer:
         candidates = self.read(given)
         candidates.check_values(self.model.encoders)
         coded = self.code(candidates)
-        scores, _ = self._scores(coded)
+        scores, _ = self.computed(coded)
         found = np.empty_like(scores)
         found[coded.rows[ROW].to_numpy()] = scores
         return found
 
-    def _scores(self, coded: Any) -> tuple[np.ndarray, Counter[str]]:
+    def computed(self, coded: Any) -> tuple[np.ndarray, Counter[str]]:
         """Score coded candidates in the order of `coded.rows`, and count them."""
         counts = Counter(requests=len(coded.requests), candidates=len(coded.rows))
         q, scores = coded.rows["q"].to_numpy(), np.zeros(len(coded.rows), np.float32)
@@ -173,7 +176,7 @@ def _batches(sizes: np.ndarray, usual: int) -> Iterator[tuple[np.ndarray, int]]:
 def _ranked(rows: pl.DataFrame, scores: np.ndarray) -> pa.Table:
     """Sort each request by score, equally good candidates as they were given."""
     q = rows["q"].to_numpy()
-    best = np.lexsort((np.arange(len(q)), -scores, q))
+    best = np.lexsort((-scores, q))  # stable
     rank = 1 + np.arange(len(q)) - np.searchsorted(q, q)
     columns = {
         "request_id": rows["given request_id"][best],

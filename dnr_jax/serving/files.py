@@ -191,6 +191,9 @@ def _score(
     def read(part: _Part) -> Any:
         return scorer.code(candidates.part(part.first, part.rows))
 
+    def write(part: _Part, coded: Any, *scored: Any) -> None:
+        _write(scorer.ordered(coded, *scored), folder / part.name)
+
     with ThreadPoolExecutor(1, "parts") as pool:
         coming = [pool.submit(read, part) for part in parts[:1]]
         writing: Future[None] | None = None
@@ -198,11 +201,11 @@ def _score(
             coded = coming.pop().result()
             if later is not None:
                 coming.append(pool.submit(read, later))
-            ranked = scorer.rank(coded)
+            scores, counts = scorer.computed(coded)
             if writing is not None:
                 writing.result()
-            writing = pool.submit(_write, ranked, folder / part.name)
-            yield part, ranked.counts
+            writing = pool.submit(write, part, coded, scores, counts)
+            yield part, counts
         if writing is not None:
             writing.result()
 

@@ -45,7 +45,7 @@ def test_an_interrupted_call_goes_on_and_ends_with_the_same_bytes(
 ):
     whole, out = tmp_path / "whole.parquet", tmp_path / "ranked.parquet"
     assert score(call, packed, table, whole)[0] == 0
-    true, calls = Scorer.rank, []
+    true, calls = Scorer.computed, []
 
     def dying(self, coded):
         calls.append(1)
@@ -53,7 +53,7 @@ def test_an_interrupted_call_goes_on_and_ends_with_the_same_bytes(
             raise KeyboardInterrupt
         return true(self, coded)
 
-    monkeypatch.setattr(Scorer, "rank", dying)
+    monkeypatch.setattr(Scorer, "computed", dying)
     code, _, err = score(call, packed, table, out)
     assert code == 130
     assert "stopped: finished parts are kept; start the same command again to go on" in err
