@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from dnr_jax.io import os_errors
 from dnr_jax.io.os_errors import OF_A_RUN, Words
@@ -84,9 +84,17 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+class _Plain(logging.StreamHandler[TextIO]):
+    """Where nobody reads any more, as behind `head`, the work goes on without a word."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
+
+
 def log_plainly(level: int = logging.INFO) -> None:
     """Show this package's messages of a level or above without prefixes."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Plain(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("dnr_jax")
     logger.addHandler(handler)

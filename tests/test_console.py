@@ -29,6 +29,15 @@ def test_ctrl_c_after_the_end_changes_nothing():
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\nthe end\n", "")
 
 
+def test_a_reader_who_has_gone_ends_no_work_and_leaves_no_trace():
+    body = "console.log_plainly(); log = __import__('logging').getLogger('dnr_jax'); "
+    body += "[log.info('x' * 9999) for _ in range(99)]; sys.stderr.write('done'); os._exit(0)"
+    command = [sys.executable, "-c", ENDS.format(body=body)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"done"
+
+
 def test_ctrl_c_ends_a_program_at_once_and_says_what_is_left():
     body = "with console.one_line('all is saved'): os.kill(os.getpid(), signal.SIGINT)"
     done = run(body)

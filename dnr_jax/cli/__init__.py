@@ -21,16 +21,28 @@ from dnr_jax.cli.serve import serve
 from dnr_jax.cli.train import train
 
 NAME = "dnr-jax"
-COMMANDS = (check, train, pack, score, export, serve, robustness, doctor)
-
-
+COMMANDS = (doctor, check, train, score, export, serve, pack, robustness)
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(NAME, context_settings=_SETTINGS, no_args_is_help=False)
+class _InOrder(click.Group):
+    """Lists the commands as one uses them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(NAME, cls=_InOrder, context_settings=_SETTINGS, no_args_is_help=False)
 @click.version_option(dnr_jax.__version__, prog_name=NAME, message="%(prog)s %(version)s")
 def program() -> None:
-    """Rerank the lists of a recommender by a denoising neural reranker."""
+    """Rerank the lists of a recommender, from your own logs to a model in service.
+
+    \b
+    dnr-jax check LOGS
+    dnr-jax train LOGS --out MODEL
+    dnr-jax score MODEL CANDIDATES --out RANKED.parquet
+    dnr-jax serve MODEL
+    """
 
 
 for _command in COMMANDS:

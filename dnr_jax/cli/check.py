@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dnr_jax.data.table.settings import TableSettings
 
 
-@click.command()
+@click.command(short_help="What is in a log table, what is wrong with it, is there a leak?")
 @click.argument("logs", type=click.Path(path_type=Path))
 @click.option("--schema", default="", metavar="FILE", help="TOML or YAML: what your columns are.")
 @click.option(

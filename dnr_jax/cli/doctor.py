@@ -10,7 +10,7 @@ from dnr_jax import console
 from dnr_jax.cli.cache import cache_option
 
 
-@click.command()
+@click.command(short_help="Are versions, devices, cache, memory and disk as needed?")
 @click.option(
     "--device",
     type=click.Choice(["cpu", "gpu", "tpu"]),

@@ -12,7 +12,7 @@ from dnr_jax.io.os_errors import Words
 _PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Write a model as a program that runs without this package.")
 @click.argument("model", type=_PATH)
 @click.option("--out", required=True, type=_PATH, help="The folder that is made.")
 @click.option("--row", help="Which model of a run folder; not needed for a packed model.")
@@ -30,5 +30,6 @@ def export(model: Path, out: Path, row: str | None, overwrite: bool) -> None:
         about = exporting.export(model, row, out, overwrite=overwrite)
         click.echo(
             f"{out}: {about['reranker']} for {', '.join(about['platforms'])}, written by jax "
-            f"{about['jax']}; {about['window']}. Made again by: dnr-jax export {out}/model"
+            f"{about['jax']}; {about['window']}. Then make it again: dnr-jax export {out}/model "
+            "--out NEW"
         )

@@ -14,7 +14,7 @@ _PATH = click.Path(path_type=Path)
 _WORDS = Words("--out or --cache", "file")
 
 
-@click.command()
+@click.command(short_help="Score a run again under other first-stage scores.")
 @click.argument("run", type=_PATH)
 @click.option("--rows", default="", metavar="KEYS", help="As plain,score,dnr_g; default: all.")
 @click.option("--out", type=_PATH, help="Folder of table, figure and numbers.  [RUN/robustness]")

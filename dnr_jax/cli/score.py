@@ -19,7 +19,7 @@ _PATH = click.Path(path_type=Path)
 _WORDS = Words("--out or --cache", "part")
 
 
-@click.command()
+@click.command(short_help="Rank a table of candidates by a model.")
 @click.argument("model", type=_PATH)
 @click.argument("candidates", type=_PATH)
 @click.option("--out", required=True, type=_PATH, help="Parquet file of the ranked candidates.")
@@ -75,16 +75,18 @@ def score(
         click.echo("\n".join(_lines(done, time.monotonic() - began)))
 
 
-@click.command()
+@click.command(short_help="Copy a trained model out of a run folder.")
 @click.argument("run", type=_PATH)
 @click.option("--row", required=True, help="Which of the run's models, as dnr_b.")
-@click.option("--out", required=True, type=_PATH, help="The model folder; must not exist.")
-def pack(run: Path, row: str, out: Path) -> None:
+@click.option("--out", required=True, type=_PATH, help="The model folder that is made.")
+@click.option("--overwrite", is_flag=True, help="Replace a model that is there, once all is done.")
+def pack(run: Path, row: str, out: Path, overwrite: bool) -> None:
     """Copy a trained model out of a run folder, with all that it needs to score requests."""
     with console.one_line("nothing was written", Words("--out", "file")):
         from dnr_jax import serving
 
-        click.echo(f"{serving.pack(run, row, out)} can be copied anywhere")
+        made = serving.pack(run, row, out, overwrite=overwrite)
+        click.echo(f"{made} can be copied anywhere")
 
 
 def _lines(done: Summary, seconds: float) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import socket
 import sys
@@ -22,7 +23,7 @@ TURN_SECONDS = 0.0005
 BACKLOG = 2048  # connections that the system holds until they are accepted
 
 
-@click.command()
+@click.command(short_help="Serve a model over HTTP.")
 @click.argument("model", type=_PATH)
 @click.option("--row", help="Which model of a run folder; not needed for a packed model.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 = from anywhere.")
@@ -84,6 +85,7 @@ def _run(
     from dnr_jax.io import compiled
     from dnr_jax.serving import online, service
 
+    _listen(host, port).close()  # a port that is taken is told before anything is compiled
     compiled.keep(cache.expanduser() / "compiled")
     model = serving.load(path, row)
     engine = online.Engine(model, most=batch, longest=longest)
@@ -96,6 +98,16 @@ def _run(
         signal.signal(number, lambda *_: sys.exit(0))
     config = uvicorn.Config(app, http="httptools", access_log=False, log_level="warning")
     server = uvicorn.Server(config)
-    with socket.create_server((host, port), backlog=BACKLOG) as place:
+    with _listen(host, port) as place:
         click.echo(f"serving {path} at http://{host}:{place.getsockname()[1]}")
         server.run(sockets=[place])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=BACKLOG)
+    except OSError as error:
+        said = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise ValueError(
+            f"nobody can be served at {host}:{port} ({said}): choose another --port or --host"
+        ) from None

@@ -20,7 +20,7 @@ _WORDS = Words("--out, --workdir or --cache", "epoch")
 _ON = "every finished epoch is kept; start the same command again to go on"
 
 
-@click.command()
+@click.command(short_help="Train rerankers on a log table, keep the best one as a model.")
 @click.argument("logs", type=_PATH)
 @click.option("--out", required=True, type=_PATH, help="The model folder that is made.")
 @click.option("--workdir", type=_PATH, help="Folder of the run and its tables; default: OUT.run.")
@@ -74,10 +74,11 @@ def train(logs: Path, out: Path, overwrite: bool, **options: Any) -> None:
         workdir = options["workdir"] or out.with_name(f"{out.name}.run")
         tensorboard = options["tensorboard"]
         [folder] = experiment.run_all(advice.config, workdir, tensorboard=tensorboard)
-        click.echo(reports.write(folder))
+        table = reports.write(folder)
         choice = (newer_logs if options["earlier"] else own_logs).choose(folder)
         serving.pack(folder, choice.row, out, overwrite=overwrite)
-        click.echo("\n".join([*choice.words, f"{out} can be copied anywhere; tables: {folder}"]))
+        last = f"{out} can be copied anywhere; tables: {folder}"
+        click.echo("\n".join([table, *choice.words, last]))
 
 
 def _advice(logs: Path, options: dict[str, Any]) -> Advice:

@@ -46,9 +46,13 @@ class Checked(NamedTuple):
         return "\n".join([*lines, *(["", render(self.audit)] if self.audit is not None else [])])
 
     def first_stage(self, split: str = "test") -> list[str]:
-        """Say how good the order of the first stage is, its reverse and chance, a line each."""
+        """Say how good the order of the first stage is, its reverse and chance, a line each.
+
+        Without scores of a first stage, chance is all there is.
+        """
         scorers = self.audit["scorers"][split] if self.audit is not None else {}
-        names = [name for name in _TRIVIAL if name in scorers]
+        told = _TRIVIAL if self.report["score"] else ("constant",)
+        names = [name for name in told if name in scorers]
         return [f"{_TRIVIAL[name]}: {_numbers(scorers[name])}" for name in names]
 
 

@@ -65,7 +65,7 @@ def advise(model: Path, given: Mapping[str, Any]) -> Advice:
     if plan.rows[-1].reads_scores and not counts.scores:
         raise ValueError(
             f"the earlier model, {key}, reads the scores of a first stage, and the table has none: "
-            "name its column, as in --columns=score=YOURS"
+            "name its column, as in --columns score=YOURS"
         )
     said = [f"going on from {model}: {key}, trained on data {earlier.card['data']['fingerprint']}"]
     said += [own_logs.described(counts, plan.rows[-1]), _growth(earlier, prepared.encoders)]

@@ -37,10 +37,15 @@ def describe() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """Return the command that started this process, `python -m module` where it was that."""
+    """Return the command that started this process, as one types it."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    start = ["-m", spec.name] if spec is not None else sys.argv[:1]
-    return shlex.join(["python", *start, *sys.argv[1:]])
+    if spec is not None:
+        start = ["python", "-m", spec.name]
+    elif sys.argv[0].endswith(".py"):
+        start = ["python", sys.argv[0]]
+    else:
+        start = [Path(sys.argv[0]).name]  # an installed program
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def _version(package: str) -> str | None:

@@ -20,6 +20,7 @@ import dnr_jax
 GIB = 2**30
 # Below these the smallest run is likely to stop half-way.
 LEAST_MEMORY, LEAST_DISK = 1.0, 1.0
+EXTRAS = ("export", "serve", "retrievers", "tensorboard")
 _INSTALL = {"gpu": "jax[cuda13]", "tpu": "jax[tpu]"}
 _MEMORY = Path("/proc/meminfo")
 _LIMIT, _USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
@@ -44,7 +45,7 @@ def examine(device: str | None, cache: Path) -> list[Finding]:
       device: "cpu", "gpu" or "tpu", which must be there; None = whatever JAX chooses.
       cache: folder of prepared arrays and compiled programs; it need not exist.
     """
-    return [*versions(), *devices(device), writable(cache), memory(), disk(cache)]
+    return [*versions(), extras(), *devices(device), writable(cache), memory(), disk(cache)]
 
 
 def versions() -> Iterator[Finding]:
@@ -69,6 +70,24 @@ def _version(requirement: Requirement) -> Finding:
     fits = requirement.specifier.contains(found, prereleases=True)
     cure = "" if fits else f", needs {requirement.specifier}: pip install '{wanted}'"
     return Finding(fits, f"{requirement.name} {found}{cure}")
+
+
+def extras() -> Finding:
+    """Tell which optional parts are installed; without one its command says what to install."""
+    has = {extra: _installed(extra) for extra in EXTRAS}
+    words = f"optional parts: {', '.join(name for name in EXTRAS if has[name]) or 'none'}"
+    absent = [name for name in EXTRAS if not has[name]]
+    cure = f"; not installed: {', '.join(absent)} (pip install 'dnr_jax[{','.join(absent)}]')"
+    return Finding(True, words + (cure if absent else ""))
+
+
+def _installed(extra: str) -> bool:
+    try:
+        required = map(Requirement, metadata.requires("dnr_jax") or [])
+        own = [r for r in required if r.marker and r.marker.evaluate({"extra": extra})]
+        return all(metadata.version(r.name) for r in own)
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def devices(wanted: str | None) -> Iterator[Finding]:

@@ -7,19 +7,25 @@ from dnr_jax.reports.results import Line, Run
 
 
 def table(run: Run) -> Table:
-    """Build the table of what each learned row was allowed and what it chose on validation.
+    """Build the table of what each row was allowed, of those trained here, and what it chose.
 
-    A row whose choice lies at an edge may do better beyond it.
+    It chose on validation. A row whose choice lies at an edge may do better beyond it.
     """
     header = ["model", "best epoch by seed", "epochs at most", "rate times", "tried", "at an edge"]
     body = []
-    for line in (line for line in run.lines if line.best_epochs):
+    for line in trained(run):
         train = run.config["rows"][line.row]["train"]
         chosen = [", ".join(map(str, line.best_epochs)), str(train["epochs"])]
         tried = ", ".join(f"{factor:g}" for factor in train["learning_rate_factors"])
         hits = "; ".join(edges(run, line)) or "no"
         body.append([line.label, *chosen, f"{line.factor:g}", tried, hits])
     return Table("Budget", header, body)
+
+
+def trained(run: Run) -> list[Line]:
+    """Return the learned rows but for an earlier model, which is in the table as it was."""
+    rows = run.config["rows"]
+    return [n for n in run.lines if n.best_epochs and not rows[n.row].get("frozen", False)]
 
 
 def edges(run: Run, line: Line) -> list[str]:

@@ -66,7 +66,7 @@ def _trials(run: Run) -> list[str]:
 
 def _edges(run: Run) -> list[str]:
     """Name the rows that may not be converged."""
-    hits = {line.label: budget.edges(run, line) for line in run.lines if line.best_epochs}
+    hits = {line.label: budget.edges(run, line) for line in budget.trained(run)}
     if not hits:
         return []
     named = [f"{label} ({', '.join(found)})" for label, found in hits.items() if found]

@@ -154,7 +154,7 @@ def to_csv(run: Run) -> str:
 
 def _tables(run: Run) -> list[Table]:
     compared = [against_direct(run)] if run.against_direct else []
-    chosen = [budget.table(run)] if any(line.best_epochs for line in run.lines) else []
+    chosen = [budget.table(run)] if budget.trained(run) else []
     return [accuracy(run), *compared, *chosen, beyond_accuracy(run), cost(run)]
 
 

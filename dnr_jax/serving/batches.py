@@ -86,7 +86,7 @@ class Scorer:
         if self.model.reads_scores and not candidates.scored:
             raise ValueError(
                 f"{candidates.place} has no score, which this model reads: name the "
-                "column, as in columns=score=YOURS"
+                "column, as in --columns score=YOURS"
             )
         return candidates
 

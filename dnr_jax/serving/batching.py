@@ -45,7 +45,7 @@ class Batcher:
           OverloadedError: at once, where `limit` requests wait already.
         """
         if len(self._waiting) >= self._limit:
-            raise OverloadedError(f"{self._limit} requests are waiting already")
+            raise OverloadedError(f"as many requests are waiting as may ({self._limit})")
         result = asyncio.get_running_loop().create_future()
         self._waiting.append((request, result))
         if self._task is None:

@@ -16,13 +16,13 @@ from jax import export as jax_export
 from dnr_jax import durable, sealed
 from dnr_jax.data.folders import alone
 from dnr_jax.data.table import direct
-from dnr_jax.serving import exported_loader, packing, program
+from dnr_jax.serving import exported_loader, folders, packing, program
 from dnr_jax.serving.model import Model, check_of_table, load
 
-ABOUT, PROGRAM, MODEL = "export.json", "program.bin", "model"
+ABOUT, PROGRAM = "export.json", "program.bin"
 FORMAT = 1
 CLOSE = 1e-6  # times the largest score: what reading back may differ by
-WINDOW = "jax reads a program for 6 months after it was written, and up to 3 weeks before"
+WINDOW = "jax promises to read it for 6 months, and so does one up to 3 weeks older"
 
 
 def export(
@@ -62,7 +62,7 @@ def export(
     _check_read_back(model, content)
     about = _about(model, content)
     with alone(target), packing.place_of(target) as temporary:
-        packing.pack(path, row, temporary / MODEL)
+        packing.pack(path, row, temporary / folders.EXPORTED)
         durable.write_bytes(temporary / PROGRAM, content)
         durable.write_bytes(temporary / "load.py", _loader().encode())
         shutil.copyfile(direct.__file__, temporary / "encoder.py")

@@ -8,6 +8,8 @@ from dnr_jax import settings
 from dnr_jax.io import model_files
 from dnr_jax.io.run_folder import MODELS
 
+EXPORTED = "model"  # the model's own folder in an exported one
+
 
 def find(path: Path, row: str | None) -> tuple[Path, Path]:
     """Return the folder of encoders and catalogue, and that of card and parameters.
@@ -28,8 +30,17 @@ def find(path: Path, row: str | None) -> tuple[Path, Path]:
         return (path.parents[1] if path.parent.name == MODELS else path), path
     known = sorted(card.parent.name for card in (path / MODELS).glob(f"*/{model_files.CARD}"))
     if row is None:
-        said = f"say which row: {', '.join(known)}" if known else "it holds no trained model"
-        raise ValueError(f"{path} is not the folder of one model: {said}")
+        raise ValueError(f"{path} is not the folder of one model: {_instead(path, known)}")
     if row not in known:
         raise ValueError(f"{path}: {settings.unknown('trained model of a row', row, known)}")
     return path, path / MODELS / row
+
+
+def _instead(path: Path, rows: list[str]) -> str:
+    """Say what to give instead of a folder that is not that of one model."""
+    if rows:
+        return f"say by row (--row) which of its models: {', '.join(rows)}"
+    inner = path / EXPORTED
+    if (inner / model_files.CARD).is_file():
+        return f"it is an exported one, and the model in it is {inner}"
+    return "it holds no trained model"

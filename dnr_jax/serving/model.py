@@ -90,9 +90,10 @@ class Model:
         """
         if isinstance(requests, Frame):
             return _frames().rank_frame(self, requests)
+        scored = self.scores(requests)
         return [
             [raw["items"][place] for place in np.argsort(-scores, kind="stable")]
-            for raw, scores in zip(requests, self.scores(requests), strict=True)
+            for raw, scores in zip(requests, scored, strict=True)
         ]
 
     @overload
@@ -109,10 +110,13 @@ class Model:
 
         Raises:
           ValueError: a request is not of the data set's form, or its scores do not fit its items;
-            a frame lacks a column or holds a value that is none, or the model is not of a table.
+            one stands alone, without a list; a frame lacks a column or holds a value that is none,
+            or the model is not of a table.
         """
         if isinstance(requests, Frame):
             return _frames().Scorer(self).in_order(requests)
+        if isinstance(requests, Mapping):
+            raise ValueError("requests is one request, not a list of them: give [request]")
         if not requests:
             return []
         plain = [{key: raw[key] for key in raw if key != "scores"} for raw in requests]

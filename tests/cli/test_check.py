@@ -33,6 +33,14 @@ def test_a_good_table_is_described_for_people(call, logs):
     assert test[:5] == ["test", "40", "160", "120", "40"]
 
 
+def test_without_scores_there_is_no_first_stage_to_measure(call, logs):
+    code, out, _ = call("check", logs(log(requests=40).drop("score")), "--k", "3")
+    assert code == 0
+    assert "no score and no rank" in out
+    assert "\n  chance: N@3" in out
+    assert "\n  first stage" not in out
+
+
 def test_quick_leaves_out_what_takes_long(call, logs):
     code, out, _ = call("check", logs(log(), "log.csv"), "--quick")
     assert code == 0

@@ -21,8 +21,11 @@ def test_help_answers_without_loading_jax():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    for name in cli.program.commands:
+    for name, command in cli.program.commands.items():
         assert f"Usage: dnr-jax {name}" in ran.stdout
+        assert f"  {name:<10}  {command.short_help}\n" in ran.stdout  # whole, in one line
+    places = [ran.stdout.index(f"\n  {name} ") for name in ("check", "train", "score", "serve")]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,18 @@ def test_doctor_finds_what_this_machine_has(call, tmp_path):
     for words in ("Python 3.", "1 cpu device", "can be written", "GiB of disk free"):
         assert words in out
     assert not (tmp_path / "new").exists()
+
+
+def test_doctor_tells_which_optional_parts_are_there(monkeypatch):
+    def requires(name):
+        return ["numpy>=2", "click; extra == 'export'", "no-such-package; extra == 'serve'"]
+
+    monkeypatch.setattr(health.metadata, "requires", requires)
+    monkeypatch.setattr(health, "EXTRAS", ("export", "serve"))
+    found = health.extras()
+    assert found.ok
+    said = "optional parts: export; not installed: serve (pip install 'dnr_jax[serve]')"
+    assert found.words == said
 
 
 def test_doctor_fails_where_what_was_asked_for_is_missing(call, monkeypatch, tmp_path):

@@ -74,6 +74,7 @@ def test_new_logs_go_on_with_what_was_learned(train, model, folder, tmp_path):
     assert f"item_id {len(words) - count} and {count} new" in said
     assert "the model is score: validation N@6 0." in said
     assert "the earlier model " in said
+    assert "the earlier model (best epoch" not in said  # it was not trained here
     assert new.card["reranker"] == old.card["reranker"]
     assert new.card["experiment"]["start"] == old.card["parameters_sha256"]
     run = tmp_path / "next.run"

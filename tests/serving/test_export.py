@@ -73,6 +73,9 @@ def test_the_command_and_what_it_refuses(call, packed, exported, tmp_path, monke
     code, said, err = call("export", packed, "--out", tmp_path / "model")
     assert code == 0, err
     assert "prm for cpu, cuda, tpu, written by jax" in said
+    assert said.endswith(f"dnr-jax export {tmp_path / 'model'}/model --out NEW\n")
+    with pytest.raises(ValueError, match=r"an exported one, and the model in it is .*/model$"):
+        dnr_jax.load(tmp_path / "model")
 
 
 class Lowered:

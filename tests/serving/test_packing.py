@@ -31,7 +31,7 @@ def test_one_row_of_a_run_is_a_model_too(run):
 
 
 def test_what_cannot_be_loaded_is_named(run, packed, tmp_path):
-    with pytest.raises(ValueError, match=r"say which row: plain, retriever, score"):
+    with pytest.raises(ValueError, match=r"say by row .* which of its models: plain, retr"):
         dnr_jax.load(run)
     with pytest.raises(ValueError, match=r"is one model, not a run folder: leave row='score' out"):
         dnr_jax.load(packed, row="score")
@@ -39,6 +39,11 @@ def test_what_cannot_be_loaded_is_named(run, packed, tmp_path):
         dnr_jax.load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"there is no run folder or model"):
         dnr_jax.load(tmp_path / "none")
+
+
+def test_one_request_without_a_list_is_named(packed):
+    with pytest.raises(ValueError, match=r"not a list of them: give \[request\]"):
+        dnr_jax.load(packed).rank(REQUEST)
 
 
 def test_packing_makes_a_whole_folder_or_none(run, packed, tmp_path):

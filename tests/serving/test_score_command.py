@@ -122,7 +122,7 @@ def test_names_are_checked_first(call, packed, run, table, tmp_path):
     assert "is to be a Parquet file" in err
     code, _, err = score(call, run, table, tmp_path / "ranked.parquet")
     assert code == 1
-    assert "say which row: plain, retriever, score" in err
+    assert "say by row (--row) which of its models: plain, retriever, score" in err
 
 
 def test_pack_makes_a_model_folder(call, run, table, tmp_path):
@@ -130,9 +130,13 @@ def test_pack_makes_a_model_folder(call, run, table, tmp_path):
     assert code == 0
     assert "can be copied anywhere" in said
     assert score(call, tmp_path / "model", table, tmp_path / "ranked.parquet")[0] == 0
+    before = (tmp_path / "model" / "model.json").read_text()
     code, _, err = call("pack", run, "--row", "plain", "--out", tmp_path / "model")
     assert code == 1
     assert "exists already" in err
+    code, _, err = call("pack", run, "--row", "score", "--out", tmp_path / "model", "--overwrite")
+    assert code == 0, err
+    assert (tmp_path / "model" / "model.json").read_text() != before
 
 
 def test_parts_end_with_a_request(packed, table):

@@ -134,7 +134,7 @@ def test_overload_is_answered_at_once(packed, engine, candidates, monkeypatch):
     refused, done, (_, _, metrics) = asyncio.run(main())
     assert refused[0] == 503
     assert refused[1][b"retry-after"] == b"1"
-    assert json.loads(refused[2])["detail"] == "overloaded: 2 requests are waiting already"
+    assert json.loads(refused[2])["detail"] == "overloaded: as many requests are waiting as may (2)"
     assert [status for status, _, _ in done] == [200] * 3
     lines = metrics.decode().splitlines()
     assert 'dnr_requests_total{status="200"} 3.0' in lines
@@ -164,6 +164,14 @@ def test_the_schema_names_the_model_s_own_fields(app):
     text = json.dumps(body)
     for name in ("i_price", "i_tags", "c_weekday", "u_city", "history"):
         assert f'"{name}"' in text
+
+
+def test_a_port_that_is_taken_is_told_at_once(call, packed):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, out, err = call("serve", packed, "--port", port)
+    assert (code, out) == (1, "")
+    assert f"nobody can be served at 127.0.0.1:{port} (Address already in use): choose" in err
 
 
 def test_the_command_answers_when_it_says_so_and_ends_cleanly(packed, candidates, tmp_path):

@@ -28,13 +28,13 @@ def check_types(source: Source, schema: Schema) -> None:
         if not _fits(role, kind, source, schema):
             raise ValueError(
                 f"{source.place}: column {name} ({role}) is {kind}, expected {expected}: convert "
-                f"it, or name another column, as in columns={role}=YOURS"
+                f"it, or name another column, as in --columns {role}=YOURS"
             )
     for name in schema.labels:
         if not _is_number(source.types[name]):
             raise ValueError(
                 f"{source.place}: column {name} (a label) is {source.types[name]}, expected a "
-                "number: convert it, or name another column, as in columns=label=YOURS"
+                "number: convert it, or name another column, as in --columns label=YOURS"
             )
 
 

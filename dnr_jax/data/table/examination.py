@@ -64,8 +64,8 @@ def open_known(given: Any, settings: TableSettings) -> tuple[Source, Schema]:
     checks.check_types(source, schema)
     if not schema.labels:
         raise ValueError(
-            f"{source.place} has no label: name the column, as in columns=label=YOURS; its columns "
-            f"are {', '.join(source.types)}"
+            f"{source.place} has no label: name the column, as in --columns label=YOURS; its "
+            f"columns are {', '.join(source.types)}"
         )
     if settings.score in ("as_is", "sigmoid") and "score" not in schema.columns:
         raise ValueError(

@@ -82,7 +82,7 @@ def _check(table: Typed, requests: pl.DataFrame, same: list[str]) -> None:
     if requests["rows"].max() == 1:
         raise ValueError(
             f"{table.source.place}: no request has two candidates, so that there is nothing to "
-            "rank: is its id the right column? (columns=request_id=YOURS)"
+            "rank: is its id the right column? (--columns request_id=YOURS)"
         )
 
 

@@ -173,7 +173,7 @@ def _customary(role: str, names: list[str], place: str) -> str | None:
     if len(found) > 1:
         raise ValueError(
             f"{place}: the columns {', '.join(found)} could each be {role}: say which it is, as in "
-            f"columns={role}={found[0]}"
+            f"--columns {role}={found[0]}"
         )
     return found[0] if found else None
 
@@ -199,7 +199,7 @@ def _check_required(
         also = "; ".join(f"{role} may also be {', '.join(ROLES[role])}" for role in missing)
         raise ValueError(
             f"{place} has no column {' and no column '.join(missing)}; its columns are "
-            f"{', '.join(types)}. Name yours, as in columns={missing[0]}=YOURS ({also})"
+            f"{', '.join(types)}. Name yours, as in --columns {missing[0]}=YOURS ({also})"
         )
 
 
