@@ -34,7 +34,7 @@ def test_a_good_table_is_described_for_people(call, logs):
 
 
 def test_without_scores_there_is_no_first_stage_to_measure(call, logs):
-    code, out, _ = call("check", logs(log(requests=40).drop("score")), "--k", "3")
+    code, out, _ = call("check", logs(log(requests=400, users=50).drop("score")), "--k", "3")
     assert code == 0
     assert "no score and no rank" in out
     assert "\n  chance: N@3" in out
