@@ -39,9 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def few_programs():
-    """Drop compiled programs after a file where the process holds too many."""
-    from held_programs import drop_if_many  # JAX starts after the flags above are set
+def forget_programs():
+    """Drop compiled programs after each file: a process holds only so many before XLA crashes."""
+    import jax  # after the flags above are set
 
     yield
-    drop_if_many()
+    jax.clear_caches()

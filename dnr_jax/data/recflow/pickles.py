@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dnr_jax.data.recflow import memo
 from dnr_jax.data.recflow.files import torn
 
 _PLAIN = re.compile(r"[<>|=]?[biuf]\d{1,2}")
@@ -32,6 +33,7 @@ def load_pickle(path: Path) -> dict[int, Any]:
         a short list or for more memory than there is.
     """
     try:
+        _check_memo(path)
         with open(path, "rb") as file:
             content = _Unpickler(file).load()
     except RefusedPickleError as error:
@@ -48,6 +50,14 @@ def load_pickle(path: Path) -> dict[int, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a dictionary")
     return {_request(path, key): _plain(value) for key, value in content.items()}
+
+
+def _check_memo(path: Path) -> None:
+    """Refuse a pickle that names more places of its memo than a file of its size can fill."""
+    size = path.stat().st_size
+    place = memo.largest_place(path) if size else 0
+    if place > size:
+        raise RefusedPickleError(f"place {place:,} of a memo in a file of {size:,} bytes")
 
 
 def _request(path: Path, key: Any) -> int:

@@ -3,12 +3,13 @@
 import collections
 import os
 import pickle
+import pickletools
 
 import numpy as np
 import pytest
 from recflow_cases import DAYS, NOON_MS, build, event, history, write
 
-from dnr_jax.data.recflow import pickles
+from dnr_jax.data.recflow import memo, pickles
 
 
 @pytest.mark.parametrize("keep", [1, 60, -1])
@@ -131,3 +132,44 @@ def test_a_pickle_that_asks_for_too_much_memory(tmp_path):
     (tmp_path / "a.pkl").write_bytes(b"\x80\x04\x8e" + (2**60).to_bytes(8, "little") + b"x.")
     with pytest.raises(ValueError, match=r"a\.pkl cannot be read"):
         pickles.load_pickle(tmp_path / "a.pkl")
+
+
+FAR = (2**32 - 1).to_bytes(4, "little")
+HOSTILE = {
+    "long": b"\x80\x03}r" + FAR + b".",
+    "text": b"}p99999999999\n.",
+    "after data of every form": pickle.dumps([b"x" * 300, "r" * 300, 2**90, 1.5], 4)[:-1]
+    + b"cnumpy\nndarray\nr"
+    + FAR
+    + b".",
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_a_memo_that_no_file_of_this_size_can_fill_is_refused(tmp_path, content):
+    (tmp_path / "a.pkl").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.pkl is refused: place [0-9,]+ of a memo in"):
+        pickles.load_pickle(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_the_walk_over_opcodes_is_that_of_pickletools(protocol):
+    far = b"r" + FAR  # as data, where it puts nothing into a memo
+    objects = [
+        far * 99,
+        "r" * 70_000,
+        2**90,
+        -1,
+        1.5,
+        True,
+        None,
+        {1: {2}},
+        frozenset((3,)),
+        np.int8,
+    ]
+    for value in (objects, [*objects, collections.Counter(), bytearray(b"xyz"), "line\nline"]):
+        raw = pickle.dumps([value, np.arange(400), value[1]], protocol)
+        as_text = [place for op, place, _ in pickletools.genops(raw) if op.name == "PUT"]
+        assert memo._largest(raw) == max(as_text, default=0)
+        # Walked to the end: what stands there is seen.
+        assert memo._largest(raw[:-1] + far + b".") == 2**32 - 1
