@@ -198,12 +198,10 @@ def _read_curves(folder: Path, labels: Mapping[str, str]) -> dict[str, Records]:
     records = json_files.read_lines(folder / run_folder.METRICS, keys=run_folder.METRICS_KEYS)
     rates = _chosen_rates(folder)
     # Stages before the last have losses of other things, and trials not chosen no place in a table.
+    # A record without validation is no epoch's: the file was changed.
+    last = [r for r in records if "stage" not in r and any(n.startswith("valid") for n in r)]
     curves = {
-        label: [
-            r
-            for r in records
-            if r["row"] == row and "stage" not in r and r.get(RATE, 1.0) == rates.get(row, 1.0)
-        ]
+        label: [r for r in last if r["row"] == row and r.get(RATE, 1.0) == rates.get(row, 1.0)]
         for row, label in labels.items()
     }
     return {label: group for label, group in curves.items() if group}

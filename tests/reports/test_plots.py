@@ -70,6 +70,14 @@ def test_speed_is_validation_against_epochs_and_against_wall_time(folder):
     assert plots.speed(plots._read_curves(folder, LABELS), {"PRM": {1: 2.5}}) is None
 
 
+def test_a_record_that_is_no_epoch_s_is_not_drawn(folder):
+    curves = plots._read_curves(folder, LABELS)
+    file = folder / run_folder.METRICS
+    foreign = json.dumps({"row": "prm", "seed": 0, "epoch": 1, "rows": 7})
+    file.write_text(f"{foreign}\n{file.read_text()}")
+    assert plots._read_curves(folder, LABELS) == curves
+
+
 def test_legend_names_each_row_once(folder):
     figure = plots.training(plots._read_curves(folder, LABELS))
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["PRM", "DNR-B"]
