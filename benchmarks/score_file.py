@@ -24,8 +24,9 @@ import polars as pl
 
 from benchmarks import harness, served_model
 from dnr_jax import serving
+from dnr_jax.ahead import one_ahead
 from dnr_jax.serving import files
-from dnr_jax.serving.batches import CELLS, one_ahead
+from dnr_jax.serving.batches import CELLS
 
 REQUESTS, ROUNDS = 10_000, 5
 

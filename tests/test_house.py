@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dnr_jax"
 LEVELS = [
-    {"types", "ops", "settings", "config_files", "durable", "json_files", "sealed"},
+    {"types", "ops", "settings", "config_files", "ahead", "durable", "json_files", "sealed"},
     {"nn", "data", "divergences", "metrics", "io"},
     {"retrievers", "rerankers", "noise", "objectives"},
     {"training", "evaluation"},

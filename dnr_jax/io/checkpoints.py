@@ -294,11 +294,8 @@ def _place(array: np.ndarray, slot: Any) -> Any:
 @contextmanager
 def _orbax(version: Path) -> Iterator[None]:
     """Drop orbax's own log lines for one call, and make its system errors an `OSError`."""
-    logger, tasks, hook = (
-        logging.getLogger("absl"),
-        logging.getLogger("asyncio"),
-        sys.unraisablehook,
-    )
+    logger, tasks = logging.getLogger("absl"), logging.getLogger("asyncio")
+    hook = sys.unraisablehook
     logger.addFilter(_is_foreign)
     # These two stay after an error: the writers of other arrays may still be about to report.
     tasks.addFilter(_is_no_late_report)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from dnr_jax import settings
+from dnr_jax.ahead import one_ahead
 from dnr_jax.data import DATASETS
 from dnr_jax.data.encoders import count_unknown
 from dnr_jax.data.table.reader import ROW
@@ -21,7 +22,6 @@ from dnr_jax.serving.model import Model, check_of_table, load, to_power_of_two
 SCHEMA = ("request_id", "item_id", "score", "rank", "retriever_score")
 CELLS = 2**15  # candidates that the model is given at once, padding included
 Batch = TypeVar("Batch", pa.Table, pa.RecordBatch)
-T = TypeVar("T")
 
 
 class Scored(NamedTuple):
@@ -127,6 +127,7 @@ class Scorer:
         """Score coded candidates in the order of `coded.rows`, and count them."""
         counts = Counter(requests=len(coded.requests), candidates=len(coded.rows))
         q, scores = coded.rows["q"].to_numpy(), np.zeros(len(coded.rows), np.float32)
+        # On a CPU two programs share the cores: the serial parts of one run beside the other.
         for chosen, where, found in one_ahead(self._called(coded, counts)):
             scores[np.isin(q, chosen)] = np.asarray(found)[: len(chosen)][where]
         if not np.isfinite(scores).all():
@@ -144,19 +145,6 @@ class Scorer:
                 counts[f"unknown {name}"] += count
             padded = jax.tree.map(to_power_of_two, (request, x))
             yield chosen, np.asarray(request.where), model.order(model.params, *padded)
-
-
-def one_ahead(calls: Iterable[T]) -> Iterator[T]:
-    """Yield each result once the next call was made: devices have work while the host waits.
-
-    On a CPU two programs share the cores: the serial parts of one run beside the other.
-    """
-    ahead = deque[T]()
-    for call in calls:
-        ahead.append(call)
-        if len(ahead) > 1:
-            yield ahead.popleft()
-    yield from ahead
 
 
 def _batches(sizes: np.ndarray, usual: int) -> Iterator[tuple[np.ndarray, int]]:

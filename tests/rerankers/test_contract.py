@@ -96,8 +96,9 @@ CASES = {
 
 # One case a model, where another set of knobs could not tell more.
 MODELS = sorted(name for name, case in CASES.items() if name == case.name)
-# Their training is computed. PyTorch checks all gradients of the other cases, on irregular requests
-# too, in files of their own; these show their paths of learning on the case without the knobs.
+# Their training is computed. Files of their own compare the gradients under the other cases' knobs
+# with PyTorch, where that is installed, on irregular requests too; the knobs meet in other
+# combinations there, and the rest of what training does is shown on the case without them.
 CHECKED_BY_TORCH = {
     *("dlcm_early", "mir_early", "nar4rec_early", "prm_early_rank", "prm_index_causal"),
     *("setrank_msab_early", "setrank_ordinal"),

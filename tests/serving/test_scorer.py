@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 import dnr_jax
+from dnr_jax.ahead import one_ahead
 from dnr_jax.serving import Scorer
-from dnr_jax.serving.batches import one_ahead
 
 IDS = ["request_id", "item_id"]
 ITEM = ["item_id", "i_brand", "i_tags", "i_price"]

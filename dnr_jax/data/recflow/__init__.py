@@ -15,9 +15,8 @@ something: those without a positive are for metrics to exclude and count.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 import polars as pl
 from tqdm import tqdm
 
+from dnr_jax.ahead import one_ahead
 from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.recflow import (
     arrays,
@@ -113,7 +113,7 @@ def build(
             return _choose(day, learned, settings, size=shape.size, seed=seed, train=train)
 
         every = list(zip(days, names, strict=True))
-        for (day, split), chosen in zip(every, _one_ahead(every, choose), strict=True):
+        for (day, split), chosen in zip(every, _made_ahead(every, choose), strict=True):
             for chunk in _arrays(day, split, chosen, learned, settings, shape, totals):
                 writer.append(split, chunk)
             bar.update()
@@ -146,15 +146,11 @@ class _Chosen(NamedTuple):
     rank_share: float | None
 
 
-def _one_ahead(days: Iterable[T], make: Callable[[T], R]) -> Iterator[R]:
+def _made_ahead(days: Iterable[T], make: Callable[[T], R]) -> Iterator[R]:
     """Yield what `make` returns of each day; a thread makes the next one's meanwhile."""
-    coming: deque[Future[R]] = deque()
     with ThreadPoolExecutor(1) as thread:
-        for day in days:
-            coming.append(thread.submit(make, day))
-            if len(coming) > 1:
-                yield coming.popleft().result()
-        yield from (one.result() for one in coming)
+        for coming in one_ahead(thread.submit(make, day) for day in days):
+            yield coming.result()
 
 
 def _choose(

@@ -14,18 +14,21 @@ import re
 from pathlib import Path
 
 _PUT, _LONG_PUT, _STOP = b"p"[0], b"r"[0], b"."[0]
-# Of opcodes: the bytes of the number that tells how long the argument is, lines that it takes, and
-# the bytes of one whose length is fixed.
-_PREFIX, _LINES, _FIXED = {-2: 1, -3: 4, -4: 4, -5: 8}, -1, dict[int, int]()
-_LENGTHS, _LINE_COUNTS = dict[int, int](), dict[int, int]()
-for _opcode in pickletools.opcodes:
-    _code, _n = ord(_opcode.code), 0 if _opcode.arg is None else _opcode.arg.n
-    if _n >= 0:
-        _FIXED[_code] = _n
-    elif _n == _LINES:
-        _LINE_COUNTS[_code] = 2 if _opcode.name in ("GLOBAL", "INST") else 1
-    else:
-        _LENGTHS[_code] = _PREFIX[_n]
+# How many bytes tell the length of an argument that says it itself.
+_PREFIXES = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+_SIZES = {ord(op.code): 0 if op.arg is None else op.arg.n for op in pickletools.opcodes}
+_FIXED = {code: size for code, size in _SIZES.items() if size >= 0}
+_LENGTHS = {code: _PREFIXES[size] for code, size in _SIZES.items() if size in _PREFIXES}
+_LINE_COUNTS = {
+    ord(op.code): 2 if op.name in ("GLOBAL", "INST") else 1
+    for op in pickletools.opcodes
+    if _SIZES[ord(op.code)] == pickletools.UP_TO_NEWLINE
+}
 
 
 def _of_fixed_length() -> re.Pattern[bytes]:
