@@ -18,6 +18,7 @@ from dnr_jax.data.recflow import simulator as recflow_simulator
 from dnr_jax.data.recflow.settings import RecFlowSettings
 from dnr_jax.data.settings import DataSettings
 from dnr_jax.data.table import candidates as table_candidates
+from dnr_jax.data.table import coded_candidates
 from dnr_jax.data.table import requests as table_requests
 from dnr_jax.data.table import simulator as table_simulator
 from dnr_jax.data.table.settings import TableSettings
@@ -64,7 +65,7 @@ DATASETS: dict[str, InteractionData | LoggedData] = {
         table_simulator.simulate,
         table_requests.encode,
         candidates=Candidates(
-            table_candidates.read, table_candidates.code, table_candidates.request_arrays
+            table_candidates.read, coded_candidates.code, coded_candidates.request_arrays
         ),
     ),
 }

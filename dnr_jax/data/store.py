@@ -9,17 +9,15 @@ building took, which no other file of the folder depends on, stand in one of the
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dnr_jax import durable, sealed
+from dnr_jax.data import array_files
 from dnr_jax.data import encoders as encoders_
 from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.folders import alone, new_folder
@@ -31,7 +29,6 @@ from dnr_jax.types import Batch, FeatureSpec, Request
 MANIFEST = "manifest.json"
 TIMINGS = "timings.json"
 ENCODERS = "encoders"
-KINDS = "biuf"  # of numpy: bool, int, unsigned, float
 _LOG = logging.getLogger(__name__)
 _checked: set[Path] = set()  # folders whose arrays this process has hashed
 SPLITS = ("train", "valid", "test")
@@ -84,8 +81,7 @@ class Writer:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._arrays: dict[str, _Written] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        self._arrays = array_files.Appender(folder)
 
     def append(self, split: str, chunk: Split) -> None:
         """Add the requests of `chunk` to `split`; later chunks must agree in dtypes and widths.
@@ -98,21 +94,7 @@ class Writer:
             raise ValueError(f"split {split!r} is not one of {SPLITS}")
         _check(split, chunk)
         for name, array in _flatten(chunk):
-            self._append_array(f"{split}.{name}", array)
-
-    def _append_array(self, name: str, array: np.ndarray) -> None:
-        array = np.ascontiguousarray(array)
-        written = self._arrays.setdefault(name, _Written(array.dtype.str, array.shape[1:]))
-        if (array.dtype.str, array.shape[1:]) != (written.dtype, written.width):
-            raise ValueError(
-                f"array {name}: this chunk is {array.dtype.str}{list(array.shape)}, earlier ones "
-                f"{written.dtype}{[written.rows, *written.width]}"
-            )
-        content = array.tobytes()
-        with open(self._folder / f"{name}.bin", "ab") as file:
-            file.write(content)
-        written.rows += len(array)
-        written.digest.update(content)
+            self._arrays.append(f"{split}.{name}", array)
 
     def write_timings(self, **seconds: float) -> None:
         """Keep the seconds that parts of the work took, beside the arrays."""
@@ -133,22 +115,11 @@ class Writer:
         missing = [s for s in SPLITS if f"{s}.request_id" not in self._arrays]
         if missing:
             raise ValueError(f"no requests for split(s) {missing}: all of {SPLITS} are needed")
-        self._append_array("item_popularity", np.asarray(item_popularity, np.float32))
-        self._append_array("item_vectors", np.asarray(item_vectors, np.float32))
+        self._arrays.append("item_popularity", np.asarray(item_popularity, np.float32))
+        self._arrays.append("item_vectors", np.asarray(item_vectors, np.float32))
         encoders.save(self._folder / ENCODERS)
-        arrays = {name: written.described() for name, written in self._arrays.items()}
-        sealed.write(self._folder / MANIFEST, {"arrays": arrays, "report": dict(report)})
-
-
-class _Written:
-    """What a writer knows of an array that it appends to."""
-
-    def __init__(self, dtype: str, width: tuple[int, ...]):
-        self.dtype, self.width, self.rows = dtype, width, 0
-        self.digest = hashlib.sha256()
-
-    def described(self) -> list[Any]:
-        return [self.dtype, [self.rows, *self.width], self.digest.hexdigest()]
+        manifest = {"arrays": self._arrays.described(), "report": dict(report)}
+        sealed.write(self._folder / MANIFEST, manifest)
 
 
 def _check(split: str, chunk: Split) -> None:
@@ -202,13 +173,11 @@ def load(folder: Path) -> Prepared:
     """
     manifest = sealed.read(folder / MANIFEST, ("arrays", "report"))
     try:
-        entries = [_entry(name, *entry) for name, entry in manifest["arrays"].items()]
-        for entry in entries:
-            _check_size(folder, entry)
+        entries = array_files.entries(manifest["arrays"])
+        array_files.check_sizes(folder, entries)
         if folder.resolve() not in _checked:
-            with ThreadPoolExecutor() as pool:
-                list(pool.map(lambda entry: _check_hash(folder, entry), entries))
-        arrays = {entry.name: _map(folder, entry) for entry in entries}
+            array_files.check_hashes(folder, entries)
+        arrays = array_files.mapped(folder, entries)
         encoders = encoders_.load(folder / ENCODERS)
         prepared = Prepared(
             encoders.spec,
@@ -231,44 +200,6 @@ def load(folder: Path) -> Prepared:
 def _timings(folder: Path) -> dict[str, float]:
     path = folder / TIMINGS
     return sealed.read(path, ()) if path.exists() else {}  # logged data has no part to time
-
-
-class _Entry(NamedTuple):
-    """An array as the manifest describes it."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    digest: str
-
-
-def _entry(name: str, dtype: str, shape: list[int], digest: str) -> _Entry:
-    """Read an entry of a manifest, which may be anybody's: plain names and numbers only."""
-    plain = re.fullmatch(r"\w+(\.\w+)?", name)
-    numeric = re.fullmatch(rf"[<>|=]?[{KINDS}]\d{{1,2}}", str(dtype))
-    if not plain or not numeric or not all(type(n) is int and n >= 0 for n in shape):
-        raise TypeError(f"array {name!r} of {dtype!r}{shape!r}")
-    return _Entry(name, np.dtype(dtype), tuple(shape), digest)
-
-
-def _check_size(folder: Path, entry: _Entry) -> None:
-    path = folder / f"{entry.name}.bin"
-    expected = int(np.prod(entry.shape, dtype=object)) * entry.dtype.itemsize
-    if path.stat().st_size != expected:
-        raise DamagedError(
-            f"prepared array {path} holds {path.stat().st_size} bytes, its manifest says "
-            f"{expected}: {CURE}"
-        )
-
-
-def _check_hash(folder: Path, entry: _Entry) -> None:
-    sealed.check(folder / f"{entry.name}.bin", entry.digest)
-
-
-def _map(folder: Path, entry: _Entry) -> np.ndarray:
-    if 0 in entry.shape:  # an empty file cannot be mapped
-        return np.zeros(entry.shape, entry.dtype)
-    return np.memmap(folder / f"{entry.name}.bin", dtype=entry.dtype, mode="r", shape=entry.shape)
 
 
 def _of(split: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -13,7 +13,8 @@ from dnr_jax.data import DATASETS, CandidateSettings
 from dnr_jax.experiment import rows, sections
 from dnr_jax.experiment.datasets import DataPlan
 from dnr_jax.experiment.rows import Row
-from dnr_jax.experiment.sections import Config, DeviceSettings, EvalSettings, RunSettings
+from dnr_jax.experiment.sections import Config
+from dnr_jax.experiment.settings import DeviceSettings, EvalSettings, RunSettings
 from dnr_jax.settings import MOST_INT, unknown
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from dnr_jax import json_files
 from dnr_jax.data.store import Prepared
 from dnr_jax.experiment import datasets, saved
-from dnr_jax.experiment.sections import RunSettings
+from dnr_jax.experiment.settings import RunSettings
 from dnr_jax.io import run_folder
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from dnr_jax import settings
 from dnr_jax.experiment import sections
-from dnr_jax.experiment.sections import Chosen, ComputeSettings, Config, OptimSettings
+from dnr_jax.experiment.sections import Chosen, Config
+from dnr_jax.experiment.settings import ComputeSettings, OptimSettings
 from dnr_jax.objectives import ObjectiveSettings
 from dnr_jax.rerankers import RERANKERS
 from dnr_jax.training.settings import TrainSettings

@@ -12,7 +12,8 @@ from dnr_jax.experiment import start
 from dnr_jax.experiment.datasets import DataPlan
 from dnr_jax.experiment.plan import Plan
 from dnr_jax.experiment.rows import Row
-from dnr_jax.experiment.sections import RETRIEVER, Chosen, RunSettings
+from dnr_jax.experiment.sections import RETRIEVER, Chosen
+from dnr_jax.experiment.settings import RunSettings
 from dnr_jax.retrievers import RETRIEVERS
 from dnr_jax.settings import Settings
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a pytree of arrays with JSON metadata: the only module that knows orbax.
+"""Checkpoints of a pytree of arrays with JSON metadata.
 
 A checkpoint `name` is a folder of numbered versions. A version is built under a temporary name,
 sealed with the SHA-256 of each of its files, and renamed last; the one before is kept. Orbax does
@@ -14,32 +14,21 @@ import json
 import logging
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import orbax.checkpoint as ocp
 
 from dnr_jax import durable, json_files
+from dnr_jax.io import leaves, orbax_files
+from dnr_jax.io.leaves import Leaf
 
 SEAL = "seal.json"
 ARRAYS = "arrays"
 KEPT_VERSIONS = 2
 _LOG = logging.getLogger(__name__)
-
-
-class _Leaf(NamedTuple):
-    """What one array must look like: its path in the tree, dtype and shape."""
-
-    path: str
-    dtype: str
-    shape: tuple[int, ...]
 
 
 class _TornError(Exception):
@@ -122,7 +111,7 @@ def restore_part(
 
 
 def _newest(
-    folder: Path, name: str, read: Callable[[Path, list[_Leaf]], Any]
+    folder: Path, name: str, read: Callable[[Path, list[Leaf]], Any]
 ) -> tuple[Any, dict[str, Any]] | None:
     """Read the newest sound version, and set torn ones aside."""
     home = _home(folder, name)
@@ -134,7 +123,7 @@ def _newest(
             _LOG.warning("checkpoint %s is torn (%s): trying the one before", version, error)
             torn.append(version)
             continue
-        state = read(version, [_Leaf(p, d, tuple(s)) for p, d, s in content["leaves"]])
+        state = read(version, [Leaf(p, d, tuple(s)) for p, d, s in content["leaves"]])
         for bad in torn:  # out of the way, so that it is never counted as a kept version
             durable.remove(home / f"torn-{bad.name}")
             os.replace(bad, home / f"torn-{bad.name}")
@@ -159,14 +148,12 @@ def _versions(home: Path) -> list[Path]:
 
 
 def _write_version(version: Path, state: Any, metadata: Mapping[str, Any]) -> None:
-    leaves, arrays = _specify(state), _host_arrays(state)
-    payload = {k: a for k, a in zip(_names(leaves), arrays, strict=True) if a.size}
-    if not payload:
+    known, arrays = leaves.specify(state), leaves.host_arrays(state)
+    if not any(array.size for array in arrays):
         raise ValueError("the state to save holds no array with an element in it")
     version.mkdir()
-    with _orbax(version), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
-        writer.save(version / ARRAYS, args=ocp.args.StandardSave(payload))
-    content = {"leaves": leaves, "metadata": dict(metadata), "files": _hash_files(version)}
+    orbax_files.write(version / ARRAYS, known, arrays)
+    content = {"leaves": known, "metadata": dict(metadata), "files": _hash_files(version)}
     text = json.dumps(content)
     seal = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "content": text}
     durable.write_bytes(version / SEAL, json.dumps(seal).encode())
@@ -194,135 +181,30 @@ def _hash_files(version: Path) -> dict[str, str]:
     return {str(p.relative_to(version)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def _read_state(version: Path, saved: list[_Leaf], *, template: Any) -> Any:
-    leaves = _specify(template)
-    _check_same(saved, leaves, version)
+def _read_state(version: Path, saved: list[Leaf], *, template: Any) -> Any:
+    wanted = leaves.specify(template)
+    _check_same(saved, wanted, version)
     slots, treedef = jax.tree.flatten(template)
-    arrays = _read_arrays(version, leaves, [_empty_host(slot) for slot in slots])
-    placed = [_place(a, slot) for a, slot in zip(arrays, slots, strict=True)]
+    empty = [leaves.empty_host(slot) for slot in slots]
+    arrays = orbax_files.read(version / ARRAYS, wanted, empty)
+    placed = [leaves.place(a, slot) for a, slot in zip(arrays, slots, strict=True)]
     return jax.tree.unflatten(treedef, placed)
 
 
-def _read_part(version: Path, saved: list[_Leaf], *, place: str, template: Any) -> Any:
+def _read_part(version: Path, saved: list[Leaf], *, place: str, template: Any) -> Any:
     inside = [leaf for leaf in saved if leaf.path.startswith(place)]
-    wanted = [leaf._replace(path=place + leaf.path) for leaf in _specify(template)]
+    wanted = [leaf._replace(path=place + leaf.path) for leaf in leaves.specify(template)]
     _check_same(inside, wanted, version)
-    arrays = _read_arrays(version, saved, [_saved_host(leaf) for leaf in saved])
+    arrays = orbax_files.read(version / ARRAYS, saved, [leaves.saved_host(leaf) for leaf in saved])
     found = [a for leaf, a in zip(saved, arrays, strict=True) if leaf.path.startswith(place)]
     return jax.tree.unflatten(jax.tree.structure(template), found)
 
 
-def _read_arrays(version: Path, leaves: list[_Leaf], empty: list[np.ndarray]) -> list[np.ndarray]:
-    """Read all arrays of a version, in the order of its leaves; `empty` has their forms."""
-    forms = dict(zip(_names(leaves), empty, strict=True))
-    payload = {name: array for name, array in forms.items() if array.size}
-    with _orbax(version), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        payload = reader.restore(version / ARRAYS, args=ocp.args.StandardRestore(payload))
-    return list((forms | payload).values())
-
-
-def _specify(tree: Any) -> list[_Leaf]:
-    """Describe every leaf; also accepts `jax.ShapeDtypeStruct` leaves."""
-    leaves = []
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        text = jax.tree_util.keystr(path)
-        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
-            raise ValueError(
-                f"leaf {text} is a {type(leaf).__name__}, checkpoints hold arrays: "
-                "wrap it in numpy.asarray or put it into the metadata"
-            )
-        leaves.append(_Leaf(text, str(leaf.dtype), tuple(leaf.shape)))
-    return leaves
-
-
-def _names(leaves: list[_Leaf]) -> list[str]:
-    """Name the stored arrays: the number keeps names unique, the path helps who looks inside."""
-    return [f"{i:05d}{leaf.path}" for i, leaf in enumerate(leaves)]
-
-
-def _check_same(saved: list[_Leaf], wanted: list[_Leaf], version: Path) -> None:
-    old, new = ({leaf.path: leaf for leaf in leaves} for leaves in (saved, wanted))
-    faults = [f"{p}: saved, not wanted" for p in old if p not in new]
-    faults += [f"{p}: wanted, not saved" for p in new if p not in old]
-    faults += [
-        f"{p}: saved {old[p].dtype}{list(old[p].shape)}, wanted {leaf.dtype}{list(leaf.shape)}"
-        for p, leaf in new.items()
-        if p in old and old[p] != leaf
-    ]
+def _check_same(saved: list[Leaf], wanted: list[Leaf], version: Path) -> None:
+    faults = leaves.differences(saved, wanted)
     if faults:
         raise ValueError(
             f"checkpoint {version} was written by another model or optimiser; "
             f"{len(faults)} difference(s), first: {'; '.join(faults[:3])}. "
             f"Use its own config, or delete {version.parent.parent} to train again"
         )
-
-
-def _is_key(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
-def _host_arrays(tree: Any) -> list[np.ndarray]:
-    leaves = jax.tree.leaves(tree)
-    return [np.asarray(jax.random.key_data(x) if _is_key(x) else x) for x in leaves]
-
-
-def _empty_host(slot: Any) -> np.ndarray:
-    if _is_key(slot):
-        slot = jax.eval_shape(jax.random.key_data, slot)
-    return np.zeros(slot.shape, slot.dtype)
-
-
-def _saved_host(leaf: _Leaf) -> np.ndarray:
-    """Make what `_empty_host` makes of a leaf that only the seal describes."""
-    if not leaf.dtype.startswith("key<"):
-        return np.zeros(leaf.shape, leaf.dtype)
-    key = jax.random.key_data(jax.random.key(0))
-    return np.zeros((*leaf.shape, *key.shape), key.dtype)
-
-
-def _place(array: np.ndarray, slot: Any) -> Any:
-    """Put a restored array where the template's leaf lives."""
-    if isinstance(slot, np.ndarray | np.generic):
-        return array if isinstance(slot, np.ndarray) else array[()]
-    if _is_key(slot):
-        impl = jax.random.key_impl(jnp.empty((), slot.dtype))  # the slot may be abstract
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
-    settled = not isinstance(slot, jax.Array) or slot.committed
-    return jax.device_put(array, slot.sharding if settled else None)
-
-
-@contextmanager
-def _orbax(version: Path) -> Iterator[None]:
-    """Drop orbax's own log lines for one call, and make its system errors an `OSError`."""
-    logger, tasks = logging.getLogger("absl"), logging.getLogger("asyncio")
-    hook = sys.unraisablehook
-    logger.addFilter(_is_foreign)
-    # These two stay after an error: the writers of other arrays may still be about to report.
-    tasks.addFilter(_is_no_late_report)
-    sys.unraisablehook = partial(_drop_late_reports, hook)
-    try:
-        with durable.naming(version):
-            yield
-        sys.unraisablehook = hook
-        tasks.removeFilter(_is_no_late_report)
-    except ValueError as error:
-        code = re.search(r"os_error_code='(\d+)'", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(version)) from None
-    finally:
-        logger.removeFilter(_is_foreign)
-
-
-def _is_foreign(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname
-
-
-def _is_no_late_report(record: logging.LogRecord) -> bool:
-    return "exception was never retrieved" not in record.getMessage()
-
-
-def _drop_late_reports(hook: Callable[[Any], None], lost: Any) -> None:
-    """Print no traceback of a thread that reports to orbax's loop after its first error."""
-    if not (lost.exc_type is RuntimeError and str(lost.exc_value) == "Event loop is closed"):
-        hook(lost)

@@ -17,6 +17,7 @@ from dnr_jax.types import (
     Arrange,
     Array,
     Batch,
+    Init,
     Loss,
     Memory,
     Params,
@@ -89,21 +90,6 @@ def wrap(
         parameters; None = `encode` and `decode` run them all.
     """
 
-    def whole(scorer: EncoderDecoder, request: Request, scores: Array) -> Any:
-        if run_all is not None:
-            return run_all(scorer, hide_padding(request), scores)
-        memory = scorer.encode(hide_padding(request), drop=identity)
-        return scorer.decode(memory, scores, request.where, drop=identity)
-
-    def draw(key: Array, request: Request, scores: Array) -> Params:
-        return module.init(key, request, scores, method=whole)["params"]
-
-    quick_draw = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
-
-    def init(key: Array, request: Request, scores: Array) -> Params:
-        # A caller's own jit takes no compiler options from inside.
-        return (draw if isinstance(key, jax.core.Tracer) else quick_draw)(key, request, scores)
-
     def encode(
         params: Params, request: Request, *, key: Array | None = None, train: bool = False
     ) -> Memory:
@@ -131,7 +117,30 @@ def wrap(
         logits: Any = module.apply({"params": params}, method=run)
         return ops.mask_logits(logits, where)
 
-    return Reranker(init, encode, decode)
+    return Reranker(_init(module, run_all or _run_all), encode, decode)
+
+
+def _init(module: nn.Module, run_all: Callable[[Any, Request, Array], Any]) -> Init:
+    """Make `Reranker.init` of a module whose every submodule `run_all` runs."""
+
+    def whole(scorer: EncoderDecoder, request: Request, scores: Array) -> Any:
+        return run_all(scorer, hide_padding(request), scores)
+
+    def draw(key: Array, request: Request, scores: Array) -> Params:
+        return module.init(key, request, scores, method=whole)["params"]
+
+    quick_draw = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
+
+    def init(key: Array, request: Request, scores: Array) -> Params:
+        # A caller's own jit takes no compiler options from inside.
+        return (draw if isinstance(key, jax.core.Tracer) else quick_draw)(key, request, scores)
+
+    return init
+
+
+def _run_all(scorer: EncoderDecoder, request: Request, scores: Array) -> Array:
+    memory = scorer.encode(request, drop=identity)
+    return scorer.decode(memory, scores, request.where, drop=identity)
 
 
 def arranging(module: nn.Module, method: Callable[[Any, Memory, Array, Array], Array]) -> Arrange:

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from dnr_jax import json_files
 from dnr_jax.io import run_folder
-from dnr_jax.reports import significance
+from dnr_jax.reports import records, significance
 from dnr_jax.reports.panels import COLOURS
 from dnr_jax.reports.rendering import Table
-from dnr_jax.reports.results import MADE_ANEW, Run, per_request
+from dnr_jax.reports.results import Run
 from dnr_jax.reports.tables import ABSENT
 
 BY_SCORES = "retriever"
@@ -36,9 +36,8 @@ class Gain(NamedTuple):
 def quality(run: Run) -> dict[str, float]:
     """Return the retriever's findings on test: `auc_user`, `recall@50` and others."""
     path = run.folder / run_folder.AUDIT
-    found: dict[str, float] = json_files.read(path, keys=("data",), cure=MADE_ANEW)["data"][
-        "retriever"
-    ]["test"]
+    content = json_files.read(path, keys=("data",), cure=records.MADE_ANEW)
+    found: dict[str, float] = content["data"]["retriever"]["test"]
     return found
 
 
@@ -76,7 +75,7 @@ def gains(runs: Sequence[Run]) -> dict[str, list[Gain]]:
         own = [line for line in run.lines if line.model == BY_SCORES]
         learned = [line for line in run.lines if not line.trivial and own]
         seeds = {line.model: line.seeds for line in (*own, *learned)}
-        values = per_request(run.folder, run.main_metric, seeds) if own else {}
+        values = records.by_request(run.folder, run.main_metric, seeds)[1] if own else {}
         for line in learned:
             pair = significance.Row(values[line.model]), significance.Row(values[BY_SCORES], False)
             mean, low, high, *_ = significance.difference(*pair)

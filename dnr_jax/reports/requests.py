@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dnr_jax.reports import results
+from dnr_jax.reports import records
 from dnr_jax.settings import find
 
 
@@ -33,9 +33,9 @@ def compare_requests(
       ValueError: there is no such row or metric, or a file is damaged.
     """
     folder = Path(workdir)
-    rows, k = results.rows_by_key(folder)
+    rows, k = records.rows_by_key(folder)
     models = [find("row", key, rows) for key in (row, against)]
-    ids, values = results.by_request(folder, metric or f"n@{k}", dict(models))
+    ids, values = records.by_request(folder, metric or f"n@{k}", dict(models))
     one, other = (values[model].mean(0) for model, _ in models)
     frame = {"request_id": ids, row: one, against: other, "difference": one - other}
     return pl.DataFrame(frame).sort("difference", "request_id", descending=[True, False])

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dnr_jax import json_files
-from dnr_jax.io import per_request as request_files
 from dnr_jax.io import run_folder
-from dnr_jax.reports import significance
+from dnr_jax.reports import records, significance
 
-ROW_KEYS = (
-    "row",
-    "model",
-    "label",
-    "trivial",
-    "protocol",
-    "split",
-    "seed",
-    "requests",
-    "excluded",
-    "metrics",
-)
 ENVIRONMENT_KEYS = (
     *("backend", "command", "commit", "cpu", "cpu_count", "devices", "memory_gib", "packages"),
     "python",
 )
-MADE_ANEW = "start the run again with the same --workdir, and it is made anew"
-SPLIT = "test"
 
 
 class Line(NamedTuple):
@@ -117,20 +101,22 @@ def read(folder: Path) -> Run:
       ValueError: a file is damaged, or `results.json` lacks keys, or mixes protocols or numbers of
         requests.
     """
-    rows = _rows(folder)
-    seconds = {n: _seconds(folder, n) for n in ("seconds", "scoring_seconds")}
-    lines = [_line(group, seconds) for group in _by_model(rows)]
-    k = _cutoff(rows[0]["metrics"], folder)
-    values = per_request(folder, f"n@{k}", {line.model: line.seeds for line in lines})
+    rows = records.rows(folder)
+    seconds = {n: records.seconds(folder, n) for n in ("seconds", "scoring_seconds")}
+    lines = [_line(group, seconds) for group in records.by_model(rows)]
+    k = records.cutoff(rows[0]["metrics"], folder)
+    _, values = records.by_request(folder, f"n@{k}", {n.model: n.seeds for n in lines})
     trivial = {line.model for line in lines if line.trivial}
     compared = {m: significance.Row(v, learned=m not in trivial) for m, v in values.items()}
     if not next(iter(values.values())).size:
         compared = {}  # there is nothing to compare by
     return Run(
         folder=folder,
-        config=json_files.read(_existing(folder / run_folder.CONFIG)),
+        config=json_files.read(records.existing(folder / run_folder.CONFIG)),
         environment=json_files.read(
-            _existing(folder / run_folder.ENVIRONMENT), keys=ENVIRONMENT_KEYS, cure=MADE_ANEW
+            records.existing(folder / run_folder.ENVIRONMENT),
+            keys=ENVIRONMENT_KEYS,
+            cure=records.MADE_ANEW,
         ),
         protocol=_only(rows, "protocol", folder),
         k=k,
@@ -141,100 +127,6 @@ def read(folder: Path) -> Run:
         against_trivial=_against_trivial(lines, compared, f"n@{k}"),
         against_direct=_against_direct(compared),
     )
-
-
-def rows_by_key(folder: Path) -> tuple[dict[str, tuple[str, list[int]]], int]:
-    """Return each row's model and seeds, as `per_request.parquet` has them, and K.
-
-    Raises:
-      FileNotFoundError, ValueError: see `read`.
-    """
-    rows = _rows(folder)
-    groups = {group[0]["row"]: group for group in _by_model(rows)}
-    found = {key: (own[0]["model"], [row["seed"] for row in own]) for key, own in groups.items()}
-    return found, _cutoff(rows[0]["metrics"], folder)
-
-
-def per_request(
-    folder: Path, metric: str, models: Mapping[str, Sequence[int]]
-) -> dict[str, np.ndarray]:
-    """Return the second part of `by_request`."""
-    return by_request(folder, metric, models)[1]
-
-
-def by_request(
-    folder: Path, metric: str, models: Mapping[str, Sequence[int]]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Read a metric of each seed for each request that has a value in every model and seed.
-
-    Args:
-      folder: the run folder.
-      metric: its name.
-      models: the seeds of each.
-
-    Returns:
-      The requests' numbers `int64 [R]`, and `float64 [S, R]` by model in the same order.
-
-    Raises:
-      FileNotFoundError: the run has no per-request values yet.
-      ValueError: they are damaged, or lack the metric, a model or a seed.
-    """
-    path = _existing(folder / run_folder.PER_REQUEST)
-    columns = request_files.read(path, cure=MADE_ANEW)
-    missing = [n for n in ("model", "seed", "request_id", metric) if n not in columns]
-    if missing:
-        raise ValueError(f"{path} has no column {missing[0]!r}, only {list(columns)}: {MADE_ANEW}")
-    requests, slot = np.unique(columns["request_id"], return_inverse=True)
-    tables = {}
-    for name, seeds in models.items():
-        tables[name] = table = np.full((len(seeds), len(requests)), np.nan)
-        for number, seed in enumerate(seeds):
-            use = (columns["model"] == name) & (columns["seed"] == seed)
-            if not np.any(use):
-                raise ValueError(
-                    f"{path} has no values of model {name!r}, seed {seed}, which results.json "
-                    f"lists: {MADE_ANEW}"
-                )
-            table[number, slot[use]] = columns[metric][use]
-    complete = ~np.any(np.isnan(np.concatenate(list(tables.values()))), axis=0)
-    return requests[complete], {name: table[:, complete] for name, table in tables.items()}
-
-
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing: the run has not finished; start it again with the same --workdir"
-        )
-    return path
-
-
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    path = _existing(folder / run_folder.RESULTS)
-    rows = json_files.read(path, keys=("rows",), cure=MADE_ANEW)["rows"]
-    for row in rows:
-        missing = [key for key in ROW_KEYS if key not in row]
-        if missing:
-            raise ValueError(f"{path}: row {row.get('model')!r} lacks {missing}: {MADE_ANEW}")
-    rows = [row for row in rows if row["split"] == SPLIT]
-    if not rows:
-        raise ValueError(f"{path} has no row of split {SPLIT!r}")
-    return rows
-
-
-def _by_model(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(row["model"], []).append(row)
-    return list(groups.values())
-
-
-def _seconds(folder: Path, name: str) -> dict[str, float]:
-    """Sum a wall time by row; an epoch that a kill made to be run twice counts twice."""
-    totals: dict[str, float] = {}
-    for record in json_files.read_lines(folder / run_folder.TIMINGS, keys=run_folder.TIMINGS_KEYS):
-        if isinstance(record.get(name), int | float):
-            totals[record["row"]] = totals.get(record["row"], 0.0) + record[name]
-    return totals
 
 
 def _line(group: list[dict[str, Any]], seconds: dict[str, dict[str, float]]) -> Line:
@@ -258,13 +150,6 @@ def _line(group: list[dict[str, Any]], seconds: dict[str, dict[str, float]]) -> 
 
 def _finite(values: list[float | None]) -> list[float]:
     return [v for v in values if v is not None and np.isfinite(v)]
-
-
-def _cutoff(metrics: Mapping[str, Any], folder: Path) -> int:
-    found = [m[1] for name in metrics if (m := re.fullmatch(r"n@(\d+)", name))]
-    if len(found) != 1:
-        raise ValueError(f"{folder}: a row needs one metric 'n@K', its metrics are {list(metrics)}")
-    return int(found[0])
 
 
 def _only(rows: list[dict[str, Any]], key: str, folder: Path) -> Any:

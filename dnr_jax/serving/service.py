@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,39 +53,16 @@ def make(model: Model, engine: Engine, *, limit: int) -> FastAPI:
     """
     registry = prometheus.CollectorRegistry()
     gauges = Gauges(registry)
-
-    def score(requests: Sequence[Any]) -> list[np.ndarray]:
-        gauges.batch.observe(len(requests))
-        scores, unknown = engine.score(requests)
-        for column, count in unknown.items():
-            gauges.unknown.labels(column).inc(count)
-        return scores
-
     reader = messages.reader(model.encoders, scored=model.reads_scores, longest=engine.sizes[-1])
-    batcher = Batcher(score, most=engine.most, limit=limit)
+    batcher = Batcher(partial(_score, engine, gauges), most=engine.most, limit=limit)
     gauges.waiting.set_function(lambda: batcher.waiting)
     app = FastAPI(title="dnr-jax serve")
     schema = {"content": {"application/json": {"schema": reader.json_schema()}}, "required": True}
 
-    async def ranked(request: Request) -> Response:
-        body = await _body(request)
-        began = time.perf_counter()
-        asked = _read(reader, body)
-        try:
-            scores = await batcher(messages.raw(asked))
-        except OverloadedError as error:
-            raise HTTPException(503, f"overloaded: {error}", {"Retry-After": "1"}) from None
-        if not np.isfinite(scores).all():
-            raise HTTPException(500, "the model gives scores that are no finite numbers")
-        seconds = time.perf_counter() - began
-        gauges.seconds.observe(seconds)
-        content = messages.answer(asked, scores, seconds)
-        return Response(content, media_type="application/json")
-
     @app.post("/rank", openapi_extra={"requestBody": schema})
     async def rank(request: Request) -> Response:
         try:
-            response = await ranked(request)
+            response = await _ranked(request, reader, batcher, gauges)
         except Exception as error:
             gauges.answers.labels(_status(error)).inc()
             raise
@@ -101,6 +79,33 @@ def make(model: Model, engine: Engine, *, limit: int) -> FastAPI:
         return Response(content, media_type=prometheus.CONTENT_TYPE_LATEST)
 
     return app
+
+
+def _score(engine: Engine, gauges: Gauges, requests: Sequence[Any]) -> list[np.ndarray]:
+    """Score a batch, and count it and the values in it that training did not meet."""
+    gauges.batch.observe(len(requests))
+    scores, unknown = engine.score(requests)
+    for column, count in unknown.items():
+        gauges.unknown.labels(column).inc(count)
+    return scores
+
+
+async def _ranked(
+    request: Request, reader: TypeAdapter[Any], batcher: Batcher, gauges: Gauges
+) -> Response:
+    """Answer `POST /rank`."""
+    body = await _body(request)
+    began = time.perf_counter()
+    asked = _read(reader, body)
+    try:
+        scores = await batcher(messages.raw(asked))
+    except OverloadedError as error:
+        raise HTTPException(503, f"overloaded: {error}", {"Retry-After": "1"}) from None
+    if not np.isfinite(scores).all():
+        raise HTTPException(500, "the model gives scores that are no finite numbers")
+    seconds = time.perf_counter() - began
+    gauges.seconds.observe(seconds)
+    return Response(messages.answer(asked, scores, seconds), media_type="application/json")
 
 
 async def _body(request: Request) -> bytes:

@@ -9,7 +9,8 @@ from dnr_jax.data import DATASETS, InteractionData, signatures
 from dnr_jax.experiment import first_stage
 from dnr_jax.retrievers.matrix_factorization import matrix_factorization
 
-EVERY = {"types.py", "settings.py", "data/store.py", "data/signatures.py", "data/settings.py"}
+DATA = ("store", "array_files", "signatures", "settings")
+EVERY = {"types.py", "settings.py", *(f"data/{name}.py" for name in DATA)}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dnr_jax import sealed
-from dnr_jax.data import folders, signatures, store
+from dnr_jax.data import array_files, folders, signatures, store
 from dnr_jax.data.encoders import Encoders, Vocabulary
 from dnr_jax.json_files import DamagedError
 from dnr_jax.types import Batch, FeatureSpec, Request
@@ -191,7 +191,7 @@ def test_a_manifest_is_trusted_with_plain_names_and_numbers_only(tmp_path, chang
 
 def test_hashes_are_checked_once_a_process(tmp_path, monkeypatch):
     store.prepare(tmp_path, {}, fill)
-    monkeypatch.setattr(store, "_check_hash", None)  # another check would fail
+    monkeypatch.setattr(array_files, "check_hashes", None)  # another check would fail
     store.prepare(tmp_path, {}, fill)
 
 

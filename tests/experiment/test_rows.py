@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from configs import common, movielens
 from dnr_jax.experiment import sections
 from dnr_jax.experiment.plan import make_plan
+from dnr_jax.experiment.settings import RunSettings
 from dnr_jax.settings import Settings
 
 
@@ -157,7 +158,7 @@ def fields_of(kind):
 def all_settings():
     """Every class of settings that a config can reach."""
     yield from sections.SECTIONS.values()
-    yield sections.RunSettings
+    yield RunSettings
     for choice in sections.CHOICES:
         yield from choice.shared.values()
         yield from (entry.settings for entry in choice.table.values())

@@ -17,7 +17,7 @@ import pytest
 from absl import logging as absl_logging
 
 import dnr_jax
-from dnr_jax.io import checkpoints
+from dnr_jax.io import checkpoints, orbax_files
 
 ROOT = Path(dnr_jax.__file__).parents[1]
 
@@ -213,7 +213,7 @@ def test_a_full_disk_is_a_system_error_and_leaves_nothing(tmp_path):
 def test_writers_that_report_after_an_error_print_nothing(tmp_path, monkeypatch, caplog):
     printed = []
     monkeypatch.setattr(sys, "unraisablehook", lambda lost: printed.append(lost.exc_type))
-    monkeypatch.setattr(checkpoints.ocp, "Checkpointer", full_disk)
+    monkeypatch.setattr(orbax_files.ocp, "Checkpointer", full_disk)
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save(tmp_path, "last", make_state(1), {})
     for error in (RuntimeError("Event loop is closed"), KeyError("else")):  # as a thread does

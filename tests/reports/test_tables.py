@@ -11,7 +11,7 @@ from scipy import stats
 
 from dnr_jax import reports
 from dnr_jax.io import run_folder
-from dnr_jax.reports import budget, rendering, results, tables
+from dnr_jax.reports import budget, records, rendering, results, tables
 
 BEST = "DNR-B, conditional L_x & 50% more"
 
@@ -55,16 +55,16 @@ def test_metrics_nobody_has_are_left_out(make_run):
 
 def test_per_request_values_are_aligned_by_request(make_run):
     folder = make_run()
-    values = results.per_request(folder, "n@6", {"random": [0], "prm": [0, 1, 2]})
+    _, values = records.by_request(folder, "n@6", {"random": [0], "prm": [0, 1, 2]})
     assert values["prm"].shape == (3, 50)  # 10 of 60 are excluded
     steps = np.array([[0.20], [0.24], [0.28]])
     np.testing.assert_allclose(values["prm"] - values["random"], np.tile(steps, 50), atol=1e-6)
     with pytest.raises(ValueError, match="no values of model 'pier', seed 0"):
-        results.per_request(folder, "n@6", {"pier": [0]})
+        records.by_request(folder, "n@6", {"pier": [0]})
     with pytest.raises(ValueError, match="no values of model 'prm', seed 3"):
-        results.per_request(folder, "n@6", {"prm": [3]})
+        records.by_request(folder, "n@6", {"prm": [3]})
     with pytest.raises(ValueError, match="no column 'auc'"):
-        results.per_request(folder, "auc", {"prm": [0]})
+        records.by_request(folder, "auc", {"prm": [0]})
 
 
 def test_intervals_cover_the_seeds(make_run):

@@ -147,49 +147,68 @@ def written(
 
 def findings(found: Mapping[str, Any]) -> list[str]:
     """Say how the table was understood."""
-    schema, length = found["schema"], found["list_length"]
-    numbers = any(word in text for text in schema["features"].values() for word in NUMBERS)
-    logs = [name for name, text in schema["features"].items() if text.endswith("by log")]
-    columns = [
-        *schema["columns"].items(),
-        *((f"label, weight {w:g}", n) for n, w in schema["labels"].items()),
-    ]
-    said = [
-        "columns: " + ", ".join(f"{role} = {name}" for role, name in columns),
-        *([f"features: {_some(schema['features'])}"] if schema["features"] else []),
-        *(["numbers: by quantiles of training; vectors: by mean and spread"] if numbers else []),
-        *([f"numbers by log: {_some(logs)}"] if logs else []),
-        *([f"columns left alone: {_some(schema['ignored'])}"] if schema["ignored"] else []),
+    length = found["list_length"]
+    return [
+        *_of_columns(found["schema"]),
         f"{found['rows']} rows, {found['requests']} requests of {length['min']} to "
         f"{length['max']} candidates (median {length['median']:g})",
         f"splits: {found['split_by']}",
         f"labels: {found['labels']}",
+        *_of_propensities(found.get("propensities")),
+        *_of_hashed(found.get("hashed", {})),
+        *([f"histories: {found['history']}"] if "history" in found else []),
+        *_of_news(found),
+        *_of_times(found.get("time")),
     ]
-    if "propensities" in found:
-        count = found["propensities"]
-        said.append(
-            f"propensities: a label counts 1 / propensity in the loss, at most {count['cap']:g} "
-            f"({count['capped']} of {count['given']} are above); metrics count all alike"
-        )
-    for name, count in found.get("hashed", {}).items():
-        said.append(
-            f"hashed: {count['values']} values of {name} in {count['rows']} rows, two a value; "
-            f"{_share(count):.2%} of them share both with another"
-        )
-    if "history" in found:
-        said.append(f"histories: {found['history']}")
-    test = found["splits"]["test"]
-    new = []
+
+
+def _of_columns(schema: Mapping[str, Any]) -> list[str]:
+    features, ignored = schema["features"], schema["ignored"]
+    numbers = any(word in text for text in features.values() for word in NUMBERS)
+    logs = [name for name, text in features.items() if text.endswith("by log")]
+    columns = [
+        *schema["columns"].items(),
+        *((f"label, weight {w:g}", n) for n, w in schema["labels"].items()),
+    ]
+    return [
+        "columns: " + ", ".join(f"{role} = {name}" for role, name in columns),
+        *([f"features: {_some(features)}"] if features else []),
+        *(["numbers: by quantiles of training; vectors: by mean and spread"] if numbers else []),
+        *([f"numbers by log: {_some(logs)}"] if logs else []),
+        *([f"columns left alone: {_some(ignored)}"] if ignored else []),
+    ]
+
+
+def _of_propensities(count: Mapping[str, float] | None) -> list[str]:
+    if count is None:
+        return []
+    return [
+        f"propensities: a label counts 1 / propensity in the loss, at most {count['cap']:g} "
+        f"({count['capped']} of {count['given']} are above); metrics count all alike"
+    ]
+
+
+def _of_hashed(columns: Mapping[str, Mapping[str, int]]) -> list[str]:
+    return [
+        f"hashed: {count['values']} values of {name} in {count['rows']} rows, two a value; "
+        f"{_share(count):.2%} of them share both with another"
+        for name, count in columns.items()
+    ]
+
+
+def _of_news(found: Mapping[str, Any]) -> list[str]:
+    """Say how much of the test split was not met in training."""
+    test, new = found["splits"]["test"], []
     if "unknown_items" in test:
         share = test["unknown_items"] / max(test["candidates"], 1)
         new.append(f"{share:.1%} of the candidates are items that training lacks")
     if "users" in found:
         new.append(f"{found['users_new_in_test']:.1%} of the requests have a new user")
-    said += [f"test: {', '.join(new)}"] if new else []
-    if "time" in found:
-        time = found["time"]
-        said.append(f"times: {time['unit']}, from {time['first']} to {time['last']}")
-    return said
+    return [f"test: {', '.join(new)}"] if new else []
+
+
+def _of_times(time: Mapping[str, str] | None) -> list[str]:
+    return [f"times: {time['unit']}, from {time['first']} to {time['last']}"] if time else []
 
 
 def _some(names: Collection[str]) -> str:

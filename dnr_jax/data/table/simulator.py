@@ -38,43 +38,59 @@ def table(settings: TableSimulation) -> pl.DataFrame:
     rng = np.random.default_rng(settings.seed)
     users = rng.normal(size=(settings.users, WIDTH))
     items = rng.normal(size=(settings.catalogue, WIDTH))
-    requests = settings.requests
-    user = rng.integers(settings.users, size=requests)
-    length = rng.integers(1, settings.candidates + 1, size=requests)
-    length[rng.random(requests) < LONG] = settings.candidates
-    chosen = np.argsort(rng.random((requests, settings.catalogue)), axis=1)[
-        :, : settings.candidates
-    ]
-    real = np.arange(settings.candidates) < length[:, None]
+    user = rng.integers(settings.users, size=settings.requests)
+    chosen, real = _lists(rng, settings)
     taste = np.einsum("rd,rcd->rc", users[user], items[chosen]) / np.sqrt(WIDTH)
     score = taste + settings.noise * rng.normal(size=taste.shape)
+    place, label = _shown(rng, score, taste, real)
+    seconds = np.sort(rng.integers(0, 28 * 86400, size=settings.requests))
+    row, slot = np.nonzero(real)
+    item = chosen[row, slot]
+    rows = pl.DataFrame(
+        {
+            "request_id": row,
+            "user_id": [f"user-{n}" for n in user[row]],
+            "timestamp": (START + seconds.astype("timedelta64[s]"))[row],
+            "item_id": item,
+            "score": score[row, slot],
+            "position": place[row, slot],
+            "label": label[row, slot],
+            "u_city": [CITIES[n % len(CITIES)] for n in user[row]],
+            "c_weekday": (seconds // 86400 % 7)[row],
+        }
+    )
+    hidden = pl.col("position") == 0
+    only_shown = [pl.when(~hidden).then(pl.col(column)) for column in ("position", "label")]
+    return rows.with_columns(only_shown).hstack(_features(rng, items)[item])
+
+
+def _lists(rng: np.random.Generator, settings: TableSimulation) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the items of every request, `int [R, N]`, and which of these places are real."""
+    requests, size = settings.requests, settings.candidates
+    length = rng.integers(1, size + 1, size=requests)
+    length[rng.random(requests) < LONG] = size
+    chosen = np.argsort(rng.random((requests, settings.catalogue)), axis=1)[:, :size]
+    return chosen, np.arange(size) < length[:, None]
+
+
+def _shown(
+    rng: np.random.Generator, score: np.ndarray, taste: np.ndarray, real: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Show the best by `score` and draw clicks: places from 1, 0 = not shown, and labels."""
     place = 1 + np.argsort(np.argsort(np.where(real, -score, np.inf), axis=1), axis=1)
     shown = real & (place <= SHOWN)
     attention = 1 / np.log2(1 + place)
     clicked = shown & (rng.random(taste.shape) < attention / (1 + np.exp(-2 * taste)))
-    row, slot = np.nonzero(real)
-    item = chosen[row, slot]
-    seconds = np.sort(rng.integers(0, 28 * 86400, size=requests))
-    time = START + seconds.astype("timedelta64[s]")
-    price = np.where(rng.random(settings.catalogue) < UNPRICED, np.nan, np.exp(items[:, 0]))
-    tags = rng.integers(TAGS, size=(settings.catalogue, 3))
-    frame = pl.DataFrame(
+    return np.where(shown, place, 0), clicked.astype(np.float64)
+
+
+def _features(rng: np.random.Generator, items: np.ndarray) -> pl.DataFrame:
+    """Describe every item of the catalogue by what its taste shows of itself, and by tags."""
+    price = np.where(rng.random(len(items)) < UNPRICED, np.nan, np.exp(items[:, 0]))
+    return pl.DataFrame(
         {
-            "request_id": row,
-            "user_id": [f"user-{n}" for n in user[row]],
-            "timestamp": time[row],
-            "item_id": item,
-            "score": score[row, slot],
-            "position": np.where(shown, place, 0)[row, slot],
-            "label": clicked[row, slot].astype(np.float64),
-            "u_city": [CITIES[n % len(CITIES)] for n in user[row]],
-            "c_weekday": (seconds // 86400 % 7)[row],
-            "i_brand": (np.argmax(items[:, :WIDTH], 1)[item] * 2 + item % 2),
-            "i_tags": tags[item].tolist(),
-            "i_price": pl.Series(price[item]).fill_nan(None),
+            "i_brand": np.argmax(items, 1) * 2 + np.arange(len(items)) % 2,
+            "i_tags": rng.integers(TAGS, size=(len(items), 3)).tolist(),
+            "i_price": pl.Series(price).fill_nan(None),
         }
-    )
-    hidden = pl.col("position") == 0
-    return frame.with_columns(
-        pl.when(~hidden).then(pl.col(column)) for column in ("position", "label")
     )

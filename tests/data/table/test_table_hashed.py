@@ -9,7 +9,7 @@ from table_cases import examine, log, prepare
 
 from dnr_jax.data import encoders
 from dnr_jax.data.encoders import KNOWN, UNKNOWN
-from dnr_jax.data.table import candidates, report
+from dnr_jax.data.table import candidates, coded_candidates, report
 from dnr_jax.data.table.direct import Encoder, integers_hashed, texts_hashed, two_rows
 from dnr_jax.data.table.requests import encode
 from dnr_jax.data.table.settings import TableSettings
@@ -89,8 +89,8 @@ def test_raw_requests_and_tables_of_candidates_get_the_same_ids(prepared):
     known = encoders.load(folder)
     some = log(**EXTRA).filter(pl.col("request_id") < 3).drop("label", "position")
     some = some.with_columns(i_seller=pl.col("i_seller") + 10**6)  # not seen in training
-    coded = candidates.code(candidates.read(some, known, TableSettings()), known)
-    request, _ = candidates.request_arrays(coded, np.arange(3), 6, known)
+    coded = coded_candidates.code(candidates.read(some, known, TableSettings()), known)
+    request, _ = coded_candidates.request_arrays(coded, np.arange(3), 6, known)
     raw = [
         {
             "user_id": own["user_id"][0],
