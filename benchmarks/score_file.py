@@ -25,6 +25,7 @@ import polars as pl
 from benchmarks import harness, served_model
 from dnr_jax import serving
 from dnr_jax.ahead import one_ahead
+from dnr_jax.data.table import coded_candidates
 from dnr_jax.serving import files
 from dnr_jax.serving.batches import CELLS
 
@@ -53,12 +54,12 @@ def table(requests: int, path: Path) -> None:
 
 def bare(scorer: serving.Scorer, path: Path) -> Callable[[], Any]:
     """Return a call of the compiled program on all requests of a table, in the scorer's batches."""
-    reader, encoders = scorer._reader, scorer.model.encoders
-    coded = reader.code(scorer.read(path), encoders)
+    encoders = scorer.model.encoders
+    coded = scorer.code(scorer.read(path))
     most = 2 ** int(np.log2(CELLS // encoders.size))
     count = len(coded.requests) // most * most
     batches = [
-        jax.device_put(reader.arrays(coded, chosen, encoders.size, encoders))
+        jax.device_put(coded_candidates.request_arrays(coded, chosen, encoders.size, encoders))
         for chosen in np.arange(count).reshape(-1, most)
     ]
     model = scorer.model

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import dnr_jax
-from dnr_jax.data.lists import POSITIVE
+from dnr_jax.data.direct import POSITIVE
 from dnr_jax.experiment import datasets, make_plan
 
 README = Path(__file__).parents[1] / "README.md"

@@ -55,9 +55,10 @@ def score(
     """Rank the candidates of each request by a trained model.
 
     MODEL is a folder made by `dnr-jax pack`, or a run folder with --row. CANDIDATES is a Parquet,
-    Arrow or CSV file, or a folder of them, with the columns of the training table except labels;
-    the rows of a request must be next to each other. Interrupted, it goes on from the last
-    finished part when the same command is started again.
+    Arrow or CSV file, or a folder of them, with the columns of the training table except labels, or
+    request_id, item_id, score, user_id and history for a model of interactions; the rows of a
+    request must be next to each other. Interrupted, it goes on from the last finished part when the
+    same command is started again.
     """
     with console.one_line("finished parts are kept; start the same command again to go on", _WORDS):
         console.log_plainly()

@@ -1,4 +1,4 @@
-"""`dnr-jax train`: from a log table to a model that is ready for service."""
+"""`dnr-jax train`: from a user's own logs to a model that is ready for service."""
 
 from __future__ import annotations
 
@@ -20,10 +20,17 @@ _WORDS = Words("--out, --workdir or --cache", "epoch")
 _ON = "every finished epoch is kept; start the same command again to go on"
 
 
-@click.command(short_help="Train rerankers on a log table, keep the best one as a model.")
+@click.command(short_help="Train rerankers on your own logs, keep the best one as a model.")
 @click.argument("logs", type=_PATH)
 @click.option("--out", required=True, type=_PATH, help="The model folder that is made.")
 @click.option("--workdir", type=_PATH, help="Folder of the run and its tables; default: OUT.run.")
+@click.option(
+    "--data",
+    default="table",
+    show_default=True,
+    metavar="KIND",
+    help="interactions = rows of user, item, rating?, time: a retriever makes the candidates.",
+)
 @click.option("--schema", metavar="FILE", help="TOML or YAML: what your columns are.")
 @click.option("--columns", metavar="PAIRS", help="As request_id=session,score=bm25; wins.")
 @click.option("--item-file", metavar="FILE", help="Describes items, by item_id.")
@@ -54,11 +61,11 @@ _ON = "every finished epoch is kept; start the same command again to go on"
 @click.option("--overwrite", is_flag=True, help="Replace a model that is there, once all is done.")
 @cache_option("prepared arrays and compiled programs")
 def train(logs: Path, out: Path, overwrite: bool, **options: Any) -> None:
-    """Train rerankers on a log table, compare them, and keep the best one as a model.
+    """Train rerankers on your own logs, compare them, and keep the best one as a model.
 
-    LOGS is a Parquet, Arrow or CSV file or a folder of them, a row a candidate. The trained row
-    with the best N@K on validation becomes the model. Interrupted, it goes on from the last
-    finished epoch when the same command is started again.
+    LOGS is a Parquet, Arrow or CSV file or a folder of them, a row a candidate; with --data, what
+    that kind of data is. The trained row with the best N@K on validation becomes the model.
+    Interrupted, it goes on from the last finished epoch when the same command is started again.
 
     With --from, a model that was trained before goes on, as it was set up: values that it knows
     keep what they have learned, new ones are added.
@@ -88,7 +95,9 @@ def _advice(logs: Path, options: dict[str, Any]) -> Advice:
         raise FileNotFoundError(f"there is no file or folder {logs}")
     given, rows, row = _given(logs, options), options["rows"], options["row"]
     if not options["earlier"]:
-        return own_logs.advise(given, table=rows or "", model=row or "")
+        return own_logs.advise(given, data=options["data"], table=rows or "", model=row or "")
+    if options["data"] != own_logs.TABLE:
+        raise ValueError("--from goes on with models of log tables only: leave --data out")
     if rows or row:
         raise ValueError("--from goes on with the row that its model was: leave --rows and --model")
     return newer_logs.advise(options["earlier"].absolute(), given)
@@ -98,7 +107,7 @@ def _given(logs: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Read the options into the knobs that they stand for; a pair of `--set` wins."""
     from dnr_jax.experiment import sections
 
-    found = knobs.changes(options["pairs"], sections.defaults("table"))
+    found = knobs.changes(options["pairs"], sections.defaults(options["data"]))
     own = {
         "data": ("schema", "columns", "item_file", "user_file"),
         "candidates": ("size",),

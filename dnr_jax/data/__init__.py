@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dnr_jax.data import interaction_files, kuairand, movielens, recflow, table
-from dnr_jax.data.dataset import Candidates, InteractionData, LoggedData
+from dnr_jax.data.dataset import InteractionData, LoggedData
 from dnr_jax.data.interaction_files import simulator as interactions_simulator
 from dnr_jax.data.interaction_files.settings import InteractionSettings
 from dnr_jax.data.kuairand import simulator as kuairand_simulator
@@ -17,8 +17,6 @@ from dnr_jax.data.recflow import requests as recflow_requests
 from dnr_jax.data.recflow import simulator as recflow_simulator
 from dnr_jax.data.recflow.settings import RecFlowSettings
 from dnr_jax.data.settings import DataSettings
-from dnr_jax.data.table import candidates as table_candidates
-from dnr_jax.data.table import coded_candidates
 from dnr_jax.data.table import requests as table_requests
 from dnr_jax.data.table import simulator as table_simulator
 from dnr_jax.data.table.settings import TableSettings
@@ -64,8 +62,6 @@ DATASETS: dict[str, InteractionData | LoggedData] = {
         table.build,
         table_simulator.simulate,
         table_requests.encode,
-        candidates=Candidates(
-            table_candidates.read, coded_candidates.code, coded_candidates.request_arrays
-        ),
+        direct=True,
     ),
 }

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
 from dnr_jax.data import requests
 from dnr_jax.data.candidates import Truth
 from dnr_jax.data.encoders import Encoded, Encoders
@@ -15,7 +13,6 @@ from dnr_jax.data.interactions import Interactions
 from dnr_jax.data.protocols import CANDIDATES
 from dnr_jax.data.settings import DataSettings, Shape
 from dnr_jax.data.store import Writer
-from dnr_jax.types import Request
 
 
 class Build(Protocol):
@@ -47,20 +44,6 @@ class EncodeRaw(Protocol):
     ) -> Encoded: ...
 
 
-class Candidates(NamedTuple):
-    """How a data set reads tables of candidates to be scored, a row each.
-
-    Attributes:
-      read: `(table, encoders, settings)` -> the table with its columns understood.
-      code: `(what read returned, encoders)` -> its rows and requests, coded, in memory.
-      arrays: `(what code returned, numbers of requests, N, encoders)` -> request and scores x.
-    """
-
-    read: Callable[[Any, Encoders, Any], Any]
-    code: Callable[[Any, Encoders], Any]
-    arrays: Callable[[Any, np.ndarray, int, Encoders], tuple[Request, np.ndarray]]
-
-
 class InteractionData(NamedTuple):
     """A data set of who met what; a retriever and a protocol make candidates of it.
 
@@ -72,6 +55,7 @@ class InteractionData(NamedTuple):
       simulate: `(folder, settings.simulate)` writes the files of a world of its own.
       encode: makes arrays of raw requests, with the encoders of the prepared data.
       protocols: the candidate protocols under which it can be prepared.
+      direct: whether models are exported, served and score tables; see `LoggedData`.
     """
 
     settings: type[DataSettings]
@@ -81,6 +65,7 @@ class InteractionData(NamedTuple):
     simulate: Callable[[Path, Any], None]
     encode: EncodeRaw = requests.encode
     protocols: tuple[str, ...] = tuple(CANDIDATES)
+    direct: bool = True
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -99,7 +84,8 @@ class LoggedData(NamedTuple):
       simulate: `(folder, settings.simulate)` writes the files of a world of its own.
       encode: makes arrays of raw requests, with the encoders of the prepared data.
       protocols: the candidate protocols under which it can be prepared.
-      candidates: reads tables of candidates; None = requests come one by one, for `encode`.
+      direct: whether raw requests are of a form of `data.direct`, so that models are exported,
+        served and score tables; otherwise requests come one by one, for `encode`.
       estimate: `(path, settings)` -> what reading will take, in words; None = not known.
     """
 
@@ -110,7 +96,7 @@ class LoggedData(NamedTuple):
     simulate: Callable[[Path, Any], None]
     encode: EncodeRaw
     protocols: tuple[str, ...] = ("logged",)
-    candidates: Candidates | None = None
+    direct: bool = False
     estimate: Callable[[Path, Any], list[str]] | None = None
 
     @property

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dnr_jax import sealed
+from dnr_jax.data.direct import Encoder, make
 from dnr_jax.data.folders import new_folder
 from dnr_jax.data.hashing import mix
 from dnr_jax.json_files import DamagedError
@@ -90,6 +91,16 @@ class Encoders(NamedTuple):
     vocabularies: Mapping[str, Vocabulary]
     tables: Mapping[str, np.ndarray]
     transforms: Mapping[str, Any]
+
+    @property
+    def plain(self) -> bool:
+        """Whether raw requests hold ids alone, whose features are in `tables`."""
+        return bool(self.tables)
+
+    def direct(self) -> Encoder:
+        """Make what turns raw requests into arrays whose kinds of values were checked."""
+        keys = {name: words.keys for name, words in self.vocabularies.items()}
+        return make(keys, self.transforms, self.history, self.tables)
 
     def save(self, folder: Path) -> None:
         """Write all of it into a new folder, whole or not at all; one that is there stays.

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dnr_jax.data.direct import NEGATIVE
 from dnr_jax.data.encoders import KNOWN, UNKNOWN, Vocabulary
 from dnr_jax.data.interactions import Features, Interactions, take
 
 TRAIN, VALID, TEST = range(3)  # positions in store.SPLITS
-NEGATIVE, POSITIVE = 2, 3  # values of the history's feedback column
 MIN_LISTS = 3
 CHUNK = 1 << 14  # lists
 

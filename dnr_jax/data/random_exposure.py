@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from dnr_jax.data.direct import NEGATIVE
 from dnr_jax.data.encoders import KNOWN
 from dnr_jax.data.hashing import mix
 from dnr_jax.data.interactions import RandomExposures
-from dnr_jax.data.lists import NEGATIVE, TEST, Events, Lists, events
+from dnr_jax.data.lists import TEST, Events, Lists, events
 
 ORDER = 5  # stream of `mix`
 

@@ -10,13 +10,12 @@ from dnr_jax import config_files, settings
 from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.store import Prepared
 from dnr_jax.experiment import datasets, own_logs, sections, start
-from dnr_jax.experiment.own_logs import TRIVIAL, Advice, Choice
+from dnr_jax.experiment.own_logs import TABLE, TRIVIAL, Advice, Choice
 from dnr_jax.experiment.plan import make_plan
 from dnr_jax.experiment.start import Start
 from dnr_jax.io.run_folder import ENCODERS
 
 EARLIER = "earlier"  # the row of the model as it was
-DATA = "table"
 # What newer logs may have of their own: names of columns, splits, how long and how fast to train.
 FREE = {
     "data": (
@@ -52,7 +51,7 @@ def advise(model: Path, given: Mapping[str, Any]) -> Advice:
         "data": {**knobs["data"], **given.get("data", {}), "known": str(model / ENCODERS)},
         "seed": given.get("seed", knobs["seed"]),
         "cache": given["cache"],
-        "rows": {name: config_files.load(DATA)["rows"][name] for name in TRIVIAL},
+        "rows": {name: config_files.load(TABLE)["rows"][name] for name in TRIVIAL},
     }
     [plan] = make_plan(config | {"table": TRIVIAL[0]})
     prepared = datasets.arrays(plan.data)
@@ -90,7 +89,7 @@ def choose(folder: Path) -> Choice:
 
 def _knobs(model: Path, card: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the row of a model and all that a config would set for it, by section."""
-    if card["data"]["name"] != DATA:
+    if card["data"]["name"] != TABLE:
         raise ValueError(
             f"{model} was trained on {card['data']['name']}, not on a log table: train it by "
             "python -m dnr_jax.main with --config.start"
@@ -112,7 +111,7 @@ def _knobs(model: Path, card: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _refuse_conflicts(given: Mapping[str, Any], knobs: Mapping[str, Any]) -> None:
     """Name every knob that the user sets to something else than the earlier model has."""
-    usual = dict(_leaves(sections.defaults(DATA)))
+    usual = dict(_leaves(sections.defaults(TABLE)))
     fixed = dict(_leaves(knobs))
     lines = []
     for path, value in _leaves(given):

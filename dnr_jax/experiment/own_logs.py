@@ -1,4 +1,4 @@
-"""What a user's log table is trained with unless they say otherwise: rules on what it holds.
+"""What a user's own data are trained with unless they say otherwise: rules on what they hold.
 
 They are made for two CPU cores and some minutes, and are no search: whoever has more of either
 sets the knobs.
@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dnr_jax import config_files, json_files
+from dnr_jax import config_files, json_files, settings
+from dnr_jax.data import DATASETS
 from dnr_jax.data.store import Prepared
 from dnr_jax.experiment import datasets
 from dnr_jax.experiment.plan import make_plan
@@ -34,8 +35,10 @@ SIZES: Mapping[int, Mapping[str, int]] = {
     1_000: {"width": 32, "heads": 2, "layers": 1, "feed_forward": 64},
     100_000: {"width": 64, "heads": 4, "layers": 2, "feed_forward": 128},
 }
+TABLE = "table"
 # An id of one training row is learned by heart, and leaves nothing for the row of unknown ids.
-ALWAYS = {"data": {"min_count": 2}}
+# Interactions have `core` for that.
+ALWAYS: Mapping[str, Mapping[str, Any]] = {TABLE: {"data": {"min_count": 2}}}
 
 
 class Counts(NamedTuple):
@@ -53,7 +56,7 @@ class Counts(NamedTuple):
 
 
 class Advice(NamedTuple):
-    """A whole experiment on a log table.
+    """A whole experiment on a user's own data.
 
     Attributes:
       config: of `run_all`.
@@ -76,18 +79,22 @@ class Choice(NamedTuple):
     words: list[str]
 
 
-def advise(given: Mapping[str, Any], *, table: str = "", model: str = "") -> Advice:
-    """Make the experiment of a log table; it is read first, and kept in the cache for the run.
+def advise(
+    given: Mapping[str, Any], *, data: str = TABLE, table: str = "", model: str = ""
+) -> Advice:
+    """Make the experiment of a user's own data, which are read first, and kept for the run.
 
     Args:
       given: what the user says, as nested plain data; it wins over every rule.
+      data: the kind of data, a name of `data.DATASETS`.
       table: rows to compare, between commas; "" = by rule.
       model: the one row to be trained, beside those that learn nothing; "" = all.
 
     Raises:
-      FileNotFoundError, ValueError: the table cannot be used, or a knob or a row cannot.
+      FileNotFoundError, ValueError: the data cannot be used, or a knob or a row cannot.
     """
-    base = merged(config_files.load("table"), ALWAYS)
+    settings.find("kind of data", data, {n: entry for n, entry in DATASETS.items() if entry.direct})
+    base = merged(config_files.load(data), ALWAYS.get(data, {}))
     asked = ",".join(dict.fromkeys([*TRIVIAL, model])) if model else table
     [plan] = make_plan(merged(base, given, {"table": asked or TRIVIAL[0]}))
     if asked:  # what is wrong with rows is said before the table is read

@@ -26,8 +26,9 @@ import numpy as np
 from flax import linen as nn
 
 from dnr_jax import ops
+from dnr_jax.data.direct import POSITIVE
 from dnr_jax.data.encoders import KNOWN
-from dnr_jax.data.lists import POSITIVE, Events
+from dnr_jax.data.lists import Events
 from dnr_jax.nn.attention import Transformer
 from dnr_jax.nn.dropout import Drop, identity, make_dropout
 from dnr_jax.nn.layers import LayerNorm

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dnr_jax.data.lists import POSITIVE, Catalogue
+from dnr_jax.data.direct import POSITIVE
+from dnr_jax.data.lists import Catalogue
 from dnr_jax.nn import tables as rows_
 from dnr_jax.nn.tables import Name, Rows
 from dnr_jax.retrievers.retriever import Queries

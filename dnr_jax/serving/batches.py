@@ -14,10 +14,14 @@ import pyarrow as pa
 
 from dnr_jax import settings
 from dnr_jax.ahead import one_ahead
-from dnr_jax.data import DATASETS
 from dnr_jax.data.encoders import count_unknown
+from dnr_jax.data.table import candidates as tables
+from dnr_jax.data.table import coded_candidates as coded_
+from dnr_jax.data.table.candidates import Candidates
+from dnr_jax.data.table.coded_candidates import Coded
 from dnr_jax.data.table.reader import ROW
-from dnr_jax.serving.model import Model, check_of_table, load, to_power_of_two
+from dnr_jax.data.table.settings import TableSettings
+from dnr_jax.serving.model import Model, check_direct, load, to_power_of_two
 
 SCHEMA = ("request_id", "item_id", "score", "rank", "retriever_score")
 CELLS = 2**15  # candidates that the model is given at once, padding included
@@ -47,19 +51,23 @@ class Scorer:
       model: a trained one, or its folder.
       row: of a run folder; None for a model folder.
       names: how the table's columns are named, and side tables: the knobs `schema`, `columns`,
-        `item_file` and `user_file` of `config.data` in a run on a log table.
+        `item_file` and `user_file` of `config.data` in a run on a log table. A model of
+        interactions has the features of its users and items, and takes no side tables.
 
     Raises:
       FileNotFoundError: see `load`.
-      ValueError: see `load`; or the model was trained on a data set whose requests are no table.
+      ValueError: see `load`; or see `check_direct`.
     """
 
     def __init__(self, model: Model | str | os.PathLike[str], row: str | None = None, **names: str):
         self.model = model if isinstance(model, Model) else load(model, row)
-        check_of_table(self.model, "fit to score tables")
-        entry: Any = DATASETS[self.model.card["data"]["name"]]
-        self._reader = entry.candidates
-        self.names: Any = settings.read(entry.settings, names, "names")
+        check_direct(self.model, "fit to score tables")
+        self.names = settings.read(TableSettings, names, "names")
+        if self.model.encoders.plain and (self.names.item_file or self.names.user_file):
+            raise ValueError(
+                f"the model was trained on {self.model.card['data']['name']}: it has the features "
+                "of its users and items, and reads no others. Leave item_file and user_file out"
+            )
 
     def __call__(self, batch: Batch) -> Batch:
         """Rank the candidates of whole requests; see `Scored.table`.
@@ -74,7 +82,7 @@ class Scorer:
             return table
         return table.combine_chunks().to_batches()[0]
 
-    def read(self, given: Any) -> Any:
+    def read(self, given: Any) -> Candidates:
         """Open a table of candidates, a path or a frame; see `data.table.candidates.read`.
 
         Raises:
@@ -82,7 +90,7 @@ class Scorer:
           ValueError: a required column is absent, the first stage's score among them for a model
             that reads it, or a column is of a type that does not fit.
         """
-        candidates = self._reader.read(given, self.model.encoders, self.names)
+        candidates = tables.read(given, self.model.encoders, self.names)
         if self.model.reads_scores and not candidates.scored:
             raise ValueError(
                 f"{candidates.place} has no score, which this model reads: name the "
@@ -90,19 +98,19 @@ class Scorer:
             )
         return candidates
 
-    def score(self, candidates: Any) -> Scored:
+    def score(self, candidates: Candidates) -> Scored:
         """Rank candidates whose values were checked; all of them are in memory at once."""
         return self.rank(self.code(candidates))
 
-    def code(self, candidates: Any) -> Any:
+    def code(self, candidates: Candidates) -> Coded:
         """Read checked candidates into memory, as numbers that the model knows."""
-        return self._reader.code(candidates, self.model.encoders)
+        return coded_.code(candidates, self.model.encoders)
 
-    def rank(self, coded: Any) -> Scored:
+    def rank(self, coded: Coded) -> Scored:
         """Rank candidates that `code` returned."""
         return self.ordered(coded, *self.computed(coded))
 
-    def ordered(self, coded: Any, scores: np.ndarray, counts: Counter[str]) -> Scored:
+    def ordered(self, coded: Coded, scores: np.ndarray, counts: Counter[str]) -> Scored:
         """Rank candidates by what `computed` returned of them."""
         return Scored(_ranked(coded.rows, scores), counts)
 
@@ -123,7 +131,7 @@ class Scorer:
         found[coded.rows[ROW].to_numpy()] = scores
         return found
 
-    def computed(self, coded: Any) -> tuple[np.ndarray, Counter[str]]:
+    def computed(self, coded: Coded) -> tuple[np.ndarray, Counter[str]]:
         """Score coded candidates in the order of `coded.rows`, and count them."""
         counts = Counter(requests=len(coded.requests), candidates=len(coded.rows))
         q, scores = coded.rows["q"].to_numpy(), np.zeros(len(coded.rows), np.float32)
@@ -135,12 +143,12 @@ class Scorer:
         return scores, counts
 
     def _called(
-        self, coded: Any, counts: Counter[str]
+        self, coded: Coded, counts: Counter[str]
     ) -> Iterator[tuple[np.ndarray, np.ndarray, jax.Array]]:
         """Yield numbers of requests, where candidates are, and scores that are being computed."""
         model = self.model
         for chosen, size in _batches(coded.requests["rows"].to_numpy(), model.encoders.size):
-            request, x = self._reader.arrays(coded, chosen, size, model.encoders)
+            request, x = coded_.request_arrays(coded, chosen, size, model.encoders)
             for name, count in count_unknown(request, model.encoders.spec).items():
                 counts[f"unknown {name}"] += count
             padded = jax.tree.map(to_power_of_two, (request, x))

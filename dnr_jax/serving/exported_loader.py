@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax import export
 
-from dnr_jax.data.table.direct import Encoder
+from dnr_jax.data.direct import load
 
 HERE = Path(__file__).resolve().parent
 
@@ -21,7 +21,7 @@ class Model:
 
     def __init__(self) -> None:
         self.about = json.loads((HERE / "export.json").read_text("utf-8"))
-        self.encoder = Encoder.load(HERE / "model" / "encoders")
+        self.encoder = load(HERE / "model" / "encoders", self.about["score"])
         with np.load(HERE / "model" / "parameters.npz", allow_pickle=False) as archive:
             self.parameters = jax.device_put(dict(archive))
         program = export.deserialize(bytearray((HERE / "program.bin").read_bytes()))

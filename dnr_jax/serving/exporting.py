@@ -5,22 +5,23 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-import shutil
 from datetime import UTC, datetime
 from importlib import metadata, util
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from jax import export as jax_export
 
 from dnr_jax import durable, sealed
+from dnr_jax.data import direct, raw_values
 from dnr_jax.data.folders import alone
-from dnr_jax.data.table import direct
 from dnr_jax.serving import exported_loader, folders, packing, program
-from dnr_jax.serving.model import Model, check_of_table, load
+from dnr_jax.serving.model import Model, check_direct, load
 
 ABOUT, PROGRAM = "export.json", "program.bin"
 FORMAT = 1
+SOURCES = {"load.py": exported_loader, "encoder.py": direct, "raw_values.py": raw_values}
 CLOSE = 1e-6  # times the largest score: what reading back may differ by
 WINDOW = "jax promises to read it for 6 months, and so does one up to 3 weeks older"
 
@@ -39,8 +40,9 @@ def export(
     Args:
       path: of the model, as of `load`; also the folder `model` of an earlier artefact.
       row: of a run folder; None for one model.
-      folder: made whole or not at all: `load.py` and `encoder.py`, the program as StableHLO, what
-        it is (`export.json`), and the packed model, of which the program can be made again.
+      folder: made whole or not at all: `load.py` and the sources it reads, the program as
+        StableHLO, what it is (`export.json`), and the packed model, of which the program can be
+        made again.
       overwrite: whether an artefact that is there is replaced, once the new one is whole.
 
     Returns:
@@ -48,7 +50,7 @@ def export(
 
     Raises:
       FileExistsError: `folder` exists, and may not be overwritten or is no artefact.
-      FileNotFoundError, ValueError: see `load`; the model is of no log table, or cannot be lowered;
+      FileNotFoundError, ValueError: see `load` and `check_direct`; the model cannot be lowered, or
         flatbuffers is not installed.
       ArithmeticError: the program that was read back computes other scores.
     """
@@ -57,29 +59,30 @@ def export(
     target = Path(folder).absolute()
     packing.check_out(target, overwrite=overwrite, mark=ABOUT)
     model = load(path, row)
-    check_of_table(model, "exported")
+    check_direct(model, "exported")
     content = bytes(program.lower(model).serialize())
     _check_read_back(model, content)
     about = _about(model, content)
     with alone(target), packing.place_of(target) as temporary:
         packing.pack(path, row, temporary / folders.EXPORTED)
         durable.write_bytes(temporary / PROGRAM, content)
-        durable.write_bytes(temporary / "load.py", _loader().encode())
-        shutil.copyfile(direct.__file__, temporary / "encoder.py")
+        for file, module in SOURCES.items():
+            durable.write_bytes(temporary / file, _standing_alone(module).encode())
         sealed.write(temporary / ABOUT, about)
     return about
 
 
-def _loader() -> str:
-    """Return the loader's source with its one import of this package turned to the file beside it.
+def _standing_alone(module: ModuleType) -> str:
+    """Return a module's source, its imports of this package turned to the files beside it.
 
     Raises:
       AssertionError: another import of this package is left.
     """
-    source = inspect.getsource(exported_loader)
-    alone = source.replace(f"from {direct.__name__} import", "from encoder import")
-    assert "dnr_jax" not in alone
-    return alone
+    source = inspect.getsource(module)
+    for file, other in SOURCES.items():
+        source = source.replace(f"from {other.__name__} import", f"from {Path(file).stem} import")
+    assert "dnr_jax" not in source
+    return source
 
 
 def _check_read_back(model: Model, content: bytes) -> None:
@@ -104,4 +107,5 @@ def _about(model: Model, content: bytes) -> dict[str, Any]:
         "candidates": model.encoders.size,
         "least_candidates": model.card["task"]["slate_size"],
         "history": model.encoders.history,
+        "score": model.card["score"],
     }

@@ -33,7 +33,23 @@ class _AnId:
         )
 
 
+class _AnEvent:
+    """An item, or [item, liked], with one message for what is neither."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        item = handler.generate_schema(Id)
+        liked = core_schema.union_schema(
+            [core_schema.bool_schema(strict=True), core_schema.literal_schema([0, 1])]
+        )
+        return core_schema.union_schema(
+            [item, core_schema.tuple_schema([item, liked])],
+            custom_error_type="event",
+            custom_error_message="Input should be an item, or [item, true or false]",
+        )
+
+
 Id = Annotated[bool | int | str, _AnId()]
+Event = Annotated[Any, _AnEvent()]
 _record: Any = TypedDict  # whose fields only the model knows
 
 
@@ -50,6 +66,7 @@ def reader(encoders: Encoders, *, scored: bool, longest: int) -> TypeAdapter[Any
     for feature in features_of(encoders):
         kind = _kind(feature.name, feature.kind, encoders)
         (of_item if feature.side == "item" else own)[feature.name] = _optional(kind)
+    events: Any = list[Event] if encoders.plain else list[Id]
     score: Any = FiniteFloat
     if encoders.transforms["score"] == "as_is":
         score = Annotated[FiniteFloat, Field(ge=0, le=1)]
@@ -66,7 +83,7 @@ def reader(encoders: Encoders, *, scored: bool, longest: int) -> TypeAdapter[Any
         ],
         "user": _optional(Id),
         "timestamp": _optional(float | str),
-        "history": _optional(list[Id]),
+        "history": _optional(events),
         "fields": _fields("Fields", own),
     }
     return TypeAdapter(_record("RankRequest", request))
@@ -97,15 +114,17 @@ def _by_name(given: Any) -> Any:
     return {one["name"]: one["value"] for one in given}
 
 
-def raw(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Rewrite a request as `data.table.direct` takes it, with `"scores"`."""
-    items = request["items"]
+def raw(request: Mapping[str, Any], *, plain: bool) -> dict[str, Any]:
+    """Rewrite a request as `data.direct` takes it, with `"scores"`; `plain`: see `Encoders`."""
+    items, user = request["items"], request.get("user")
+    own = {"history": request.get("history"), "scores": [one.get("score") or 0.0 for one in items]}
+    if plain:
+        return {**own, "user": user, "items": [one["id"] for one in items]}
     return {
         **(request.get("fields") or {}),
-        "user_id": request.get("user"),
-        "history": request.get("history"),
+        **own,
+        "user_id": user,
         "items": [{**(one.get("fields") or {}), "item_id": one["id"]} for one in items],
-        "scores": [one.get("score") or 0.0 for one in items],
     }
 
 

@@ -19,6 +19,7 @@ from packaging.version import Version
 
 from dnr_jax import sealed, settings
 from dnr_jax.data import DATASETS, encoders
+from dnr_jax.data.direct import PLAIN
 from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.protocols import scale
 from dnr_jax.io import model_files
@@ -78,8 +79,8 @@ class Model:
         """Return each request's items, the best first; equally good ones in the given order.
 
         Args:
-          requests: raw ones; or, for a model of a log table, a frame of polars, pandas or pyarrow,
-            a row a candidate, whose columns have customary names (see `Scorer` for others).
+          requests: raw ones; or, for a model that `Scorer` takes, a frame of polars, pandas or
+            pyarrow, a row a candidate, whose columns have customary names.
 
         Returns:
           A list of items for each raw request; of a frame one of the same kind, with the columns of
@@ -111,7 +112,7 @@ class Model:
         Raises:
           ValueError: a request is not of the data set's form, or its scores do not fit its items;
             one stands alone, without a list; a frame lacks a column or holds a value that is none,
-            or the model is not of a table.
+            or `Scorer` does not take the model.
         """
         if isinstance(requests, Frame):
             return _frames().Scorer(self).in_order(requests)
@@ -148,19 +149,21 @@ def load(path: str | os.PathLike[str], row: str | None = None) -> Model:
     _note_version(folder, card)
     sealed.check(home / ENCODERS / encoders.FILE, card["encoders_sha256"], cure=model_files.CURE)
     encoded = encoders.load(home / ENCODERS)
+    if encoded.plain:  # the scale of the first stage's scores is the run's, not that of its data
+        encoded = encoded._replace(transforms={**PLAIN, "score": card["score"] or ""})
     reranker = _build(card, _task(card, encoded, home))
     deployed = rank if card["deployed_order"] == "arrange" else apply
     return Model(card, params, encoded, jax.jit(lambda *inputs: deployed(reranker, *inputs)))
 
 
-def check_of_table(model: Model, done: str) -> None:
-    """Raise `ValueError` unless a model is of a data set whose requests are one table."""
+def check_direct(model: Model, done: str) -> None:
+    """Raise `ValueError` unless a model's raw requests are of a form of `data.direct`."""
     name = model.card["data"]["name"]
-    able = [n for n, entry in DATASETS.items() if getattr(entry, "candidates", None)]
+    able = [n for n, entry in DATASETS.items() if entry.direct]
     if name not in able:
         raise ValueError(
-            f"the model was trained on {name}, whose requests are not one table; only models "
-            f"trained on {', '.join(able)} are {done}. Give this one its requests by "
+            f"the model was trained on {name}, whose requests have a form of their own; only "
+            f"models trained on {', '.join(able)} are {done}. Give this one its requests by "
             "dnr_jax.load(...).rank(requests)"
         )
 

@@ -10,9 +10,8 @@ import jax
 import numpy as np
 
 from dnr_jax.data.encoders import count_unknown
-from dnr_jax.data.table import requests
 from dnr_jax.serving import program
-from dnr_jax.serving.model import Model, check_of_table, to_power_of_two
+from dnr_jax.serving.model import Model, check_direct, to_power_of_two
 from dnr_jax.types import Request
 
 Raw = Mapping[str, Any]
@@ -26,20 +25,20 @@ class Engine:
       most: requests of one batch; batches are padded to powers of two.
 
     Args:
-      model: of a log table.
+      model: of a log table or of interactions.
       most: at least 1.
       longest: the longest list that is taken; None = as in training.
 
     Raises:
-      ValueError: the model is of no log table.
+      ValueError: see `model.check_direct`.
     """
 
     def __init__(self, model: Model, *, most: int, longest: int | None = None):
-        check_of_table(model, "served")
+        check_direct(model, "served")
         self.sizes = _sizes(model.encoders.size, longest or model.encoders.size)
         self.most = most
-        self._spec = model.encoders.spec
-        self._encoder = requests.direct(model.encoders)
+        self._spec, self._plain = model.encoders.spec, model.encoders.plain
+        self._encoder = model.encoders.direct()
         self._program = jax.jit(program.of(model))
         self._parameters = jax.device_put(program.parameters_of(model))
 
@@ -50,7 +49,7 @@ class Engine:
 
     def warm(self) -> int:
         """Compile every shape, and return their number."""
-        one = {"items": [{"item_id": None}], "scores": [0.0]}
+        one = {"items": [None if self._plain else {"item_id": None}], "scores": [0.0]}
         for size in self.sizes:
             for rows in self.batches:
                 self._score([one] * rows, size)

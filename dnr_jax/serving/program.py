@@ -23,7 +23,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def of(model: Model) -> Program:
     """Make the program of a model, with the transform of the first stage's scores in it.
 
-    Its arguments are those that `data.table.direct.Encoder` makes, and the parameters as they are
+    Its arguments are those that `data.direct.Encoder` makes, and the parameters as they are
     named in their archive.
     """
     transform = SCORES.get(model.card["score"] or "", _as_it_is)

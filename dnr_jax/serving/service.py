@@ -62,7 +62,7 @@ def make(model: Model, engine: Engine, *, limit: int) -> FastAPI:
     @app.post("/rank", openapi_extra={"requestBody": schema})
     async def rank(request: Request) -> Response:
         try:
-            response = await _ranked(request, reader, batcher, gauges)
+            response = await _ranked(request, reader, batcher, gauges, model.encoders.plain)
         except Exception as error:
             gauges.answers.labels(_status(error)).inc()
             raise
@@ -91,14 +91,14 @@ def _score(engine: Engine, gauges: Gauges, requests: Sequence[Any]) -> list[np.n
 
 
 async def _ranked(
-    request: Request, reader: TypeAdapter[Any], batcher: Batcher, gauges: Gauges
+    request: Request, reader: TypeAdapter[Any], batcher: Batcher, gauges: Gauges, plain: bool
 ) -> Response:
-    """Answer `POST /rank`."""
+    """Answer `POST /rank`; `plain`: see `Encoders`."""
     body = await _body(request)
     began = time.perf_counter()
     asked = _read(reader, body)
     try:
-        scores = await batcher(messages.raw(asked))
+        scores = await batcher(messages.raw(asked, plain=plain))
     except OverloadedError as error:
         raise HTTPException(503, f"overloaded: {error}", {"Retry-After": "1"}) from None
     if not np.isfinite(scores).all():

@@ -122,7 +122,7 @@ def test_who_and_what_was_never_seen_is_unknown_and_counted(interactions, prepar
         ({"items": "abc"}, "request 0: items is 'abc': it must be a list"),
         ({"items": [1, "x"]}, "request 0: an item is 'x': it must be an integer"),
         ({"user": "u7"}, "request 0: user is 'u7': it must be an integer"),
-        ({"history": [3]}, "a history event is 3: it must be a list"),
+        ({"history": ["x"]}, "a history item is 'x': it must be an integer"),
         ({"history": [[3]]}, r"request 0 has \[3\] in its history: it must be \[item, liked\]"),
         ({"history": [[3, 4.5]]}, r"it must be \[item, liked\]"),
         ({"item": [1]}, "there is no field 'item'; did you mean 'items'"),

@@ -45,7 +45,14 @@ def test_it_ranks_as_the_model_does_where_the_package_cannot_be_imported(
 
 def test_the_artefact_says_what_it_is_and_holds_the_model(packed, exported):
     found = {path.name for path in exported.iterdir()} - {"__pycache__"}  # of whoever has used it
-    assert found == {"load.py", "encoder.py", "program.bin", "export.json", "model"}
+    assert found == {
+        "load.py",
+        "encoder.py",
+        "raw_values.py",
+        "program.bin",
+        "export.json",
+        "model",
+    }
     about = json.loads((exported / "export.json").read_text())
     assert about["platforms"] == ["cpu", "cuda", "tpu"]
     assert about["jax"] == jax.__version__

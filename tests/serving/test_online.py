@@ -10,9 +10,9 @@ import pytest
 from served import groups, raw
 
 import dnr_jax
+from dnr_jax.data import direct
 from dnr_jax.data.encoders import Vocabulary
-from dnr_jax.data.table.direct import Encoder
-from dnr_jax.data.table.requests import direct
+from dnr_jax.data.table import coded_candidates
 from dnr_jax.serving import Scorer, online
 from dnr_jax.serving.batching import Batcher, OverloadedError
 
@@ -31,10 +31,10 @@ def test_single_requests_become_the_arrays_of_the_table(packed, candidates, stra
         frame = frame.with_columns(pl.col("item_id").cast(pl.String)).drop("u_city")
     scorer = Scorer(packed)
     encoders = scorer.model.encoders
-    coded = scorer._reader.code(scorer.read(frame), encoders)
+    coded = scorer.code(scorer.read(frame))
     size, count = encoders.size, len(coded.requests)
-    request, _ = scorer._reader.arrays(coded, np.arange(count), size, encoders)
-    found = direct(encoders).arrays([raw(own) for own in groups(frame)], size)
+    request, _ = coded_candidates.request_arrays(coded, np.arange(count), size, encoders)
+    found = encoders.direct().arrays([raw(own) for own in groups(frame)], size)
     for name, array in found.items():
         expected = getattr(request, name)
         assert array.dtype == expected.dtype, name
@@ -45,8 +45,9 @@ def test_single_requests_become_the_arrays_of_the_table(packed, candidates, stra
 def test_an_encoder_is_read_from_the_folder_of_a_model(packed, candidates):
     requests = [raw(own) for own in groups(candidates)]
     model = dnr_jax.load(packed)
-    mine = Encoder.load(packed / "encoders").arrays(requests, 16)
-    jax.tree.map(np.testing.assert_array_equal, mine, direct(model.encoders).arrays(requests, 16))
+    mine = direct.load(packed / "encoders", model.card["score"]).arrays(requests, 16)
+    theirs = model.encoders.direct().arrays(requests, 16)
+    jax.tree.map(np.testing.assert_array_equal, mine, theirs)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_ids_are_looked_up_whatever_they_are_written_as(keys, values, ids):
     transforms = {"widths": {"user": {}, "context": {}, "item": {}}, "kinds": {}}
     transforms |= {"numbers": {}, "item_numbers": {}, "score": ""}
     words = np.array(keys) if keys else Vocabulary(np.zeros(0, np.int64)).keys
-    encoder = Encoder({"user_id": words, "item_id": words}, transforms, 3)
+    encoder = direct.Encoder({"user_id": words, "item_id": words}, transforms, 3)
     items = [{"item_id": value} for value in values]
     found = encoder.arrays([{"items": items}], len(values))["candidates"][0, :, 0]
     assert found.tolist() == ids
@@ -99,7 +100,7 @@ def test_the_engine_scores_as_the_model_does_and_compiles_nothing_more(
 def test_models_of_other_data_sets_are_not_served(packed):
     model = dnr_jax.load(packed)
     other = dnr_jax.Model(model.card | {"data": {"name": "recflow"}}, {}, model.encoders, None)
-    with pytest.raises(ValueError, match=r"trained on recflow.* only .* table are served"):
+    with pytest.raises(ValueError, match=r"trained on recflow.* only .*, table are served"):
         online.Engine(other, most=1)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from dnr_jax.data import direct
 from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.protocols import scale
 from dnr_jax.data.table import arrays, coding, history, scales
@@ -198,6 +199,8 @@ def request_arrays(
         "numbers": scales.stack(requests, scales.read(transforms["numbers"])),
         "item_numbers": None if numbers is None else fill(numbers, 0),
     }
+    if encoders.plain:  # a table tells only what was liked
+        content |= direct.described(content, encoders.tables, np.ones(real.sum(), bool))
     raw = fill(rows["score"].to_numpy().astype(np.float64), 0.0)
     x = scale(raw, where, transforms["score"]) if transforms["score"] else np.zeros(where.shape)
     return Request(**content), x.astype(np.float32)

@@ -15,8 +15,8 @@ import polars as pl
 import pyarrow as pa
 
 from dnr_jax.data.encoders import Vocabulary
+from dnr_jax.data.raw_values import mixed, texts_hashed, two_rows
 from dnr_jax.data.table.columns import Typed
-from dnr_jax.data.table.direct import mixed, texts_hashed, two_rows
 from dnr_jax.data.table.reader import collect
 from dnr_jax.data.table.schema import Feature
 

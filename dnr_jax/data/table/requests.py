@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from dnr_jax.data.encoders import Encoded, Encoders, check_keys, count_unknown, integer, listed
-from dnr_jax.data.table.direct import Encoder
 from dnr_jax.types import Request
 
 FIELDS = ("user_id", "history", "items")
@@ -35,16 +34,10 @@ def encode(
     size = encoders.size if size is None else size
     for number, raw in enumerate(requests):
         _check(f"request {number}", raw, size, encoders)
-    content = direct(encoders).arrays(requests, size)
+    content = encoders.direct().arrays(requests, size)
     count = np.arange(len(requests), dtype=np.uint32)
     request = Request(**{**content, "index": count})  # type: ignore[arg-type]
     return Encoded(request, count_unknown(request, encoders.spec))
-
-
-def direct(encoders: Encoders) -> Encoder:
-    """Return what makes arrays of raw requests whose kinds of values were checked."""
-    keys = {name: words.keys for name, words in encoders.vocabularies.items()}
-    return Encoder(keys, encoders.transforms, encoders.history)
 
 
 def _check(place: str, raw: Any, size: int, encoders: Encoders) -> None:

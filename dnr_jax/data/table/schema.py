@@ -34,6 +34,9 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "history_time": (),
 }
 REQUIRED = ("request_id", "item_id")
+INTERACTIONS = (
+    ". Ratings, purchases or clicks without candidates: dnr-jax train LOGS --data interactions"
+)
 TASK = "label_"  # label_click, label_buy, ...: one column a task
 PREFIXES = {"u_": "user", "c_": "context", "i_": "item"}
 
@@ -196,10 +199,11 @@ def _check_required(
 ) -> None:
     missing = [role for role in REQUIRED if role not in columns]
     if missing:
+        hint = INTERACTIONS if missing == ["request_id"] and "user_id" in columns else ""
         also = "; ".join(f"{role} may also be {', '.join(ROLES[role])}" for role in missing)
         raise ValueError(
             f"{place} has no column {' and no column '.join(missing)}; its columns are "
-            f"{', '.join(types)}. Name yours, as in --columns {missing[0]}=YOURS ({also})"
+            f"{', '.join(types)}. Name yours, as in --columns {missing[0]}=YOURS ({also}){hint}"
         )
 
 

@@ -8,9 +8,10 @@ import pytest
 from table_cases import examine, log, prepare
 
 from dnr_jax.data import encoders
+from dnr_jax.data.direct import load
 from dnr_jax.data.encoders import KNOWN, UNKNOWN
+from dnr_jax.data.raw_values import integers_hashed, texts_hashed, two_rows
 from dnr_jax.data.table import candidates, coded_candidates, report
-from dnr_jax.data.table.direct import Encoder, integers_hashed, texts_hashed, two_rows
 from dnr_jax.data.table.requests import encode
 from dnr_jax.data.table.settings import TableSettings
 
@@ -99,7 +100,7 @@ def test_raw_requests_and_tables_of_candidates_get_the_same_ids(prepared):
         }
         for own in some.partition_by("request_id", maintain_order=True)
     ]
-    direct = Encoder.load(folder).arrays(raw, 6)
+    direct = load(folder, None).arrays(raw, 6)
     checked = encode(known, raw, size=6)
     for part in ("user", "context", "candidates"):
         np.testing.assert_array_equal(direct[part], getattr(request, part))

@@ -1,0 +1,228 @@
+"""Raw requests of a log table or of interactions -> arrays, by NumPy alone.
+
+An exported model carries a copy of this file and of `raw_values`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnr_jax.data.raw_values import (
+    integers_hashed,
+    looked_up,
+    numbers,
+    texts_hashed,
+    two_rows,
+)
+
+UNSHIFTED = ("", "as_is", "sigmoid")  # transforms of scores that a shift would change
+NEGATIVE, POSITIVE = 2, 3  # what a history says of an item, beside its id
+# Of data whose raw requests hold nothing but ids.
+PLAIN: Mapping[str, Any] = {
+    "score": "",
+    "widths": {"user": {}, "context": {}, "item": {}},
+    "kinds": {},
+    "numbers": {},
+    "item_numbers": {},
+}
+Raw = Mapping[str, Any]
+
+
+class Encoder:
+    """Makes arrays of raw requests, many at a time.
+
+    A raw request is `{"user_id": 42, "history": [item id, ...], "items": [{"item_id": 7}, ...]}`,
+    with the features of user and context beside "items" and those of items in them, under their
+    names. What is left out, None or not known is unknown. Kinds of values are not checked.
+
+    Args:
+      keys: the known values of each column, sorted: `int64 [n]` or `str [n]`.
+      transforms: `widths`, `kinds`, `numbers`, `item_numbers` and `score` of the trained model, and
+        `hashed` where it has hashed columns.
+      history: events T.
+    """
+
+    def __init__(self, keys: Mapping[str, np.ndarray], transforms: Mapping[str, Any], history: int):
+        self._keys, self._kinds, self._history = keys, transforms["kinds"], history
+        user, context, item = (transforms["widths"][s] for s in ("user", "context", "item"))
+        self._user, self._context, self._item = {"user_id": 1, **user}, context, item
+        self._numbers, self._item_numbers = transforms["numbers"], transforms["item_numbers"]
+        self._score, self._hashed = transforms["score"], transforms.get("hashed", {})
+
+    def arrays(self, requests: Sequence[Raw], size: int) -> dict[str, np.ndarray]:
+        """Encode raw requests of 1 to `size` items: the fields of a `Request`, NumPy arrays.
+
+        Those of numbers are left out where there are none. Candidates keep their order; the draws
+        of a request do not depend on its place, so `index` is 0.
+        """
+        items = [item for raw in requests for item in raw["items"]]
+        where = np.arange(size) < np.array([len(raw["items"]) for raw in requests])[:, None]
+        past = self._past([_listed(raw.get("history")) for raw in requests])
+        found = {
+            "index": np.zeros(len(requests), np.uint32),
+            "user": self._ids(requests, self._user),
+            "context": self._ids(requests, self._context),
+            "history": past[..., None],
+            "history_where": past > 0,
+            "candidates": _filled(where, self._ids(items, {"item_id": 1, **self._item})),
+            "where": where,
+        }
+        if self._numbers:
+            found["numbers"] = numbers(requests, self._numbers)
+        if self._item_numbers:
+            found["item_numbers"] = _filled(where, numbers(items, self._item_numbers))
+        return found
+
+    def raw_scores(self, scores: Iterable[Sequence[float]], where: np.ndarray) -> np.ndarray:
+        """Lay out the first stage's scores, a list a request: `float32 [B, N]`.
+
+        Those that are transformed by order or range have the least of their request subtracted:
+        large ones would not be told apart in float32.
+        """
+        raw = np.zeros(where.shape)
+        raw[where] = np.concatenate([np.asarray(own, np.float64) for own in scores])
+        if self._score not in UNSHIFTED:
+            least = np.min(raw, 1, initial=np.inf, where=where, keepdims=True)
+            raw = np.where(where, raw - least, 0)
+        return raw.astype(np.float32)
+
+    def _past(self, histories: list[list[Any]]) -> np.ndarray:
+        latest = [events[-self._history :] for events in histories]
+        start = self._history - np.array([len(events) for events in latest])
+        past = np.zeros((len(latest), self._history), np.int32)
+        flat = [event for events in latest for event in events]
+        past[np.arange(self._history) >= start[:, None]] = looked_up(self._keys["item_id"], flat)
+        return past
+
+    def _ids(self, records: Sequence[Raw], widths: Mapping[str, int]) -> np.ndarray:
+        """Stack the feature ids of some columns, a bag as several: `int32 [n, columns]`."""
+        parts = [np.zeros((len(records), 0), np.int32)]
+        for name, width in widths.items():
+            values = [record.get(name) for record in records]
+            if name in self._hashed:
+                parts.append(self._two_rows(name, values, width))
+            elif self._kinds.get(name) == "bag":
+                parts.append(self._bag(name, values, width))
+            else:
+                parts.append(looked_up(self._keys[name], values)[:, None])
+        return np.concatenate(parts, axis=1)
+
+    def _bag(self, name: str, values: list[Any], width: int) -> np.ndarray:
+        lists = [_listed(value)[:width] for value in values]
+        bag = np.zeros((len(lists), width), np.int32)
+        real = np.arange(width) < np.array([len(own) for own in lists])[:, None]
+        bag[real] = looked_up(self._keys[name], [value for own in lists for value in own])
+        return bag
+
+    def _two_rows(self, name: str, values: list[Any], width: int) -> np.ndarray:
+        """Hash each value, or each of its list, to two columns."""
+        bag = self._kinds[name] == "bag"
+        lists = [_listed(value)[: width // 2] if bag else [value] for value in values]
+        flat = [value for own in lists for value in own]
+        found = np.zeros((len(lists), width), np.int32)
+        real = np.arange(width) < 2 * np.array([len(own) for own in lists])[:, None]
+        read = texts_hashed if self._keys[name].dtype.kind == "U" else integers_hashed
+        found[real] = two_rows(*read(flat), self._hashed[name]).reshape(-1)
+        return found
+
+
+class PlainEncoder(Encoder):
+    """Makes arrays of raw requests of ids alone, whose features were known in training.
+
+    A raw request is `{"user": 42, "items": [item, ...], "history": [[item, liked], ...]}`. An item
+    of the history without `liked` was liked.
+
+    Args:
+      keys, transforms, history: see `Encoder`.
+      tables: features `int32 [ids, columns]` of "user" and "item" by encoded id.
+    """
+
+    def __init__(
+        self,
+        keys: Mapping[str, np.ndarray],
+        transforms: Mapping[str, Any],
+        history: int,
+        tables: Mapping[str, np.ndarray],
+    ):
+        super().__init__(keys, transforms, history)
+        self._tables = tables
+
+    def arrays(self, requests: Sequence[Raw], size: int) -> dict[str, np.ndarray]:
+        """Encode raw requests; see `Encoder.arrays`."""
+        met = [[_event(event) for event in _listed(raw.get("history"))] for raw in requests]
+        records = [
+            {
+                "user_id": raw.get("user"),
+                "history": [item for item, _ in past],
+                "items": [{"item_id": item} for item in raw["items"]],
+            }
+            for raw, past in zip(requests, met, strict=True)
+        ]
+        found = super().arrays(records, size)
+        liked = [liked for past in met for _, liked in past[-self._history :]]
+        return found | described(found, self._tables, np.array(liked, bool))
+
+
+def make(
+    keys: Mapping[str, np.ndarray],
+    transforms: Mapping[str, Any],
+    history: int,
+    tables: Mapping[str, np.ndarray],
+) -> Encoder:
+    """Make what reads the raw requests of a model; see `PlainEncoder` for the arguments."""
+    whole = {**PLAIN, **transforms}
+    return PlainEncoder(keys, whole, history, tables) if tables else Encoder(keys, whole, history)
+
+
+def load(folder: str | os.PathLike[str], score: str | None) -> Encoder:
+    """Read the folder `encoders` of a model; `score` is its card's, where encoders have none."""
+    folder = Path(folder)
+    content = json.loads((folder / "encoders.json").read_text("utf-8"))
+    keys = {name: np.load(folder / f"keys.{name}.npy") for name in content["vocabularies"]}
+    tables = {name: np.load(folder / f"table.{name}.npy") for name in content["tables"]}
+    transforms = {"score": score or "", **content["transforms"]}
+    return make(keys, transforms, content["history"], tables)
+
+
+def described(
+    found: Raw, tables: Mapping[str, np.ndarray], liked: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Look up the features of ids: the fields `user`, `candidates` and `history` of a `Request`.
+
+    Args:
+      found: the fields with ids alone, in column 0.
+      tables: of `PlainEncoder`.
+      liked: `bool [E]`, of all real events in their order.
+    """
+    where = found["history_where"]
+    feedback = np.zeros(where.shape, np.int32)
+    feedback[where] = np.where(liked, POSITIVE, NEGATIVE)
+    return {
+        "user": tables["user"][found["user"][:, 0]],
+        "candidates": tables["item"][found["candidates"][..., 0]],
+        "history": np.stack([found["history"][..., 0], feedback], -1),
+    }
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value)
+
+
+def _event(event: Any) -> tuple[Any, bool]:
+    """Split an event into the item, and whether it was liked."""
+    if isinstance(event, list | tuple | np.ndarray):
+        return event[0], bool(event[1])
+    return event, True
+
+
+def _filled(where: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Put the rows where they belong: `[B, N, columns]`."""
+    filled = np.zeros((*where.shape, rows.shape[1]), rows.dtype)
+    filled[where] = rows
+    return filled

@@ -1,0 +1,176 @@
+"""A model of interactions has one ranking: in Python, exported, over HTTP and for a table."""
+
+import asyncio
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from linear_reranker import LINEAR
+from served import ask, elsewhere
+
+import dnr_jax
+from dnr_jax import console, reports
+from dnr_jax.cli.train import train
+from dnr_jax.data import direct, requests
+from dnr_jax.data.table import coded_candidates
+from dnr_jax.rerankers import RERANKERS
+from dnr_jax.serving import exporting, online, service
+
+USERS, ITEMS, MET = 20, 30, 14
+# As many items as in training: all ways out compute batches of one shape, and so the same bits.
+REQUESTS = [
+    {
+        "user": 3,
+        "items": ["a1", "a2", "new", "a17", "a30"],
+        "scores": [1e6, 1e6 + 4, 1e6 + 9, 1e6 + 5, 1e6 + 2],
+        "history": [["a4", False], ["a5", True], "a6", "new", ["a9", True], ["a8", False]],
+    },
+    {"user": 99, "items": ["a20", "a21"], "scores": [0.5, 0.25], "history": []},
+]
+LIKED = [raw | {"history": ["a6", "new", "a9"]} for raw in REQUESTS]  # all that a table tells
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """A model that `dnr-jax train` made of ratings, whose items are text and have a maker."""
+    folder, draw = tmp_path_factory.mktemp("interactions"), np.random.default_rng(0)
+    met = np.concatenate([draw.permutation(ITEMS)[:MET] + 1 for _ in range(USERS)])
+    ratings = {
+        "member": np.repeat(np.arange(USERS), MET),
+        "sku": [f"a{item}" for item in met],
+        "stars": draw.integers(1, 6, len(met)),
+        "at": np.arange(len(met)),
+    }
+    pl.DataFrame(ratings).write_csv(folder / "ratings.csv")
+    makers = {"sku": [f"a{n}" for n in range(2, 31)], "maker": [f"m{n % 4}" for n in range(2, 31)]}
+    pl.DataFrame(makers).write_csv(folder / "items.csv")
+    knobs = ["reranker.name=linear", "retriever.name=popularity", "history=5", "core=2"]
+    knobs += ["item_columns=id=sku,maker=maker"]
+    options = ["--columns", "user=member,item=sku,rating=stars,time=at", "--item-file", "items.csv"]
+    options += ["--rows", "score", "--size", "8", "--k", "3", "--seeds", "1"]
+    options += ["--epochs", "1", "--cache", str(folder / "cache"), "--out", str(folder / "model")]
+    options += [part for knob in knobs for part in ("--set", knob)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "log_plainly", lambda: None)  # which would last
+        patch.setattr(reports, "write", lambda _: "")  # nobody looks at the plots
+        patch.setitem(RERANKERS, "linear", LINEAR)
+        data = [str(folder / "ratings.csv"), "--data", "interactions"]
+        train.main([*data, *options], standalone_mode=False)
+        yield folder / "model"
+
+
+@pytest.fixture(scope="module")
+def expected(packed):
+    """What `load` says of `REQUESTS`: arrays of scores, not all of them equal."""
+    scores = dnr_jax.load(packed).scores(REQUESTS)
+    assert len(set(scores[0].tolist())) > 3
+    return scores
+
+
+def test_the_exported_model_ranks_as_it_does(packed, expected, tmp_path):
+    exporting.export(packed, None, tmp_path / "artefact")
+    scores, ranked = elsewhere(tmp_path / "artefact", REQUESTS)
+    for mine, theirs in zip(expected, scores, strict=True):
+        np.testing.assert_array_equal(np.float32(theirs), mine)
+    assert ranked == dnr_jax.load(packed).rank(REQUESTS)
+
+
+def message(raw):
+    pairs = zip(raw["items"], raw["scores"], strict=True)
+    items = [{"id": item, "score": score, "fields": {"i_no": 1}} for item, score in pairs]
+    return {"id": "r", "user": raw["user"], "history": raw["history"], "items": items}
+
+
+def test_the_service_answers_as_it_does(packed, expected):
+    model = dnr_jax.load(packed)
+    engine = online.Engine(model, most=2)
+    for mine, theirs in zip(engine.score(REQUESTS)[0], expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    app = service.make(model, engine, limit=4)
+    whole = message(REQUESTS[0])
+
+    async def main():
+        faulty = [whole | {"history": [past]} for past in (["a4", 2], ["a4"], 0.5)]
+        return [await ask(app, "/rank", body) for body in (whole, *faulty)]
+
+    (status, _, content), *refused = asyncio.run(main())
+    assert status == 200
+    answer = json.loads(content)["items"]
+    assert [one["item"] for one in answer] == model.rank(REQUESTS)[0]
+    np.testing.assert_allclose([one["score"] for one in answer], -np.sort(-expected[0]), atol=1e-5)
+    for status, _, content in refused:
+        [error] = json.loads(content)["detail"]
+        assert (status, error["loc"]) == (422, ["body", "history", 0])
+        assert error["msg"] == "Input should be an item, or [item, true or false]"
+    _, _, metrics = asyncio.run(ask(app, "/metrics"))
+    assert b'dnr_unknown_values_total{column="item.item_id"} 1.0' in metrics
+
+
+def table(asked):
+    """Write requests whose events were all liked as a row a candidate."""
+    rows = [
+        {
+            "request_id": number,
+            "user_id": raw["user"],
+            "history": raw["history"],
+            "item_id": item,
+            "score": score,
+        }
+        for number, raw in enumerate(asked)
+        for item, score in zip(raw["items"], raw["scores"], strict=True)
+    ]
+    return pl.DataFrame(rows)
+
+
+def test_every_way_makes_the_same_arrays(packed):
+    model, scorer = dnr_jax.load(packed), dnr_jax.Scorer(packed)
+    size, code = model.encoders.size, model.encoders.vocabularies["item_id"].encode
+    read = direct.load(packed / "encoders", model.card["score"])
+    found = read.arrays(REQUESTS, size)["history"]
+    past = code(np.array(["a5", "a6", "new", "a9", "a8"]))
+    np.testing.assert_array_equal(found[0], np.stack([past, [3, 3, 3, 3, 2]], 1))
+    assert not found[1].any()
+    bare = [{name: raw[name] for name in ("user", "items", "history")} for raw in LIKED]
+    wanted = vars(requests.encode(model.encoders, bare).request)
+    coded = scorer.code(scorer.read(table(LIKED)))
+    of_table, _ = coded_candidates.request_arrays(
+        coded, np.arange(len(LIKED)), size, model.encoders
+    )
+    for name, array in read.arrays(LIKED, size).items():
+        np.testing.assert_array_equal(array, getattr(of_table, name), name)
+        if name != "index":  # which counts the prepared requests
+            np.testing.assert_array_equal(array, wanted[name], name)
+
+
+def test_a_table_is_scored_as_it_does(call, packed, tmp_path):
+    frame, model = table(LIKED), dnr_jax.load(packed)
+    np.testing.assert_array_equal(model.scores(frame), np.concatenate(model.scores(LIKED)))
+    frame.write_parquet(tmp_path / "candidates.parquet")
+    given, out = tmp_path / "candidates.parquet", tmp_path / "ranked.parquet"
+    options = ["--out", out, "--cache", tmp_path / "cache"]
+    code, _, err = call("score", packed, given, *options, "--item-file", given)
+    assert code == 1
+    assert "trained on interactions: it has the features of its users and items" in err
+    code, said, err = call("score", packed, given, *options)
+    assert code == 0, err
+    assert "unknown item_id (item): 1 of 7" in said
+    ranked = pl.read_parquet(out).group_by("request_id", maintain_order=True).agg("item_id")
+    assert ranked["item_id"].to_list() == model.rank(LIKED)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "without candidates: dnr-jax train LOGS --data interactions"),
+        (["--data", "interaction"], "did you mean 'interactions'?"),
+        (["--data", "recflow"], "there is no kind of data 'recflow'"),
+        (["--data", "interactions", "--from", "model"], "--from goes on with models of log tables"),
+    ],
+)
+def test_the_command_says_how_ratings_are_trained_on(call, tmp_path, options, said):
+    path = tmp_path / "ratings.csv"
+    path.write_text("user_id,item_id,rating,timestamp\n1,2,5,7\n1,3,4,8\n")
+    code, _, err = call("train", path, "--out", tmp_path / "model", *options)
+    assert (code, said in err, err.count("\n")) == (1, True, 1), err
+    assert [one.name for one in tmp_path.iterdir()] == ["ratings.csv"]
