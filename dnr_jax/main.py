@@ -34,7 +34,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from dnr_jax import config_files, console
-from dnr_jax.settings import unknown
+from dnr_jax.settings import unknown_knob
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "run folder; default: runs/CONFIG-PRESET-PROTOCOL in the current folder"
@@ -84,7 +84,8 @@ def _refuse_unknown_knobs(config: Mapping[str, Any], arguments: list[str]) -> No
             if not isinstance(node, Mapping):
                 raise ValueError(f"{place} is {node!r}: it has no knob {key!r}")
             if key not in node:
-                raise ValueError(f"{place}: {unknown('knob', key, node)}")
+                known = {name: part for name, part in config.items() if name != "rows"}
+                raise ValueError(f"{place}: {unknown_knob(key, node, known)}")
             place, node = f"{place}.{key}", node[key]
 
 

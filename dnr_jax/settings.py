@@ -16,12 +16,13 @@ import dataclasses
 import difflib
 import math
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 # The largest int of any knob: it is counted in int32 somewhere.
 MOST_INT = 2**31 - 1
+HOMES = 2  # places of a knob, sought in a section that has none, that a message names
 
 
 class Allowed(NamedTuple):
@@ -162,12 +163,34 @@ def find(kind: str, name: str, table: Mapping[str, T]) -> T:
     return table[name]
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Say that `name` is not a known `kind`, with the nearest known one and all of them."""
+def unknown(kind: str, name: str, known: Iterable[str], *, elsewhere: Iterable[str] = ()) -> str:
+    """Say that `name` is not a known `kind`, with the nearest known one and all of them.
+
+    Args:
+      kind: what it should be, for people.
+      name: what it is.
+      known: names of that kind.
+      elsewhere: what else may be meant.
+    """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    near = [repr(one) for one in difflib.get_close_matches(name, known, n=1)]
+    meant = " or ".join([*near, *elsewhere])
+    hint = f"; did you mean {meant}?" if meant else "."
     return f"there is no {kind} {name!r}{hint} Known: {', '.join(known)}"
+
+
+def unknown_knob(name: str, section: Iterable[str], config: Mapping[str, Any]) -> str:
+    """Say that a section has no knob `name`, and where the whole config has one."""
+    homes = sorted(_homes(name, config, "config"), key=lambda home: home.count("."))
+    return unknown("knob", name, section, elsewhere=homes[:HOMES])
+
+
+def _homes(name: str, section: Mapping[str, Any], place: str) -> Iterator[str]:
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _homes(name, value, f"{place}.{key}")
+        elif key == name:
+            yield f"{place}.{key}"
 
 
 def _types(kind: type[Settings]) -> dict[str, Any]:

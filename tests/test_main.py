@@ -100,7 +100,8 @@ def test_a_mistake_on_the_command_line_ends_in_one_line():
         (["--config", SMOKE, "--config.rerankers.dcdr.bean=9"], "did you mean 'beam'?"),
         (
             ["--config", SMOKE, "--config.rerankers.prm.beam=8"],
-            "error: config.rerankers.prm: there is no knob 'beam'. Known: causal, ",
+            "error: config.rerankers.prm: there is no knob 'beam'; did you mean "
+            "config.rerankers.dcdr.beam? Known: causal, ",
         ),
         (["--config", SMOKE, "--config.seed.of=8"], "error: config.seed is 0: it has no knob 'of'"),
     ],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from dnr_jax.settings import Settings, defaults, knob, plain, read
+from dnr_jax.settings import Settings, defaults, knob, plain, read, unknown_knob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,22 @@ class Derived(Outer):
 def test_a_wrong_value_names_place_knob_value_and_what_is_allowed(knobs, message):
     with pytest.raises(ValueError, match=message):
         read(Outer, knobs, "place")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("width", "; did you mean config.shared.width or config.a.own.width? Known: layers, rate"),
+        ("rte", "; did you mean 'rate'? Known: "),
+        ("layrs", "; did you mean 'layers' or config.shared.layrs? Known: "),
+        ("odd", ". Known: layers, rate"),
+    ],
+)
+def test_a_knob_in_the_wrong_section_is_shown_the_right_one(name, hint):
+    section = {"rate": 1, "layers": 2}
+    a = {"own": {"width": 3}, "other": {"width": 4}}
+    whole = {"a": a, "section": section, "shared": {"width": 5, "layrs": 6}}
+    assert f"there is no knob {name!r}{hint}" in unknown_knob(name, section, whole)
 
 
 def test_plain_values_come_back_whole():

@@ -85,7 +85,8 @@ def glance(given: Any, settings: TableSettings, *, seed: int = 0) -> Checked:
     """Look at every value, but make no arrays and so no audit; see `check_log`."""
     seen = table.examine(given, settings, seed=seed)
     found = report.facts(seen, weight_cap=settings.weight_cap)
-    return Checked(found | {"findings": report.findings(found), "warnings": []}, None)
+    said = {"findings": report.findings(found), "warnings": report.few(found["splits"])}
+    return Checked(found | said, None)
 
 
 def _numbers(means: Mapping[str, float | None]) -> str:

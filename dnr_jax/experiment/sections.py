@@ -125,23 +125,33 @@ def complete(config: Config) -> dict[str, Any]:
     return merge(defaults(name), changes, "config") | {"rows": rows}
 
 
-def merge(base: Config, changes: Config, place: str) -> dict[str, Any]:
+def merge(
+    base: Config, changes: Config, place: str, *, whole: Config | None = None
+) -> dict[str, Any]:
     """Copy nested plain data with `changes` on top, refusing names that `base` does not have.
 
+    Args:
+      base: a section.
+      changes: what is set in it.
+      place: where `changes` stand, for messages.
+      whole: the config that `base` is a section of; None = it is the whole one.
+
     Raises:
-      ValueError: the message begins with `place`, which `changes` stand at.
+      ValueError: the message begins with `place` and names the sections that have such a knob.
     """
+    whole = base if whole is None else whole
     merged = {
         n: merge(part, {}, n) if isinstance(part, Mapping) else part for n, part in base.items()
     }
     for name, value in changes.items():
         if name not in base:
-            raise ValueError(f"{place}: {settings.unknown('knob', name, base)}")
+            raise ValueError(f"{place}: {settings.unknown_knob(name, base, whole)}")
         section = isinstance(base[name], Mapping)
         if section != isinstance(value, Mapping):
             kinds = ("a section of knobs", "one value")
             raise ValueError(f"{place}.{name} is {value!r}: it must be {kinds[not section]}")
-        merged[name] = merge(base[name], value, f"{place}.{name}") if section else value
+        there = f"{place}.{name}"
+        merged[name] = merge(base[name], value, there, whole=whole) if section else value
     return merged
 
 

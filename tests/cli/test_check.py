@@ -1,5 +1,6 @@
 """`dnr-jax check`: what it says of good and of bad tables."""
 
+import numpy as np
 import polars as pl
 import pytest
 from table_cases import log, put
@@ -45,6 +46,10 @@ def test_quick_leaves_out_what_takes_long(call, logs):
     code, out, _ = call("check", logs(log(), "log.csv"), "--quick")
     assert code == 0
     assert "160 rows, 40 requests" in out
+    # Half of the requests at 0 and half at 1 are as far apart as a metric can be.
+    assert f"can be as wide as ±{1.96 * np.std([0, 1]) / np.sqrt(4):.2f} (±0.10 with 100" in out
+    assert "WARN  valid: epochs and models are chosen on 4 requests with a positive" in out
+    assert "WARN  test: models are compared on 4 requests with a positive" in out
     assert "audit" not in out
     assert "histories" not in out
 

@@ -56,6 +56,7 @@ def test_a_table_becomes_a_model_and_a_killed_training_goes_on(train, logs, tmp_
     assert code == 0, err
     assert calls == ["retriever", "score", "score"]
     assert "145 training requests: at most 1 epochs in batches of 16 requests" in said
+    assert "data: test: models are compared on 20 requests with a positive" in said
     assert "the model is score, the best trained row on validation: N@6 0." in said
     assert dnr_jax.load(out).card["row"] == "score"
     ranked = dnr_jax.Scorer(out)(pl.read_parquet(logs).drop("label", "position").to_arrow())
@@ -92,6 +93,10 @@ def test_rows_that_read_scores_are_left_out_where_there_are_none(train, logs, tm
         (["--model", "retriever"], "--model=retriever learns nothing: choose a row that is"),
         (["--rows", "random,retriever"], "none of the rows random, retriever can be trained"),
         (["--set", "reranker.widht=8"], "config.reranker: there is no knob 'widht'; did you mean"),
+        (
+            ["--set", "width=3"],
+            "config.data: there is no knob 'width'; did you mean config.reranker.w",
+        ),
         (["--set", "train.epochs=many"], "config.train.epochs is 'many': it must be of type int"),
         (["--set", "split_by"], "--set is 'split_by': write KNOB=VALUE"),
         (["--columns", "item_id=itm"], "there is no column 'itm'; did you mean 'item_id'"),

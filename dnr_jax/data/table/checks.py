@@ -10,6 +10,7 @@ import polars as pl
 from dnr_jax.data.table import columns
 from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.faults import FEATURES, LABEL, ROLES, Column, Fault, of
+from dnr_jax.data.table.naming import as_in
 from dnr_jax.data.table.reader import ROW, Source, collect, locate
 from dnr_jax.data.table.schema import Schema
 
@@ -28,13 +29,13 @@ def check_types(source: Source, schema: Schema) -> None:
         if not _fits(role, kind, source, schema):
             raise ValueError(
                 f"{source.place}: column {name} ({role}) is {kind}, expected {expected}: convert "
-                f"it, or name another column, as in --columns {role}=YOURS"
+                f"it, or name another column, as in {as_in(role)}"
             )
     for name in schema.labels:
         if not _is_number(source.types[name]):
             raise ValueError(
                 f"{source.place}: column {name} (a label) is {source.types[name]}, expected a "
-                "number: convert it, or name another column, as in --columns label=YOURS"
+                f"number: convert it, or name another column, as in {as_in('label')}"
             )
 
 

@@ -9,6 +9,7 @@ import polars as pl
 from dnr_jax.data.table import checks, columns, earlier, groups, labels, reader, sides, splits
 from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.labels import Grading
+from dnr_jax.data.table.naming import as_in
 from dnr_jax.data.table.reader import Source, open_table
 from dnr_jax.data.table.schema import Schema, find_role, understand
 from dnr_jax.data.table.settings import TableSettings
@@ -64,8 +65,8 @@ def open_known(given: Any, settings: TableSettings) -> tuple[Source, Schema]:
     checks.check_types(source, schema)
     if not schema.labels:
         raise ValueError(
-            f"{source.place} has no label: name the column, as in --columns label=YOURS; its "
-            f"columns are {', '.join(source.types)}"
+            f"{source.place} has no label: name the column, as in {as_in('label')}; its columns "
+            f"are {', '.join(source.types)}"
         )
     if settings.score in ("as_is", "sigmoid") and "score" not in schema.columns:
         raise ValueError(

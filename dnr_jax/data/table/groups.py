@@ -7,6 +7,7 @@ import polars as pl
 from dnr_jax.data.table.checks import shown
 from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.labels import POSITIVE
+from dnr_jax.data.table.naming import as_in
 from dnr_jax.data.table.reader import ROW, collect, locate
 
 # What must be the same in all rows of a request.
@@ -82,7 +83,7 @@ def _check(table: Typed, requests: pl.DataFrame, same: list[str]) -> None:
     if requests["rows"].max() == 1:
         raise ValueError(
             f"{table.source.place}: no request has two candidates, so that there is nothing to "
-            "rank: is its id the right column? (--columns request_id=YOURS)"
+            f"rank: if its id is another column, name it, as in {as_in('request_id')}"
         )
 
 

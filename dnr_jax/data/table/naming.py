@@ -41,6 +41,11 @@ FEWEST = 2  # rows that two hashes can tell apart
 EXAMPLES = {"columns": "request_id=session,score=bm25", "hashed": "i_seller=100000"}
 
 
+def as_in(role: str, column: str = "YOURS") -> str:
+    """Say how to name the column of a role, on the command line and in a config."""
+    return f"--columns {role}={column} (in a config, config.data.columns)"
+
+
 class Naming(NamedTuple):
     """What the user says about columns.
 

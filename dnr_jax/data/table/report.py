@@ -20,6 +20,8 @@ from dnr_jax.data.table.schema import Schema
 NAMED = 12  # columns named in a sentence
 CROWDED = 0.01  # values of a hashed column that share both rows
 NUMBERS = (", numeric (", ", vector (")
+FEW = 100  # requests, from which on `half_width` is within 0.1
+MEASURED = {"valid": "epochs and models are chosen", "test": "models are compared"}
 
 
 def facts(seen: Examined, *, weight_cap: float) -> dict[str, Any]:
@@ -221,10 +223,30 @@ def _share(count: Mapping[str, int]) -> float:
     return count["share_both"] / max(count["values"], 1)
 
 
+def few(splits: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Warn of splits with so few requests that means over them say little."""
+    said = []
+    for name, purpose in MEASURED.items():
+        count = splits[name]["requests"] - splits[name]["requests_without_positive"]
+        if count < FEW:
+            said.append(
+                f"{name}: {purpose} on {count} request{'s' * (count > 1)} with a positive, too "
+                "few: the 95 % interval of a mean metric can be as wide as "
+                f"±{half_width(count):.2f} (±{half_width(FEW):.2f} with {FEW} requests)"
+            )
+    return said
+
+
+def half_width(requests: int) -> float:
+    """Bound half the 95 % interval of a mean: values in [0, 1] deviate by 1 / 2 at most."""
+    return float(1.96 * 0.5 / np.sqrt(requests))
+
+
 def warnings(found: Mapping[str, Any]) -> list[str]:
     """Say what a user should know before trusting the numbers."""
     crowded = [name for name, count in found.get("hashed", {}).items() if _share(count) > CROWDED]
-    said = [
+    said = few(found["splits"])
+    said += [
         f"{name}: {CROWDED:.0%} or more of its values share both rows: hash it to more"
         for name in crowded
     ]

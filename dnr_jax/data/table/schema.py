@@ -9,7 +9,7 @@ from typing import NamedTuple
 import polars as pl
 
 from dnr_jax.data.encoders import Encoders
-from dnr_jax.data.table.naming import KINDS, LOG, SIDES, Naming
+from dnr_jax.data.table.naming import KINDS, LOG, SIDES, Naming, as_in
 from dnr_jax.settings import unknown
 
 # The columns with a meaning of their own, and the other names under which people keep them.
@@ -176,7 +176,7 @@ def _customary(role: str, names: list[str], place: str) -> str | None:
     if len(found) > 1:
         raise ValueError(
             f"{place}: the columns {', '.join(found)} could each be {role}: say which it is, as in "
-            f"--columns {role}={found[0]}"
+            f"{as_in(role, found[0])}"
         )
     return found[0] if found else None
 
@@ -203,7 +203,7 @@ def _check_required(
         also = "; ".join(f"{role} may also be {', '.join(ROLES[role])}" for role in missing)
         raise ValueError(
             f"{place} has no column {' and no column '.join(missing)}; its columns are "
-            f"{', '.join(types)}. Name yours, as in --columns {missing[0]}=YOURS ({also}){hint}"
+            f"{', '.join(types)}. Name yours, as in {as_in(missing[0])}; {also}{hint}"
         )
 
 

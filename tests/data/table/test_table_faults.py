@@ -99,7 +99,11 @@ CASES = {
     "no rows": (log().head(0), {}, r"has no rows"),
     "no request column": (log().drop("request_id"), {}, r"no column request_id.*its columns are"),
     "no item column": (log().drop("item_id"), {}, r"no column item_id"),
-    "no label column": (log().drop("label"), {}, r"has no label: name the column"),
+    "no label column": (
+        log().drop("label"),
+        {},
+        r"has no label: name the column, as in --columns label=YOURS \(in a config, config\.data\.",
+    ),
     "score of text": (
         log(score=pl.lit("high")),
         {},
