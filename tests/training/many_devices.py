@@ -21,7 +21,7 @@ import factories
 from dnr_jax import divergences, noise
 from dnr_jax.data import loader
 from dnr_jax.evaluation import score_split, score_stream
-from dnr_jax.io import checkpoints
+from dnr_jax.io import checkpoints, model_files
 from dnr_jax.nn.adapter import wrap
 from dnr_jax.nn.embeddings import FeatureEmbedding
 from dnr_jax.nn.score_entry import ScoredHead, ScoreUse
@@ -151,6 +151,16 @@ def restored(run, devices):
     return {"distance": same, "devices": parts}
 
 
+def packed(run):
+    """Save a seed of a run as a model and read it: how far is it then from that seed?"""
+    theta = jax.tree.map(lambda a: a[0], run.states.params["reranker"])
+    with tempfile.TemporaryDirectory() as folder:
+        model_files.save(Path(folder), dict.fromkeys(model_files.NEEDED), theta)
+        found = model_files.load(Path(folder))[1]
+    kinds = {type(leaf).__name__ for leaf in jax.tree.leaves(found)}
+    return {"distance": distance(found, host(theta)), "kinds": sorted(kinds)}
+
+
 def note_compilation(event, seconds, **about):
     if event == "/jax/core/compile/backend_compile_duration":
         COMPILED.append(about["fun_name"].removeprefix("jit(").removesuffix(")"))
@@ -174,6 +184,7 @@ def main():
         "devices 8, tables sharded": compare(eight, cut),
         "devices 8, tables sharded, lazy": compare(lazy, lazy_one),
         "restored": restored(eight, 2),
+        "packed": packed(eight),
         "table rows": [rows, *{shard.data.shape[-2] for shard in shards}],
         "gathers of whole tables": [line for line in gathers if f"[{rows}," in line],
         "reductions": sum(" all-reduce(" in x for x in eight.program_text().splitlines()),

@@ -78,6 +78,10 @@ def test_a_checkpoint_of_eight_devices_goes_on_on_two(found):
     assert found["restored"] == {"distance": 0.0, "devices": 2}
 
 
+def test_a_model_of_eight_devices_is_arrays_of_the_host(found):
+    assert found["packed"] == {"distance": 0.0, "kinds": ["ndarray"]}
+
+
 def test_one_device_changes_nothing():
     layout = sharding.make_layout(count=1, shard_tables=False)
     spec = FeatureSpec(("user",), (), ("item",), ("item",), {"user": 5, "item": 7})
