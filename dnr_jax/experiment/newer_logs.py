@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dnr_jax import config_files, settings
+from dnr_jax import config_files
 from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.store import Prepared
 from dnr_jax.experiment import datasets, own_logs, sections, start
@@ -16,7 +16,8 @@ from dnr_jax.experiment.start import Start
 from dnr_jax.io.run_folder import ENCODERS
 
 EARLIER = "earlier"  # the row of the model as it was
-# What newer logs may have of their own: names of columns, splits, how long and how fast to train.
+# What newer logs may have of their own: names of columns, splits, how long, how fast and where to
+# train.
 FREE = {
     "data": (
         *("path", "schema", "columns", "item_file", "user_file", "labels", "min_count"),
@@ -24,6 +25,7 @@ FREE = {
     ),
     "train": ("epochs", "seeds", "batch_size", "micro_batch", "patience", "lambda_e", "stream"),
     "optim": ("reranker", "generator"),
+    "devices": ("count", "shard_tables"),
 }
 _CHOICES = (sections.RERANKER, sections.NOISE, sections.GENERATOR, sections.DIVERGENCE)
 
@@ -51,6 +53,7 @@ def advise(model: Path, given: Mapping[str, Any]) -> Advice:
         "data": {**knobs["data"], **given.get("data", {}), "known": str(model / ENCODERS)},
         "seed": given.get("seed", knobs["seed"]),
         "cache": given["cache"],
+        "devices": given.get("devices", {}),
         "rows": {name: config_files.load(TABLE)["rows"][name] for name in TRIVIAL},
     }
     [plan] = make_plan(config | {"table": TRIVIAL[0]})
@@ -111,15 +114,14 @@ def _knobs(model: Path, card: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _refuse_conflicts(given: Mapping[str, Any], knobs: Mapping[str, Any]) -> None:
     """Name every knob that the user sets to something else than the earlier model has."""
-    usual = dict(_leaves(sections.defaults(TABLE)))
-    fixed = dict(_leaves(knobs))
+    whole = sections.defaults(TABLE)
+    sections.merge(whole, given, "config")  # refuses knobs that there are not
+    usual, fixed = dict(_leaves(whole)), dict(_leaves(knobs))
     lines = []
     for path, value in _leaves(given):
         section, name = (*path, "")[:2]
         if name in FREE.get(section, ()) or section in ("cache", "seed"):
             continue
-        if path not in usual and path not in fixed:
-            raise ValueError(settings.unknown("knob", ".".join(path), map(".".join, usual)))
         if fixed.get(path, usual.get(path)) != value:
             was = fixed.get(path, usual.get(path))
             lines.append(f"config.{'.'.join(path)} is {value!r}, was {was!r}")

@@ -89,16 +89,20 @@ def test_new_logs_go_on_with_what_was_learned(train, model, folder, tmp_path):
     fresh = table[first + np.flatnonzero(words >= NEW)]
     assert (np.abs(fresh) > 1e-4).all()
     # From there the next logs go on.
-    assert train("new", tmp_path / "third", "--from", out)[0] == 0
+    sharded = ("--set", "devices.shard_tables=true")
+    assert train("new", tmp_path / "third", "--from", out, *sharded)[0] == 0
+    third = dnr_jax.load(tmp_path / "third.run", row="earlier")
+    np.testing.assert_array_equal(third.scores(asked), new.scores(asked))
 
 
 def test_without_a_better_epoch_the_earlier_model_comes_back(train, model, folder, tmp_path):
     out = tmp_path / "same"
-    worse = ("--set", "optim.reranker.learning_rate=3", "--seeds", 1)
+    worse = ("--set", "optim.reranker.learning_rate=3", "--seeds", 1, "--set", "devices.count=1")
     code, said, err = train("old", out, "--from", model, *worse)
     assert code == 0, err
     assert "no epoch was better, so it is the earlier one with rows for new values" in said
     assert "known values keep what they learned: none is new" in said
+    assert json.loads((tmp_path / "same.run" / "config.json").read_text())["devices"]["count"] == 1
     old, new = dnr_jax.load(model), dnr_jax.load(out)
     asked = requests(folder, old)
     np.testing.assert_array_equal(old.scores(asked), new.scores(asked))
@@ -111,7 +115,7 @@ def test_without_a_better_epoch_the_earlier_model_comes_back(train, model, folde
         (["--k", "3"], "set up, but config.eval.k is 3, was 6: leave this out, or train a new"),
         (["--set", "reranker.name=prm"], "config.reranker.name is 'prm', was 'embedding'"),
         (["--set", "history=3"], "config.data.history is 3, was 20"),
-        (["--set", "reranker.widht=3"], "no knob 'reranker.widht'; did you mean 'reranker.width'"),
+        (["--set", "reranker.widht=3"], "config.reranker: there is no knob 'widht'; did you mean "),
         (["--model", "dnr_b"], "--from goes on with the row that its model was: leave --rows"),
         (["--columns", "item_id=itm"], "there is no column 'itm'; did you mean 'item_id'"),
     ],
