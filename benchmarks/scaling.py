@@ -211,12 +211,14 @@ def devices(smoke: bool) -> list[Row]:
 
 def memory(smoke: bool) -> list[Row]:
     """Bytes a device of a train step with 10^8 items, as compiled; nothing is allocated or run."""
-    items, knobs, batch_size = (
-        (10**4, standard_case.TINY, 16) if smoke else (10**8, {"width": 64}, 512)
+    items, knobs, batch_size, ways = (
+        (10**4, standard_case.TINY, 16, ("dense", "rowwise_adagrad"))
+        if smoke
+        else (10**8, {"width": 64}, 512, UPDATES)
     )
     data = standard_case.make_batch(batch_size)
     rows: list[Row] = []
-    for updates, size in product(UPDATES, powers_of_two(len(jax.devices()))):
+    for updates, size in product(ways, powers_of_two(len(jax.devices()))):
         laid_out = {"devices": size, "shard_tables": True, "updates": updates}
         work = make_work(data, items=items, **laid_out, **knobs)
         compiled = compile_step(work, data)

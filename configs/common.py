@@ -43,7 +43,7 @@ CLAIM_TABLE = (
 VARIANTS_TABLE = (
     *("retriever", "plain", "score", "score_dropout", "label_smoothing", "heuristic_r", "dnr_g"),
     *("dnr_bounded", "dnr_g_dropout", "dnr_b_conditional", "dnr_r_conditional", "dnr_g_binned"),
-    "dnr_r_rate",
+    *("dnr_r_rate", "score_prior", "dnr_g_prior"),
 )
 
 # List models without and with the product of history and candidate, beside two that have it anyway.
@@ -276,6 +276,16 @@ def rows() -> dict[str, Any]:
             "model": "{reranker}+dnr-r-rate",
             "label": "DNR-R, x mixed with resampled x at a learned rate",
             "set": {"noise": {"name": "resampled"}, "generator": {"name": "learned_rate"}},
+        },
+        "score_prior": {
+            "model": "{reranker}+score-prior",
+            "label": "{reranker} with a calibrated prior",
+            "set": {"reranker": {"score_place": "prior"}, **NO_NOISE},
+        },
+        "dnr_g_prior": {
+            "model": "{reranker}+dnr-g-prior",
+            "label": "DNR-G on a calibrated prior",
+            "set": {"reranker": {"score_place": "prior"}, "noise": {"name": "gaussian"}},
         },
         "dnr_b_no_adv": _without("adv", "L_adv", "lambda_adv"),
         "dnr_b_no_reg": _without("reg", "L_x", "lambda_x"),

@@ -1,4 +1,4 @@
-"""How the first-stage score x enters a reranker: four entries, three places, any backbone.
+"""How the first-stage score x enters a reranker: four entries, four places, any backbone.
 
 Places, with H `[B, N, D]` the output of the candidate encoder:
 - "late": `MLP(combine(H, x))`, a non-linear head; the meaning of x may depend on the candidate.
@@ -6,8 +6,12 @@ Places, with H `[B, N, D]` the output of the candidate encoder:
   global slope times x, and nothing more: the form of the paper group's public code.
 - "early": x joins the tokens before the candidate encoder, which then has to run once per set of
   scores; the head is linear and does not see x.
+- "prior": `MLP(H) + g(x)`, g one global curve of x. Where x and H are independent given z, the
+  logit of p(z | x, H) is such a sum (Bayes), with g the logit of p(z | x) but for a constant. Here
+  g and the backbone are learned together, by the same loss. It is the same for every entry but
+  "none".
 
-In both late places one pass of the encoder serves x and x'.
+In all places but "early" one pass of the encoder serves x and x'.
 """
 
 from __future__ import annotations
@@ -21,14 +25,15 @@ from dnr_jax.nn.layers import Dense, product
 from dnr_jax.types import Array
 
 ENTRIES = ("none", "concatenate", "add", "weight")
-PLACES = ("late", "late_linear", "early")
+PLACES = ("late", "late_linear", "early", "prior")
+KNOTS = 11  # of the curve of place "prior": 0, 0.1, ..., 1
 
 
 class ScoreUse(NamedTuple):
     """Which entry, at which place.
 
     With entry "none" no place reads scores; `place` then still chooses between the non-linear
-    ("late") and the linear head, so that rows with and without scores differ in x alone.
+    ("late", "prior") and the linear head, so that rows with and without scores differ in x alone.
 
     Attributes:
       entry: one of `ENTRIES`.
@@ -47,6 +52,11 @@ class ScoreUse(NamedTuple):
     def late(self) -> bool:
         """True if the head reads scores."""
         return self.place != "early" and self.entry != "none"
+
+    @property
+    def prior(self) -> bool:
+        """True if the head adds a curve of the scores to its logits."""
+        return self.place == "prior" and self.entry != "none"
 
 
 def combine(entry: str, hidden: Array, scores: Array) -> Array:
@@ -88,6 +98,20 @@ class ConcatenatedDense(nn.Module):
         return mapped + bias.reshape(*[1] * (mapped.ndim - 1), -1)
 
 
+class Curve(nn.Module):
+    """A curve g(x) on [0, 1] that is linear between `KNOTS` learned values, constant outside.
+
+    It begins as g(x) = x, the order of the first stage.
+    """
+
+    @nn.compact
+    def __call__(self, scores: Array) -> Array:
+        """Map scores to `float32` of the same shape."""
+        values = self.param("values", lambda key: jnp.linspace(0.0, 1.0, KNOTS))
+        steps = jnp.clip(scores.astype(jnp.float32), 0.0, 1.0)[..., None] * (KNOTS - 1)
+        return jnp.maximum(1.0 - jnp.abs(steps - jnp.arange(KNOTS)), 0.0) @ values
+
+
 class EarlyEntry(nn.Module):
     """Put x into the tokens; the identity unless `use.early`.
 
@@ -116,7 +140,7 @@ class EarlyEntry(nn.Module):
 
 
 class ScoredHead(nn.Module):
-    """Turn H, and x where `use.late`, into logits: non-linear for place "late", else linear.
+    """Turn H, and x where `use.late`, into logits: linear for "late_linear" and "early".
 
     It computes in float32 whatever H is, or differences of x, and of logits, would be rounded away.
 
@@ -132,16 +156,18 @@ class ScoredHead(nn.Module):
     def __call__(self, hidden: Array, scores: Array) -> Array:
         """Map `hidden [..., N, D]` and `scores [..., N]` to `float32 [..., N]`."""
         hidden = hidden.astype(jnp.float32)
-        if self.use.place != "late":
+        if self.use.place in ("late_linear", "early"):
             return self._first(1, "output", hidden, scores)[..., 0]
         hidden = nn.relu(self._first(self.width, "hidden", hidden, scores))
-        return Dense(1, name="output")(hidden)[..., 0]
+        logits = Dense(1, name="output")(hidden)[..., 0]
+        return logits + Curve(name="prior")(scores) if self.use.prior else logits
 
     def _first(self, features: int, name: str, hidden: Array, scores: Array) -> Array:
         """Apply the layer that sees x, if any does."""
-        if self.use.late and self.use.entry == "concatenate":
+        joins = self.use.late and not self.use.prior
+        if joins and self.use.entry == "concatenate":
             return ConcatenatedDense(features, name=name)(hidden, scores)
-        joined = combine(self.use.entry, hidden, scores) if self.use.late else hidden
+        joined = combine(self.use.entry, hidden, scores) if joins else hidden
         return Dense(features, name=name)(joined)
 
 

@@ -30,6 +30,7 @@ def scored(entry, params, scores):
         "concatenate": np.concatenate([hidden, x], axis=-1),
         "add": hidden + x,
         "weight": hidden * x,
+        "none": hidden,
     }[entry]
     if "hidden" in params:
         hidden = np.maximum(hidden @ params["hidden"]["kernel"] + params["hidden"]["bias"], 0)
@@ -50,6 +51,14 @@ def test_a_late_head_is_added_to_the_product(entry, place):
     own = params["ScoredHead_0"]
     assert ("hidden" in own) == (place == "late")
     np.testing.assert_allclose(logits, PLAIN + scored(entry, own, X), rtol=1e-5, atol=1e-5)
+
+
+def test_a_prior_is_added_to_a_head_without_scores():
+    logits, params = applied("concatenate", "prior")
+    own = dict(params["ScoredHead_0"])
+    curve = np.interp(X, np.linspace(0, 1, 11), own.pop("prior")["values"])
+    head = PLAIN + scored("none", own, X)
+    np.testing.assert_allclose(logits, head + curve, rtol=1e-5, atol=1e-5)
 
 
 def test_an_early_score_changes_the_item_before_the_product():

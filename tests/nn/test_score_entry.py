@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from dnr_jax.nn.layers import Dense
-from dnr_jax.nn.score_entry import ENTRIES, ConcatenatedDense, EarlyEntry, ScoredHead, ScoreUse
+from dnr_jax.nn.score_entry import (
+    ENTRIES,
+    KNOTS,
+    ConcatenatedDense,
+    Curve,
+    EarlyEntry,
+    ScoredHead,
+    ScoreUse,
+)
 
 RNG = np.random.default_rng(0)
 H = jnp.asarray(RNG.normal(size=(2, 5, 4)), jnp.float32)
@@ -92,3 +100,31 @@ def test_early_entries_reach_the_tokens_and_not_the_head(entry):
 def test_late_entries_leave_the_tokens_alone(place):
     entry = EarlyEntry(ScoreUse("add", place))
     np.testing.assert_array_equal(entry.apply({}, H, X), H)
+
+
+def test_a_curve_begins_as_its_argument_and_is_linear_between_its_knots():
+    x = np.linspace(-0.5, 1.5, 41, dtype=np.float32).reshape(1, -1)
+    begun, params = Curve().init_with_output(jax.random.key(0), x)
+    np.testing.assert_allclose(begun, np.clip(x, 0, 1), atol=1e-6)
+    values = RNG.normal(size=KNOTS).astype(np.float32)
+    assert params["params"]["values"].shape == values.shape
+    found = Curve().apply({"params": {"values": values}}, x)
+    np.testing.assert_allclose(found, np.interp(x, np.linspace(0, 1, KNOTS), values), atol=1e-6)
+
+
+def test_a_prior_recovers_the_logit_that_made_the_labels():
+    """By Newton's method on the cross-entropy, as the curve is linear in its values."""
+    draw = np.random.default_rng(3)
+    knots = np.linspace(0, 1, KNOTS)
+    truth = np.sin(4 * knots)
+    x = draw.random(5_000).astype(np.float32)
+    z = draw.random(len(x)) < 1 / (1 + np.exp(-np.interp(x, knots, truth)))
+
+    def curve(values):
+        return Curve().apply({"params": {"values": values}}, x)
+
+    hats, values = np.asarray(jax.vmap(curve, out_axes=1)(jnp.eye(KNOTS))), np.zeros(KNOTS)
+    for _ in range(10):
+        p = 1 / (1 + np.exp(-hats @ values))
+        values += np.linalg.solve((hats * (p * (1 - p))[:, None]).T @ hats, hats.T @ (z - p))
+    assert np.abs(values - truth).max() < 0.35
