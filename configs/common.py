@@ -185,7 +185,7 @@ def converged(table: Sequence[str] = CLAIM_TABLE) -> dict[str, Any]:
             "lambda_e": 6,
             "patience": 10,
             "seeds": 3,
-            "learning_rate_factors": (0.3, 1.0, 3.0),
+            "learning_rate_factors": (1.0, 3.0, 10.0),
         },
     }
 
