@@ -70,6 +70,8 @@ def build(
     A candidate is positive if the user engages with it in this very list. Each request is
     shuffled once, by its own number and the seed. Training requests without a positive in the
     pool are dropped and counted; in valid and test they stay, for metrics to exclude and count.
+    Where the rule keeps a share of the training lists, the latest, the retriever still knows all:
+    in industry too it is trained on more than the reranker.
 
     Args:
       writer: of an empty folder.
@@ -97,6 +99,8 @@ def build(
     with bar:
         for number, name in enumerate(SPLITS):
             rows, tally = np.flatnonzero(lists.split == number), Tally()
+            if number == TRAIN:
+                rows = _latest(lists.time, rows, rule.settings.train_share)
             own = tests if number == TEST else None
             if own is not None:
                 rows, lists = np.unique(own.request), random_exposure.after_the_last(lists)
@@ -110,6 +114,12 @@ def build(
     everything = {"candidates": chosen | counts | found, "lists": lists.report, **report}
     encoders = requests.encoders_of(lists, rule.settings.size)
     writer.finish(encoders, popularity, item_vectors, everything)
+
+
+def _latest(time: np.ndarray, rows: np.ndarray, share: float) -> np.ndarray:
+    """Keep the latest `share` of lists `rows`, at least one, in their order."""
+    kept = max(1, round(share * len(rows)))
+    return np.sort(rows[np.argsort(time[rows], kind="stable")[len(rows) - kept :]])
 
 
 def _random_tests(

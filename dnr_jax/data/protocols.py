@@ -134,6 +134,9 @@ class CandidateSettings(Settings):
     sampling: str = knob(
         "uniform", "exposed_plus_sampled only: uniform | popularity", one_of=SAMPLING
     )
+    train_share: float = knob(
+        1.0, "of the training lists, the latest; the retriever learns from all", above=0, at_most=1
+    )
 
 
 def excludes_seen(name: str) -> bool:

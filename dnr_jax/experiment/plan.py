@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dnr_jax.data import DATASETS, CandidateSettings
+from dnr_jax.data import DATASETS, CandidateSettings, InteractionData
 from dnr_jax.experiment import rows, sections
 from dnr_jax.experiment.datasets import DataPlan
 from dnr_jax.experiment.rows import Row
@@ -116,6 +116,11 @@ def _data(config: Config, run: RunSettings, scored: EvalSettings) -> DataPlan:
         raise ValueError(
             f"config.candidates.size is {candidates.size}, config.eval.k is {scored.k}: there must "
             "be more candidates than places in the shown list, or there is nothing to rerank"
+        )
+    if candidates.train_share < 1 and not isinstance(DATASETS[data.name], InteractionData):
+        raise ValueError(
+            f"config.candidates.train_share is {candidates.train_share}, but {data.name} has "
+            "logged requests: leave it at 1 and give a shorter log"
         )
     return DataPlan(
         name=data.name,

@@ -184,6 +184,22 @@ def test_too_few_items_are_masked_last(tmp_path, lists, raw):
     assert prepared.report["candidates"]["test"]["recall_of_positives"] == 1.0
 
 
+def test_a_share_of_the_training_lists_are_the_latest_of_all_users(tmp_path, lists, raw):
+    whole = build(tmp_path / "all", lists, raw, rule())
+    part = build(tmp_path / "half", lists, raw, rule(train_share=0.5))
+    own = np.flatnonzero(lists.split == TRAIN)
+    latest = sorted(own, key=lambda row: lists.time[row])[len(own) - round(len(own) / 2) :]
+    kept, every = (p.splits["train"] for p in (part, whole))
+    assert set(kept.request_id) == set(latest) & set(every.request_id)
+    assert kept.request_id.tolist() == sorted(kept.request_id)
+    at = np.searchsorted(every.request_id, kept.request_id)
+    np.testing.assert_array_equal(kept.batch.scores, every.batch.scores[at])
+    for split in ("valid", "test"):
+        ids = (p.splits[split].request_id for p in (part, whole))
+        np.testing.assert_array_equal(*ids)
+    np.testing.assert_array_equal(part.item_popularity, whole.item_popularity)
+
+
 def test_sampling_frequencies():
     items, rows = 12, 20000
     weights = np.array([0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 0], np.float32)

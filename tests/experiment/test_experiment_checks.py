@@ -175,6 +175,14 @@ def test_a_missing_column_of_recflow_is_named(logged, refused):
     assert f"{file} lacks the column(s) ['rank_index', 'like']" in text
 
 
+def test_a_share_of_a_log_is_no_knob(logged, refused):
+    _, config = logged
+    config["candidates"] |= {"train_share": 0.5}
+    assert "config.candidates.train_share is 0.5, but recflow has logged requests" in refused(
+        config
+    )
+
+
 def test_an_empty_file_of_recflow_leaves_too_few_days(logged, refused):
     folder, config = logged
     (folder / "all_stage" / f"{DAYS[1]}.feather").write_bytes(b"")

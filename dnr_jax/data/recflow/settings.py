@@ -32,6 +32,12 @@ class RecFlowSimulation(Settings):
     rank_losers: int = knob(
         10, "recorded videos a request that the ranking dropped, of 380", at_least=1, at_most=380
     )
+    noise: float = knob(
+        1.0,
+        "of the stages, as a multiple of the usual; 0 = they see what is liked",
+        at_least=0,
+        at_most=99,
+    )
     seed: int = knob(0, "of everything simulated", at_least=0)
 
 

@@ -183,6 +183,18 @@ def test_truth_explains_views(rows, folder):
     assert high > low + 0.1
 
 
+@pytest.mark.parametrize(("noise", "low", "high"), [(0.0, 1.0, 1.0), (8.0, 0.0, 0.6)])
+def test_noise_is_what_hides_the_truth_from_the_ranking(tmp_path, noise, low, high):
+    make(tmp_path / "sim", noise=noise)
+    rows = pl.concat([pl.read_ipc(tmp_path / "sim" / "all_stage" / f"{d}.feather") for d in DAYS])
+    truth = pl.concat([pl.read_ipc(tmp_path / "sim" / "truth" / f"{d}.feather") for d in DAYS])
+    ranked = rows.filter(pl.col("rank_index") > 0).join(truth, on=["request_id", "video_id"])
+    by_request = ranked.group_by("request_id").agg(
+        -pl.corr("rank_index", "relevance", method="spearman")
+    )
+    assert low - 1e-6 <= by_request.to_series(1).mean() <= high + 1e-6
+
+
 def test_same_seed_same_files(folder, tmp_path):
     make(tmp_path / "again", seed=1)
     for path in sorted(folder.rglob("*.*")):

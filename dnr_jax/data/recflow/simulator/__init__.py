@@ -57,7 +57,8 @@ def simulate(
     names = [(LAST_DAY - timedelta(days=days - 1 - n)).isoformat() for n in range(days)]
     midnight = datetime.combine(date.fromisoformat(names[0]), datetime.min.time())
     start_ms = int(midnight.replace(tzinfo=timezone(timedelta(hours=8))).timestamp()) * 1000
-    world = world_.make_world(rng, settings.users, settings.videos, start_ms)
+    sizes = settings.users, settings.videos
+    world = world_.make_world(rng, *sizes, start_ms, settings.noise)
     requests = _requests(rng, world, days, settings.requests_per_user_day, start_ms)
     rows = _all_rows(rng, world, requests, settings.rank_losers, quirks, progress)
     rows = _feedback(rng, rows, settings.view_rate)

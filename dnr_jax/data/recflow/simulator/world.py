@@ -1,8 +1,8 @@
 """The simulated world behind RecFlow-shaped logs: people, videos, and a cascade that ranks them.
 
 Utility of a video for a user is `g = 1.2 p.q / 4 + 0.3 popularity + 0.2 freshness`. Each stage of
-the cascade sees g with Gaussian noise; later stages see it better and keep fewer. Retrieval leaves
-out what the user was shown before.
+the cascade sees g with Gaussian noise, of the spread `NOISE` times `RecFlowSimulation.noise`; later
+stages see it better and keep fewer. Retrieval leaves out what the user was shown before.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class World(NamedTuple):
       items: `int64 [V, 7]`: video, author, category one, category two, upload type, upload time
         (seconds), duration (milliseconds).
       sizes: number of ids of each kind, by column name.
+      noise: spread of the noise of each stage.
     """
 
     taste: np.ndarray
@@ -44,9 +45,12 @@ class World(NamedTuple):
     popularity: np.ndarray
     items: np.ndarray
     sizes: dict[str, int]
+    noise: dict[str, float]
 
 
-def make_world(rng: np.random.Generator, users: int, videos: int, start_ms: int) -> World:
+def make_world(
+    rng: np.random.Generator, users: int, videos: int, start_ms: int, noise: float
+) -> World:
     """Draw users and videos; all uploads lie before `start_ms` (epoch milliseconds)."""
     categories = min(MAX_CATEGORY_TWO, max(12, videos // 60))
     sizes = {
@@ -70,8 +74,9 @@ def make_world(rng: np.random.Generator, users: int, videos: int, start_ms: int)
     people, second = _people(rng, users)
     sizes["device_id"] += int((second >= 0).sum())
     taste = rng.normal(size=(users, LATENT)).astype(np.float32)
+    spread = {stage: noise * usual for stage, usual in NOISE.items()}
     kinds = content.astype(np.float32), popularity.astype(np.float32)
-    return World(taste, people, second, *kinds, items, sizes)
+    return World(taste, people, second, *kinds, items, sizes, spread)
 
 
 def _items(
@@ -150,9 +155,9 @@ def run_funnel(
     """
     videos, g = _retrieve(rng, world, users, now_ms, seen)
     kept = max(int(PRE_KEPT * videos.shape[1]), RANKED + SAMPLED_EARLY)
-    videos, g, prerank, prerank_g = _cut(rng, videos, g, kept, NOISE["prerank"])
-    videos, g, coarse, coarse_g = _cut(rng, videos, g, RANKED, NOISE["coarse"])
-    order = np.argsort(-_noisy(rng, g, NOISE["rank"]), axis=1)
+    videos, g, prerank, prerank_g = _cut(rng, videos, g, kept, world.noise["prerank"])
+    videos, g, coarse, coarse_g = _cut(rng, videos, g, RANKED, world.noise["coarse"])
+    order = np.argsort(-_noisy(rng, g, world.noise["rank"]), axis=1)
     videos, g = (np.take_along_axis(a, order, axis=1) for a in (videos, g))
     final = _rerank(rng, world, videos[:, :RERANKED], g[:, :RERANKED])
     place = np.argsort(final, axis=1) + 1
@@ -222,7 +227,7 @@ def _rerank(
     rng: np.random.Generator, world: World, videos: np.ndarray, g: np.ndarray
 ) -> np.ndarray:
     """Order the 120 by a better look at g, less a penalty for each better one of its category."""
-    score = _noisy(rng, g, NOISE["rerank"])
+    score = _noisy(rng, g, world.noise["rerank"])
     order = np.argsort(-score, axis=1)
     category = np.take_along_axis(world.items[videos, 3], order, axis=1)
     same = category[:, :, None] == category[:, None, :]
