@@ -3,6 +3,7 @@
 import json
 from functools import partial
 
+import factories
 import jax
 import jax.numpy as jnp
 import pytest
@@ -40,7 +41,7 @@ def test_the_flops_of_a_plain_step_are_those_of_its_matrix_products():
         standard_case.knobs_of(standard_case.WORKS[0], **sizes), rate=0.0
     )
     game = standard_case.make_game(standard_case.WORKS[0], "float32", **sizes)
-    theta = game.reranker.init(KEY, batch.request, batch.scores)
+    theta = factories.initial_params(game.reranker, batch)
     weights = torch_reference.to_torch(theta, "cpu", learned=True)
     columns = torch_reference.columns(batch, "cpu")
     # The fused attention of a CPU is not counted, the plain one is.

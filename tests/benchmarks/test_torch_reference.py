@@ -1,5 +1,8 @@
 """The PyTorch side of the throughput benchmark does the same work: equal losses and gradients."""
 
+from functools import partial
+
+import factories
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +45,7 @@ def same(ours, theirs, path="", *, tolerance=1e-5):
 
 def prepared(work):
     game = standard_case.make_game(work, "float32", **TINY)
-    theta = game.reranker.init(KEY, BATCH.request, BATCH.scores)
+    theta = factories.initial_params(game.reranker, BATCH)
     network = torch_reference.Network(standard_case.knobs_of(work, **TINY), rate=0.0)
     columns = torch_reference.columns(BATCH, "cpu")
     return game, theta, network, columns, torch_reference.to_torch(theta, "cpu", learned=True)
@@ -52,7 +55,7 @@ def prepared(work):
 @pytest.mark.parametrize("work", [standard_case.WORKS[i] for i in (0, 2, 4)], ids=str)
 def test_the_reranker_s_loss_and_gradients_are_equal(work):
     game, theta, network, columns, weights = prepared(work)
-    phi = {} if game.noise is None else game.noise.init(KEY, BATCH)
+    phi = {} if game.noise is None else factories.quick_jit(game.noise.init)(KEY, BATCH)
     noise_key = jax.random.split(KEY, 4)[2]
     run = jax.jit(jax.value_and_grad(lambda t: reranker_terms(t, phi, BATCH, KEY, game)[0]))
     loss, slopes = run(theta)
@@ -73,7 +76,7 @@ def test_the_reranker_s_loss_and_gradients_are_equal(work):
 def test_the_generator_s_loss_and_gradients_are_equal(work, lambda_x, tolerance):
     game, theta, network, columns, weights = prepared(work)
     game = game._replace(objective=ObjectiveSettings(lambda_x=lambda_x))
-    phi = game.noise.init(KEY, BATCH)
+    phi = factories.quick_jit(game.noise.init)(KEY, BATCH)
     run = jax.jit(jax.value_and_grad(lambda p: generator_terms(p, theta, BATCH, KEY, game)[0]))
     loss, slopes = run(phi)
     eps = np.array(draw_batch(build_draw("beta"), KEY, BATCH))
@@ -87,7 +90,9 @@ def test_the_generator_s_loss_and_gradients_are_equal(work, lambda_x, tolerance)
 
 def test_logits_are_equal():
     game, theta, network, columns, weights = prepared(standard_case.WORKS[0])
-    ours = types.apply(game.reranker, theta, BATCH.request, BATCH.scores)
+    ours = factories.quick_jit(partial(types.apply, game.reranker))(
+        theta, BATCH.request, BATCH.scores
+    )
     theirs = network.decode(weights, network.encode(weights, columns), columns["scores"], columns)
     np.testing.assert_allclose(ours, theirs.detach(), rtol=1e-5, atol=1e-5)
 
