@@ -93,8 +93,8 @@ class Scorer:
         candidates = tables.read(given, self.model.encoders, self.names)
         if self.model.reads_scores and not candidates.scored:
             raise ValueError(
-                f"{candidates.place} has no score, which this model reads: name the "
-                "column, as in --columns score=YOURS"
+                f"{candidates.place} has no score, which this model reads: name its column, as in "
+                "--columns score=YOURS (from Python, columns='score=YOURS')"
             )
         return candidates
 

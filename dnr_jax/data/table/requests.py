@@ -55,7 +55,8 @@ def _check(place: str, raw: Any, size: int, encoders: Encoders) -> None:
         check_keys(there, one, (*ITEM, *of_item[0], *of_item[1]), ITEM[:1])
         _check_ids(there, one, ("item_id", *of_item[0]), encoders)
         _check_numbers(there, one, of_item[1])
-    for event in listed(f"{place}: history", raw.get("history") or []):
+    past = raw.get("history")
+    for event in [] if past is None else listed(f"{place}: history", past):
         _check_id(f"{place}: history", event, encoders, "item_id")
 
 

@@ -212,6 +212,8 @@ def test_raw_requests_are_encoded_as_the_table_was(tmp_path):
     encoded = encode(encoders, [raw]).request
     for name in ("user", "context", "history", "history_where"):
         np.testing.assert_array_equal(getattr(encoded, name), getattr(request, name)[:1])
+    as_array = encode(encoders, [raw | {"history": np.array(raw["history"])}]).request
+    np.testing.assert_array_equal(as_array.history, encoded.history)
     by_code = {tuple(row) for row in request.candidates[0].tolist()}
     assert {tuple(row) for row in encoded.candidates[0].tolist()} == by_code
     assert encode(encoders, [{"items": [{"item_id": "no such"}]}]).unknown == {
