@@ -29,12 +29,19 @@ def one_line(stopped: str, words: Words = OF_A_RUN) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
-        stop(stopped)
-    except OSError as error:
-        sys.exit(f"error: {os_errors.explain(error, words)}")
-    except (ValueError, ArithmeticError, MemoryError) as error:
-        sys.exit(f"error: {str(error) or 'not enough memory: choose smaller sizes'}")
+    except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, KeyboardInterrupt) or _interrupted():
+            stop(stopped)
+        if isinstance(error, OSError):
+            sys.exit(f"error: {os_errors.explain(error, words)}")
+        if isinstance(error, ValueError | ArithmeticError | MemoryError):
+            sys.exit(f"error: {str(error) or 'not enough memory: choose smaller sizes'}")
+        raise
+
+
+def _interrupted() -> bool:
+    """Tell whether Ctrl-C was pressed: what it broke off, as a library's loop, fails in its way."""
+    return signal.getitimer(signal.ITIMER_REAL)[0] > 0
 
 
 def stop(words: str) -> NoReturn:

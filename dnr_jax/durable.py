@@ -18,8 +18,13 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 FOLDER = "a folder where a file should be"
-_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.tmp")  # what `unfinished` names
 _NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def unfinished(path: Path) -> Path:
+    """Choose a name beside `path` for what is to become it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def sync(path: Path) -> None:
@@ -50,7 +55,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
       OSError: it cannot be written; `filename` is set. `path` is then what it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = unfinished(path)
     try:
         with naming(path), os.fdopen(os.open(temporary, os.O_RDWR | _NEW, 0o644), "wb") as file:
             yield cast(BinaryIO, file)
@@ -102,12 +107,12 @@ def remove(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writes to `folder` have left, if there is such a folder.
+    """Remove unfinished files and folders that killed processes left in `folder`, if it is there.
 
     Only for the one process that writes there.
     """
     for path in folder.glob(".*.tmp"):
-        if _LEFTOVER.fullmatch(path.name):
+        if LEFTOVER.fullmatch(path.name):
             remove(path)
 
 

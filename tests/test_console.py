@@ -64,6 +64,21 @@ def test_ctrl_c_that_a_callback_loses_comes_again_and_shows_no_traceback():
     assert (done.returncode, done.stdout, done.stderr) == (130, "lost\n", "stopped: all is saved\n")
 
 
+BROKEN_OFF = """
+    with console.one_line("all is saved"):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+        except KeyboardInterrupt:
+            raise RuntimeError("cannot schedule new futures after shutdown") from None
+"""
+
+
+def test_what_ctrl_c_broke_off_ends_as_stopped_however_it_fails():
+    done = run(BROKEN_OFF.strip())
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped: all is saved\n")
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

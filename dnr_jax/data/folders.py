@@ -5,8 +5,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +13,6 @@ from pathlib import Path
 from dnr_jax import durable
 
 _LOG = logging.getLogger(__name__)
-_LEFTOVER = re.compile(r"\.(?P<name>.+)-[0-9a-f]{16}")
 
 
 @contextmanager
@@ -27,7 +24,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists already: delete it to make it anew")
-    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(8)}")
+    temporary = durable.unfinished(folder)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -92,8 +89,8 @@ def _same(descriptor: int, path: Path) -> bool:
 
 def _sweep(parent: Path, own: str) -> None:
     """Remove unfinished folders: of `own`, whose lock is held, and of names that nobody holds."""
-    for path in parent.glob(".*-*"):
-        found = _LEFTOVER.fullmatch(path.name)
+    for path in parent.glob(".*.tmp"):
+        found = durable.LEFTOVER.fullmatch(path.name)
         if found is None or not path.is_dir() or path.is_symlink():
             continue
         if found["name"] == own:

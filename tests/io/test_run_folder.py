@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import dnr_jax
+from dnr_jax import durable
 from dnr_jax.io import environment, run_folder
 
 ROOT = Path(dnr_jax.__file__).parents[1]
@@ -106,6 +107,9 @@ def test_leftovers_of_killed_writes_are_swept(tmp_path):
     for folder in (".", "rows", "plots", "analysis"):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / ".x.png.0123456789abcdef.tmp").write_bytes(b"half")
+    encoders = durable.unfinished(tmp_path / "encoders")  # where `data.folders` makes a folder
+    encoders.mkdir()
+    (encoders / "encoders.json").write_bytes(b"half")
     run_folder.open_run(tmp_path, CONFIG).close()
     assert not list(tmp_path.rglob("*.tmp"))
 
