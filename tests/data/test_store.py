@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from dnr_jax import sealed
+from dnr_jax import durable, sealed
 from dnr_jax.data import array_files, folders, signatures, store
 from dnr_jax.data.encoders import Encoders, Vocabulary
 from dnr_jax.json_files import DamagedError
@@ -214,8 +214,8 @@ def test_of_many_processes_one_builds(tmp_path):
 
 
 def test_leftovers_of_killed_preparations_are_swept(tmp_path):
-    own = tmp_path / f".{signatures.fingerprint({})}-{'0' * 16}"
-    other, alive = tmp_path / f".{'a' * 16}-{'1' * 16}", tmp_path / f".{'b' * 16}-{'2' * 16}"
+    names = (signatures.fingerprint({}), "a" * 16, "b" * 16)
+    own, other, alive = (durable.unfinished(tmp_path / name) for name in names)
     foreign = tmp_path / ".git-objects"
     for folder in (own, other, alive, foreign):
         (folder / "inner").mkdir(parents=True)

@@ -45,7 +45,7 @@ def test_the_generator_s_gradient_is_that_of_the_whole_with_l_x_over_all(part):
 def gradient_of(name):
     """Return `run(batch, key, part)`, compiled: the gradient of a model with strong dropout."""
     model = build(name, factories.make_task(), **(factories.SMALL | {"dropout": 0.4}))
-    theta = factories.initial_params(model, WORLD)
+    theta = factories.quick_jit(model.init)(jax.random.key(0), WORLD.request, WORLD.scores)
     game = GAME._replace(reranker=model)
     compiled = factories.quick_jit(reranker_gradient, static_argnames=("game", "part"))
     return lambda batch, key, part: compiled(theta, PLAYERS[1], batch, key, game, part=part)
