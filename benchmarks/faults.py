@@ -61,7 +61,8 @@ def try_kill(case: Case, stage_name: str, folder: Path, draw: random.Random) -> 
     ends.append(disturbed.finish(disturbed.start(case.arguments, place)))
     names = damage.differing(place.workdir, case.reference)
     verdict = "traceback" if any(end.traceback for end in ends) else _after(ends[-1], place, case)
-    text = "\n".join([*(end.text[-TAIL:] for end in ends), f"different: {names}"])
+    stories = (f"{end.text[-TAIL:]}\n[status {end.status}]" for end in ends)
+    text = "\n".join([*stories, f"different: {names}"])
     effective = first.status != 0
     return _outcome("kill", (stage_name, number.name), case, verdict, torn, effective, text)
 
