@@ -30,7 +30,8 @@ from benchmarks import harness, standard_case, throughput
 from benchmarks.standard_case import Work
 from configs import movielens
 from dnr_jax import experiment, rerankers, types
-from dnr_jax.reports import results
+from dnr_jax.reports import results, tables
+from dnr_jax.reports.tables import Column
 from dnr_jax.training.epoch import seed_axis
 
 SIZES, SLATES = (20, 50, 100, 200), (1, 6, 10, 20)
@@ -89,7 +90,7 @@ def quality(pair: Pair, folder: Path) -> dict[str, Any]:
 
 
 def _percent(line: results.Line, metric: str) -> str:
-    return f"{100 * line.mean[metric]:.2f} ± {100 * line.spread[metric]:.2f}".replace(" ± nan", "")
+    return tables.number(line, Column(metric, metric, 100, 2))
 
 
 def costs(sizes: Iterable[int], *, history: int, repeats: int, **knobs: Any) -> dict[int, Any]:

@@ -14,116 +14,107 @@ is started again goes on where it was.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from functools import reduce
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
-from ml_collections import ConfigDict
 
 from benchmarks import harness
+from benchmarks.pool_sizes import SMALLEST
 from configs import common, movielens, recflow
 from dnr_jax import experiment
 from dnr_jax.reports import panels, results
 from dnr_jax.reports.results import Run
+from dnr_jax.reports.tables import Column, number
 
 TABLE = ("retriever", "plain", "score", "score_dropout", "dnr_g", "dnr_g_conditional", "dnr_b")
+SMOKE_TABLE = ("retriever", "popularity")
 TRUTH = "spearman_truth"
-TINY: dict[str, Any] = {
-    "table": "retriever,popularity",
-    "reranker": {"width": 8, "heads": 1, "feed_forward": 8},
-    "retriever": {"name": "popularity", "cross_fit": 0},
-    "data": {"history": 4, "core": 5, "simulate": {"users": 60, "movies": 80}},
-    "candidates": {"size": 8},
-    "train": {"epochs": 1, "seeds": 1, "lambda_e": 1},
-}
 
 
 class Study(NamedTuple):
     """One swept knob.
 
     Attributes:
-      config: of every run, but for the knob and the table.
-      knob: its place in the config, with dots.
+      layers: what the configs of all runs set.
+      at: makes the layer of a value of the knob.
       values: of the knob.
       axis: what they are, for the figure.
+      smallest: the layer of the smoke mode.
     """
 
-    config: ConfigDict
-    knob: str
+    layers: tuple[Mapping[str, Any], ...]
+    at: Callable[[float], Mapping[str, Any]]
     values: tuple[float, ...]
     axis: str
+    smallest: Mapping[str, Any]
 
 
-def information() -> Study:
-    config = common.experiment(movielens.EXPERIMENT, *movielens.NARROW, common.converged())
-    config.reranker.name = "sasrec"
-    shares = (0.05, 0.1, 0.25, 1.0)
-    return Study(config, "candidates.train_share", shares, "share of training lists")
-
-
-def noise() -> Study:
-    spreads = (0.5, 1.0, 2.0, 4.0, 8.0)
-    return Study(recflow.get_config(), "data.simulate.noise", spreads, "noise of the first stages")
-
-
-STUDIES = {"information": information, "noise": noise}
+STUDIES = {
+    "information": Study(
+        (
+            movielens.EXPERIMENT,
+            *movielens.NARROW,
+            common.converged(),
+            {"reranker": {"name": "sasrec"}},
+        ),
+        lambda share: {"candidates": {"train_share": share}},
+        (0.05, 0.1, 0.25, 1.0),
+        "share of training lists",
+        SMALLEST,
+    ),
+    "noise": Study(
+        (recflow.EXPERIMENT, *recflow.PRESETS[""]),
+        lambda noise: {"data": {"simulate": {"noise": noise}}},
+        (0.5, 1.0, 2.0, 4.0, 8.0),
+        "noise of the first stages",
+        {"data": {"simulate": {"users": 40, "videos": 700, "days": 3}}},
+    ),
+}
 
 
 def configs_of(study: Study, arguments: argparse.Namespace) -> dict[float, dict[str, Any]]:
     """Make the config of each value's run."""
-    study.config.update({"table": ",".join(arguments.table)})
-    study.config.update(TINY if arguments.smoke else {})
-    if arguments.path:
-        study.config.update({"data": {"path": arguments.path}})
-    if arguments.seeds:
-        study.config.update({"train": {"seeds": arguments.seeds}})
-    if arguments.cache:
-        study.config.update({"cache": str(arguments.cache)})
-    every = {}
-    for value in study.values[-1:] if arguments.smoke else study.values:
-        study.config.update(nested(study.knob, value))
-        every[value] = study.config.to_dict()
-    return every
-
-
-def nested(knob: str, value: float) -> dict[str, Any]:
-    """Write `a.b` and a value as `{"a": {"b": value}}`."""
-    return reduce(lambda inner, name: {name: inner}, reversed(knob.split(".")), value)
+    smoke = arguments.smoke
+    table = {"table": ",".join(SMOKE_TABLE if smoke else arguments.table)}
+    own = (
+        *((study.smallest,) if smoke else ()),
+        table,
+        *(({"data": {"path": arguments.path}},) if arguments.path else ()),
+        *(({"train": {"seeds": arguments.seeds}},) if arguments.seeds else ()),
+        *(({"cache": str(arguments.cache)},) if arguments.cache else ()),
+    )
+    return {
+        value: common.experiment(*study.layers, *own, study.at(value)).to_dict()
+        for value in (study.values[-1:] if smoke else study.values)
+    }
 
 
 def rows_of(runs: Mapping[float, Run], axis: str) -> list[dict[str, Any]]:
     """Read a line for each value and row: N@K in percent and, where known, the rank correlation."""
     return [
-        {
-            axis: value,
-            "row": line.label,
-            run.main_metric.upper(): shown(line, run.main_metric, 100, 2),
-            "rho true": shown(line, TRUTH, 1, 3),
-        }
+        {axis: value, "row": line.label, **{c.title: number(line, c) for c in columns(run)}}
         for value, run in runs.items()
         for line in run.lines
     ]
 
 
-def shown(line: results.Line, metric: str, scale: int, digits: int) -> str:
-    """Write mean ± deviation over seeds; "n/a" where the data has no such metric."""
-    mean, spread = (scale * part.get(metric, float("nan")) for part in (line.mean, line.spread))
-    return f"{mean:.{digits}f} ± {spread:.{digits}f}".replace(" ± nan", "").replace("nan", "n/a")
+def columns(run: Run) -> tuple[Column, Column]:
+    """Return what a study is judged by."""
+    main = run.main_metric
+    return Column(main.upper(), main, 100, 2), Column("rho true", TRUTH, 1, 3)
 
 
 def figure(runs: Mapping[float, Run], axis: str) -> Figure:
     """Draw each row's metrics over the knob, one panel a metric; bars are deviations over seeds."""
-    main = next(iter(runs.values())).main_metric
     drawn, axes = panels.grid(2, columns=2)
-    for panel, (metric, name) in zip(
-        axes, ((main, main.upper()), (TRUTH, "rank correlation with the truth")), strict=True
-    ):
-        for number, label in enumerate(labels(list(runs.values()))):
-            points = points_of(runs, label, metric)
-            panel.errorbar(*points, label=label, capsize=2, marker="o", **panels.style(number))
-        panel.set(xscale="log", xlabel=axis, ylabel=name)
+    for panel, column in zip(axes, columns(next(iter(runs.values()))), strict=True):
+        for place, label in enumerate(labels(list(runs.values()))):
+            points = points_of(runs, label, column)
+            panel.errorbar(*points, label=label, capsize=2, marker="o", **panels.style(place))
+        panel.set(xscale="log", xlabel=axis, ylabel=column.title)
     return panels.finish(drawn, "Mean and standard deviation over seeds, on test")
 
 
@@ -131,18 +122,18 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(line.label for run in runs for line in run.lines))
 
 
-def points_of(
-    runs: Mapping[float, Run], label: str, metric: str
-) -> tuple[list[float], list[float], list[float]]:
-    """Return values of the knob, means and deviations of one row."""
+def points_of(runs: Mapping[float, Run], label: str, column: Column) -> tuple[list[float], ...]:
+    """Return values of the knob, means and deviations of one row, as the table has them."""
     lines = {v: line for v, run in runs.items() for line in run.lines if line.label == label}
-    means = [line.mean.get(metric, float("nan")) for line in lines.values()]
-    return list(lines), means, [line.spread.get(metric, 0.0) for line in lines.values()]
+    parts = ([line.mean for line in lines.values()], [line.spread for line in lines.values()])
+    return list(lines), *(
+        [column.scale * found.get(column.metric, math.nan) for found in part] for part in parts
+    )
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Run what has not been run, then print the table and draw the figure."""
-    study = STUDIES[arguments.what]()
+    study = STUDIES[arguments.what]
     configs = configs_of(study, arguments)
     folders = {value: arguments.workdir / f"{value:g}" for value in configs}
     for value, folder in folders.items():

@@ -55,7 +55,6 @@ class InteractionData(NamedTuple):
       simulate: `(folder, settings.simulate)` writes the files of a world of its own.
       encode: makes arrays of raw requests, with the encoders of the prepared data.
       protocols: the candidate protocols under which it can be prepared.
-      direct: whether models are exported, served and score tables; see `LoggedData`.
     """
 
     settings: type[DataSettings]
@@ -65,7 +64,11 @@ class InteractionData(NamedTuple):
     simulate: Callable[[Path, Any], None]
     encode: EncodeRaw = requests.encode
     protocols: tuple[str, ...] = tuple(CANDIDATES)
-    direct: bool = True
+
+    @property
+    def direct(self) -> bool:
+        """Whether models are exported, served and score tables; see `LoggedData`."""
+        return self.encode is requests.encode
 
     @property
     def modules(self) -> tuple[str, ...]:

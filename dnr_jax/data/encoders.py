@@ -102,6 +102,12 @@ class Encoders(NamedTuple):
         keys = {name: words.keys for name, words in self.vocabularies.items()}
         return make(keys, self.transforms, self.history, self.tables)
 
+    def encoded(self, requests: Sequence[Mapping[str, Any]], size: int) -> Encoded:
+        """Encode raw requests whose kinds of values were checked; `size`: see `direct.Encoder`."""
+        fields: dict[str, Any] = self.direct().arrays(requests, size)
+        request = Request(**fields | {"index": np.arange(len(requests), dtype=np.uint32)})
+        return Encoded(request, count_unknown(request, self.spec))
+
     def save(self, folder: Path) -> None:
         """Write all of it into a new folder, whole or not at all; one that is there stays.
 

@@ -8,17 +8,9 @@ from typing import Any
 import numpy as np
 
 from dnr_jax.data.direct import POSITIVE
-from dnr_jax.data.encoders import (
-    Encoded,
-    Encoders,
-    Vocabulary,
-    check_keys,
-    count_unknown,
-    integer,
-    listed,
-)
+from dnr_jax.data.encoders import Encoded, Encoders, Vocabulary, check_keys, integer, listed
 from dnr_jax.data.lists import Lists
-from dnr_jax.types import FeatureSpec, Request
+from dnr_jax.types import FeatureSpec
 
 FIELDS = ("user", "items", "history")
 
@@ -58,10 +50,7 @@ def encode(
     size = encoders.size if size is None else size
     for number, raw in enumerate(requests):
         _check(f"request {number}", raw, size, encoders.vocabularies)
-    arrays = encoders.direct().arrays(requests, size)
-    count = np.arange(len(requests), dtype=np.uint32)
-    request = Request(**{**arrays, "index": count})  # type: ignore[arg-type]
-    return Encoded(request, count_unknown(request, encoders.spec))
+    return encoders.encoded(requests, size)
 
 
 def _check(place: str, raw: Any, size: int, words: Mapping[str, Vocabulary]) -> None:

@@ -86,7 +86,7 @@ def overview(runs: list[Run]) -> Table:
 
     def cell(run: Run, lines: dict[str, Line], label: str) -> str:
         column = Column("", run.main_metric, 100, 2)
-        return _number(lines[label], column) if label in lines else ABSENT
+        return number(lines[label], column) if label in lines else ABSENT
 
     pairs = list(zip(runs, columns, strict=True))
     body = [[label, *(cell(run, lines, label) for run, lines in pairs)] for label in labels]
@@ -170,13 +170,14 @@ def _table(
     ]
     header = ["model", *(c.title for c in shown), *([extra[0]] if extra else [])]
     body = [
-        [n.label, *(_number(n, c) for c in shown), *([extra[1](n)] if extra else [])]
+        [n.label, *(number(n, c) for c in shown), *([extra[1](n)] if extra else [])]
         for n in run.lines
     ]
     return Table(title, header, body)
 
 
-def _number(line: Line, column: Column) -> str:
+def number(line: Line, column: Column) -> str:
+    """Write a metric of a row: mean ± standard deviation over seeds, as far as there are any."""
     mean, spread = (d.get(column.metric, math.nan) * column.scale for d in (line.mean, line.spread))
     if not math.isfinite(mean):
         return ABSENT

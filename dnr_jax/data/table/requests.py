@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dnr_jax.data.encoders import Encoded, Encoders, check_keys, count_unknown, integer, listed
-from dnr_jax.types import Request
+from dnr_jax.data.encoders import Encoded, Encoders, check_keys, integer, listed
 
 FIELDS = ("user_id", "history", "items")
 ITEM = ("item_id", "score")
@@ -34,10 +33,7 @@ def encode(
     size = encoders.size if size is None else size
     for number, raw in enumerate(requests):
         _check(f"request {number}", raw, size, encoders)
-    content = encoders.direct().arrays(requests, size)
-    count = np.arange(len(requests), dtype=np.uint32)
-    request = Request(**{**content, "index": count})  # type: ignore[arg-type]
-    return Encoded(request, count_unknown(request, encoders.spec))
+    return encoders.encoded(requests, size)
 
 
 def _check(place: str, raw: Any, size: int, encoders: Encoders) -> None:
