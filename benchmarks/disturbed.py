@@ -26,8 +26,11 @@ CASES = {
     ),
 }
 PATIENCE_SECONDS = 300
+TRACEBACK = "Traceback (most recent call last)"
+KEPT = 2000  # characters of a bad run's output, from its traceback on and at its end
 # Programs of a copied cache are found: with XLA's own caches its path would be in their names.
 MOVABLE = {"JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none"}
+FAST = {"XLA_FLAGS": quick_compile.FLAGS}
 # Takes from the run what only root may do, so that unreadable means unreadable; limits its files.
 LOWERED = """
 import ctypes, os, resource, sys
@@ -58,7 +61,14 @@ class Ended(NamedTuple):
     def traceback(self) -> bool:
         """Whether a user would have seen a traceback, or a crash of the interpreter."""
         crashed = self.status in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS)
-        return "Traceback (most recent call last)" in self.text or crashed
+        return TRACEBACK in self.text or crashed
+
+    @property
+    def story(self) -> str:
+        """What a report keeps: the traceback, if there is one, the end, and the exit status."""
+        begin = self.text.find(TRACEBACK)
+        traceback = self.text[max(begin - 200, 0) : begin + KEPT] if begin >= 0 else ""
+        return f"{traceback}\n{self.text[-KEPT:]}\n[status {self.status}]"
 
 
 class Stage(NamedTuple):
@@ -110,7 +120,7 @@ def start(arguments: tuple[str, ...], place: Place, *, limit: int = 0) -> Popen:
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env=own | MOVABLE | {"XLA_FLAGS": quick_compile.FLAGS, "PYTHONPATH": str(ROOT)},
+        env=own | MOVABLE | FAST | {"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

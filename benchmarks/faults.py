@@ -29,7 +29,6 @@ from benchmarks.fault_report import Outcome
 from dnr_jax.io import environment
 
 AGAIN = 0.3  # of the kills are followed by another
-TAIL = 2000  # characters of a bad run's output that are kept
 
 
 def judge(ended: Ended, place: Place, case: Case, word: str = "") -> str:
@@ -61,8 +60,7 @@ def try_kill(case: Case, stage_name: str, folder: Path, draw: random.Random) -> 
     ends.append(disturbed.finish(disturbed.start(case.arguments, place)))
     names = damage.differing(place.workdir, case.reference)
     verdict = "traceback" if any(end.traceback for end in ends) else _after(ends[-1], place, case)
-    stories = (f"{end.text[-TAIL:]}\n[status {end.status}]" for end in ends)
-    text = "\n".join([*stories, f"different: {names}"])
+    text = "\n".join([*(end.story for end in ends), f"different: {names}"])
     effective = first.status != 0
     return _outcome("kill", (stage_name, number.name), case, verdict, torn, effective, text)
 
@@ -81,7 +79,7 @@ def try_fault(
     ended = disturbed.finish(disturbed.start(case.arguments, place))
     verdict = judge(ended, place, case, word=path.name)
     torn = damage.torn(place.workdir, but=path) if verdict in ("same", "told") else []
-    return _outcome("fault", (target, name), case, verdict, torn, True, ended.text[-TAIL:])
+    return _outcome("fault", (target, name), case, verdict, torn, True, ended.story)
 
 
 def try_limit(case: Case, limit: int, folder: Path, draw: random.Random) -> Outcome:
@@ -94,7 +92,7 @@ def try_limit(case: Case, limit: int, folder: Path, draw: random.Random) -> Outc
     last = disturbed.finish(disturbed.start(case.arguments, place))
     silent = first.status and "error: " not in first.text
     verdict = "traceback" if first.traceback or silent else _after(last, place, case)
-    text = first.text[-TAIL:] + last.text[-TAIL:]
+    text = f"{first.story}\n{last.story}"
     size = f"{10 ** len(str(limit)):,}"
     return _outcome("limit", ("below", size), case, verdict, torn, first.status != 0, text)
 

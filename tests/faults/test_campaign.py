@@ -48,6 +48,14 @@ write(workdir / "results.json", '{"rows": [1]}')
 """
 
 
+def test_of_a_bad_run_the_traceback_is_kept_however_much_follows():
+    text = "x" * 9000 + "Traceback (most recent call last):\n  OSError: why\n" + "y" * 9000
+    story = disturbed.Ended(-11, text).story
+    assert "OSError: why" in story
+    assert story.endswith("y\n[status -11]")
+    assert len(story) < 5000
+
+
 @pytest.fixture
 def start(monkeypatch):
     """Make runs fake ones, of the manner that stands in place of the arguments."""
