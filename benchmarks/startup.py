@@ -34,7 +34,7 @@ STANDARD = {
     "feed_forward": 128,
 }
 STATES = ("empty", "cold", "warm")
-SMOKE = ("empty", "warm")
+SMOKE = ("empty",)
 
 
 def measure(

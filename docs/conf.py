@@ -19,6 +19,7 @@ extensions = [
     "sphinx_copybutton",
     "models",
     "plain_docstrings",
+    "quick_references",
     "rooms",
 ]
 exclude_patterns = ["_build"]
