@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 import pytest
 
@@ -15,6 +16,8 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_cpu_parallel_codegen_split_count=1",  # both cores are busy with tests already
     ]
 ).strip()
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # Tracing makes many objects and little garbage: looking through them was a tenth of the time.
 gc.set_threshold(100_000, 50, 1000)
@@ -33,9 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep compiled programs with pytest's own cache: the workers share them, and the next run."""
     if not config.pluginmanager.hasplugin("cacheprovider"):
         return
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("programs")))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    own = str(config.cache.mkdir("programs"))
+    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", own)
+    if jax := sys.modules.get("jax"):  # imported by the conftest of a folder that was asked for
+        jax.config.update("jax_compilation_cache_dir", folder)
 
 
 @pytest.fixture(autouse=True, scope="module")
