@@ -212,7 +212,7 @@ def devices(smoke: bool) -> list[Row]:
 def memory(smoke: bool) -> list[Row]:
     """Bytes a device of a train step with 10^8 items, as compiled; nothing is allocated or run."""
     items, knobs, batch_size, ways = (
-        (10**4, standard_case.TINY, 16, ("rowwise_adagrad",))
+        (10**4, standard_case.TINY, 16, ("dense", "rowwise_adagrad"))
         if smoke
         else (10**8, {"width": 64}, 512, UPDATES)
     )

@@ -34,7 +34,7 @@ STANDARD = {
     "feed_forward": 128,
 }
 STATES = ("empty", "cold", "warm")
-SMOKE = ("empty",)
+SMOKE = ("empty", "warm")
 
 
 def measure(

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from benchmarks import quick_compile
+from dnr_jax import console
 
 # Before JAX starts; subprocesses inherit them.
 os.environ["XLA_FLAGS"] = " ".join(
@@ -19,8 +20,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-# Tracing makes many objects and little garbage: looking through them was a tenth of the time.
-gc.set_threshold(100_000, 50, 1000)
+gc.set_threshold(*console.GARBAGE_THRESHOLDS)  # as programs do: a tenth of the time here
 
 
 # They begin first: the last file of a run has one process alone.
