@@ -7,7 +7,7 @@
 100 % of them, as industrial rerankers train on recent exposures. `noise`: the stages of RecFlow's
 simulated cascade see what a user likes more and more noisily; as the truth is known there, the
 table has each row's rank correlation with it too, the retriever's order among them: a reranker that
-denoises lies above it. Each value is an ordinary run folder under `--workdir`, and a command that
+denoises lies above it. Both train until validation improves no more, at three rates. Each value is an ordinary run folder under `--workdir`, and a command that
 is started again goes on where it was.
 """
 
@@ -66,7 +66,7 @@ STUDIES = {
         SMALLEST,
     ),
     "noise": Study(
-        (recflow.EXPERIMENT, *recflow.PRESETS[""]),
+        (recflow.EXPERIMENT, *recflow.PRESETS[""], common.NARROW, common.converged()),
         lambda noise: {"data": {"simulate": {"noise": noise}}},
         (0.5, 1.0, 2.0, 4.0, 8.0),
         "noise of the first stages",
