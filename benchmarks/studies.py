@@ -7,8 +7,8 @@
 100 % of them, as industrial rerankers train on recent exposures. `noise`: the stages of RecFlow's
 simulated cascade see what a user likes more and more noisily; as the truth is known there, the
 table has each row's rank correlation with it too, the retriever's order among them: a reranker that
-denoises lies above it. Both train until validation improves no more, at three rates. Each value is an ordinary run folder under `--workdir`, and a command that
-is started again goes on where it was.
+denoises lies above it. Both train until validation improves no more, at three rates. Each value is
+an ordinary run folder under `--workdir`, and a command that is started again goes on where it was.
 """
 
 from __future__ import annotations

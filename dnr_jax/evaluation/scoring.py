@@ -35,12 +35,14 @@ def score_split(apply_fn: ApplyFn, params: Params, batch: Batch, *, batch_size: 
       ValueError: the split is empty, or `batch_size` is below 1.
       TypeError: the logits have 16 bits.
     """
-    count = batch.scores.shape[0]
-    if count == 0:
-        raise ValueError("this split holds no requests: nothing to score")
-    rows = loader.order(count, min(batch_size, count))
+    rows = _rows(batch, batch_size)
     logits: Array = _scan(apply_fn, loader.take, params, batch, rows)
-    return logits.reshape(-1, logits.shape[-1])[:count]
+    return logits.reshape(-1, logits.shape[-1])[: len(batch.scores)]
+
+
+def compile_split(apply_fn: ApplyFn, params: Params, batch: Batch, *, batch_size: int) -> None:
+    """Compile the program of `score_split` for arrays of these shapes, which then finds it made."""
+    _scan.lower(apply_fn, loader.take, params, batch, _rows(batch, batch_size)).compile()
 
 
 def score_stream(
@@ -66,14 +68,18 @@ def score_stream(
     Raises:
       ValueError: see `score_split`.
     """
-    count = len(batch.scores)
-    if count == 0:
-        raise ValueError("this split holds no requests: nothing to score")
-    rows = loader.order(count, min(batch_size, count))
+    rows = _rows(batch, batch_size)
     work = partial(_scan, apply_fn, loader.pick, params, rows=np.arange(batches))
     found = loader.stream(work, partial(put, batch), loader.parts(rows, batches))
     logits = np.concatenate(found)[:, : rows.shape[1]]
-    return logits.reshape(-1, logits.shape[-1])[:count]
+    return logits.reshape(-1, logits.shape[-1])[: len(batch.scores)]
+
+
+def _rows(batch: Batch, batch_size: int) -> np.ndarray:
+    count = batch.scores.shape[0]
+    if count == 0:
+        raise ValueError("this split holds no requests: nothing to score")
+    return loader.order(count, min(batch_size, count))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

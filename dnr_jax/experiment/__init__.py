@@ -15,8 +15,18 @@ import numpy as np
 from dnr_jax import json_files
 from dnr_jax.data.store import Prepared
 from dnr_jax.evaluation import audit, refuse_unmeasurable, render
-from dnr_jax.experiment import datasets, models, processes, saved, scoring, sizes, training
+from dnr_jax.experiment import (
+    compiling,
+    datasets,
+    models,
+    processes,
+    saved,
+    scoring,
+    sizes,
+    training,
+)
 from dnr_jax.experiment.assembly import Job, assemble
+from dnr_jax.experiment.compiling import Ready
 from dnr_jax.experiment.copies import copy_run
 from dnr_jax.experiment.meter import Meter
 from dnr_jax.experiment.plan import Plan, make_plan
@@ -135,10 +145,11 @@ def run(
         if prepared.timings:
             folder.append_timings({"row": run_folder.FIRST_STAGE, **prepared.timings})
         models.save_catalogue(prepared, folder)
-        for row, assembly in zip(plan.rows, parts, strict=True):
-            _LOG.info("%s", meter.begin(row.label))
-            if not processes.of_first(np.asarray(scoring.is_done(row, folder))):
-                _finish(Job(plan, row, assembly, prepared, folder))
+        rows = zip(plan.rows, parts, strict=True)
+        for row in compiling.ahead(Job(plan, *of_row, prepared, folder) for of_row in rows):
+            _LOG.info("%s", meter.begin(row.job.row.label))
+            if not processes.of_first(np.asarray(scoring.is_done(row.job.row, folder))):
+                _finish(row)
                 meter.worked()
         if processes.is_first():
             _write_results(plan, prepared, folder)
@@ -150,9 +161,10 @@ def _write_results(plan: Plan, prepared: Prepared, folder: run_folder.RunFolder)
     folder.write_json(run_folder.RESULTS, {"data": prepared.fingerprint, "rows": records})
 
 
-def _finish(job: Job) -> None:
-    with compiled.counted() as count:
-        progress = training.train(job) if job.row.trains else None
+def _finish(row: Ready) -> None:
+    job = row.job
+    with compiled.counted(row.made) as count:
+        progress = training.train(row) if job.row.trains else None
         scoring.score_row(job, progress)
     job.run.append_timings(
         {

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import expit
 
 from dnr_jax.data.store import Split
-from dnr_jax.evaluation import Evaluation, evaluate, score_split, score_stream
+from dnr_jax.evaluation import Evaluation, compile_split, evaluate, score_split, score_stream
 from dnr_jax.experiment import models
 from dnr_jax.experiment.assembly import Job
 from dnr_jax.experiment.rows import Row
@@ -102,10 +102,23 @@ def _score(job: Job, params: Params, split: Split) -> np.ndarray:
             batches=job.row.train.stream,
             put=put,
         )
-    requests = max(len(job.prepared.splits[name].request_id) for name in EVALUATED)
-    filled = jax.tree.map(lambda array: _fill(array, requests), split.batch)
+    filled = jax.tree.map(partial(_fill, rows=_most_requests(job)), split.batch)
     logits = np.asarray(score_split(score, params, filled, batch_size=job.scored_at_once))
     return logits[: len(split.request_id)]
+
+
+def compile_score(job: Job, params: Params) -> None:
+    """Compile the program that scores the splits, for one seed's parameters of these shapes."""
+
+    def filled(array: np.ndarray) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((_most_requests(job), *array.shape[1:]), array.dtype)
+
+    batch = jax.tree.map(filled, job.prepared.splits["test"].batch)
+    compile_split(job.parts.score, params, batch, batch_size=job.scored_at_once)
+
+
+def _most_requests(job: Job) -> int:
+    return max(len(job.prepared.splits[name].request_id) for name in EVALUATED)
 
 
 def _fill(array: np.ndarray, rows: int) -> np.ndarray:

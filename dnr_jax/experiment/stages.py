@@ -134,6 +134,26 @@ def first_states(run: StageRun, before: phases.Progress | None) -> TrainState:
       run: the stage.
       before: what the stage before it has reached; None for the first.
     """
+    parts = run.job.parts
+    make, earlier = partial(sharding.build, parts.layout, _init(run)), _earlier(run)
+    fresh = {seed: make(jax.random.key(seed), *earlier) for seed in run.job.row.seeds}
+    rated = [replace(fresh[trial.seed], rate=np.float32(trial.rate)) for trial in run.trials]
+    states: TrainState = stack_states(rated)
+    if before is not None or run.stage.begin is not None:
+        learned = states.params["reranker"] if before is None else before.best_params
+        states = _go_on(states, learned, run.number, run.stage.begin)
+    return states
+
+
+def abstract_states(run: StageRun) -> TrainState:
+    """Return the shapes and types of `first_states`; nothing is computed."""
+    one = jax.eval_shape(_init(run), jax.random.key(0), *_earlier(run))
+    states: TrainState = jax.eval_shape(stack_states, [one] * len(run.trials))
+    return states
+
+
+def _init(run: StageRun) -> Callable[..., TrainState]:
+    """Make the map from a seed's key, and an earlier model's parameters, to its first state."""
     parts, example = run.job.parts, first_request(run.job.prepared)
     optimizer = parts.optimizer(groups=run.stage.groups)
 
@@ -144,15 +164,12 @@ def first_states(run: StageRun, before: phases.Progress | None) -> TrainState:
         grown = parts.graft.put(state.params["reranker"], *earlier)
         return replace(state, params=state.params | {"reranker": grown})
 
-    make = partial(sharding.build, parts.layout, init)
-    earlier = () if parts.graft is None else (parts.graft.params,)
-    fresh = {seed: make(jax.random.key(seed), *earlier) for seed in run.job.row.seeds}
-    rated = [replace(fresh[trial.seed], rate=np.float32(trial.rate)) for trial in run.trials]
-    states: TrainState = stack_states(rated)
-    if before is not None or run.stage.begin is not None:
-        learned = states.params["reranker"] if before is None else before.best_params
-        states = _go_on(states, learned, run.number, run.stage.begin)
-    return states
+    return init
+
+
+def _earlier(run: StageRun) -> tuple[Params, ...]:
+    graft = run.job.parts.graft
+    return () if graft is None else (graft.params,)
 
 
 def untrained(job: Job) -> phases.Progress:

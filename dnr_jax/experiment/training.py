@@ -12,23 +12,17 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from dnr_jax.experiment import processes, validation
-from dnr_jax.experiment.assembly import Job
+from dnr_jax.experiment.compiling import Ready
 from dnr_jax.experiment.first_step import FirstStep
-from dnr_jax.experiment.stages import (
-    StageRun,
-    first_states,
-    make_phases,
-    stages_of,
-    untrained,
-)
-from dnr_jax.io import checkpoints, compiled
+from dnr_jax.experiment.stages import StageRun, first_states, untrained
+from dnr_jax.io import checkpoints
 from dnr_jax.training import sharding
-from dnr_jax.training.phases import Progress, Record, finished, fit, start
+from dnr_jax.training.phases import Progress, Record, StagePlan, finished, fit, start
 from dnr_jax.types import Batch
 
 
-def train(job: Job) -> Progress:
-    """Train the row through all stages, checkpointing after every epoch.
+def train(row: Ready) -> Progress:
+    """Train a row through all stages, checkpointing after every epoch.
 
     Every stage has checkpoints and an optimiser of its own, and starts from the best parameters of
     the one before. A row that was trained before comes back from its checkpoints without training.
@@ -42,29 +36,26 @@ def train(job: Job) -> Progress:
       ValueError: a checkpoint is torn beyond repair.
       NonFiniteError: a loss or gradient is not finite; the last good checkpoint is kept.
     """
+    job, began = row.job, time.monotonic()
     if job.row.frozen:
         return untrained(job)
-    began, stages = time.monotonic(), stages_of(job)
     data = job.prepared.splits["train"].batch
     if not job.row.train.stream:
         data = sharding.replicate(job.parts.layout, validation.plain(data))
-    total = sum(stage.epochs for stage in stages)
+    total = sum(plan.epochs for _, plan in row.stages)
     progress: Progress | None = None
-    with (
-        compiled.counted() as count,
-        tqdm(total=total, desc=job.row.label, unit="epoch", leave=False) as bar,
-    ):
-        first = FirstStep(job.row, job.run, count, began)
-        for stage in stages:
-            progress = _train_stage(stage, progress, data, bar, first)
+    with tqdm(total=total, desc=job.row.label, unit="epoch", leave=False) as bar:
+        first = FirstStep(job.row, job.run, row.made, began)
+        for stage, plan in row.stages:
+            progress = _train_stage(stage, first.noted(plan), progress, data, bar)
     assert progress is not None
     return progress
 
 
 def _train_stage(
-    stage: StageRun, before: Progress | None, data: Batch, bar: tqdm[Any], first: FirstStep
+    stage: StageRun, plan: StagePlan, before: Progress | None, data: Batch, bar: tqdm[Any]
 ) -> Progress:
-    job, plan = stage.job, make_phases(stage)
+    job = stage.job
     progress, digest = _restore(stage, start(first_states(stage, before), len(stage.trials)))
     bar.set_description(stage.label)
     bar.update(stage.offset + int(progress.epoch) - bar.n)
@@ -76,7 +67,7 @@ def _train_stage(
     validate = validation.ndcg(job) if stage.last else validation.minus_loss(job, stage.stage)
     if job.parts.graft is not None and stage.last and not int(progress.epoch):
         progress = replace(progress, best_value=validate(progress.best_params))
-    return fit(progress, data, first.noted(plan), validate, _saver(stage, bar))
+    return fit(progress, data, plan, validate, _saver(stage, bar))
 
 
 def _restore(stage: StageRun, fresh: Progress) -> tuple[Progress, str | None]:

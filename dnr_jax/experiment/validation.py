@@ -31,6 +31,13 @@ def ndcg(job: Job) -> Validate:
     return partial(_ndcg, score, job.scored_at_once, k, batch=valid)
 
 
+def compile_ndcg(job: Job, params: Params) -> None:
+    """Compile the program of `ndcg`, not streamed, for stacked parameters of these shapes."""
+    batch = job.prepared.splits["valid"].batch
+    score, k = job.parts.score, job.plan.eval.k
+    _ndcg.lower(score, job.scored_at_once, k, params, batch=batch).compile()  # as it is called
+
+
 def minus_loss(job: Job, stage: Stage) -> Validate:
     """Make the map from stacked parameters to minus the stage's loss on the validation split."""
     batch, loss, layout = job.prepared.splits["valid"].batch, stage.loss, job.parts.layout

@@ -9,10 +9,12 @@ import hashlib
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import jax
@@ -125,23 +127,33 @@ class Count:
     from_cache: int = 0
     seconds: float = 0.0
 
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+
     @property
     def compiled(self) -> int:
         """How many the compiler made."""
         return self.programs - self.from_cache
 
+    def add(self, *, programs: int = 0, from_cache: int = 0, seconds: float = 0.0) -> None:
+        """Count more; any thread may."""
+        with self._lock:
+            self.programs += programs
+            self.from_cache += from_cache
+            self.seconds += seconds
+
 
 @contextmanager
-def counted() -> Iterator[Count]:
-    """Count what JAX compiles, in any thread, until the block ends."""
-    count = Count()
+def counted(count: Count | None = None) -> Iterator[Count]:
+    """Count what JAX compiles in this thread until the block ends, on top of `count`."""
+    count, thread = Count() if count is None else count, threading.get_ident()
 
     def on_duration(event: str, duration_secs: float, **_: Any) -> None:
-        count.programs += event == _COMPILED
-        count.seconds += duration_secs if event in (_COMPILED, _LOWERED) else 0.0
+        if event in (_COMPILED, _LOWERED) and threading.get_ident() == thread:
+            count.add(programs=event == _COMPILED, seconds=duration_secs)
 
     def on_event(event: str, **_: Any) -> None:
-        count.from_cache += event == _HIT
+        if event == _HIT and threading.get_ident() == thread:
+            count.add(from_cache=1)
 
     jax.monitoring.register_event_duration_secs_listener(on_duration)
     jax.monitoring.register_event_listener(on_event)

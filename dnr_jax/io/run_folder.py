@@ -67,6 +67,10 @@ class RunFolder:
             os.close(self._lock)
             self._lock = -1
 
+    def has_begun(self, row: str) -> bool:
+        """Tell whether a row has left results or checkpoints."""
+        return _worked(self.path, row)
+
     def checkpoints(self, row: str) -> Path:
         """Return the checkpoint folder of one row of the table."""
         return self.path / CHECKPOINTS / row

@@ -113,6 +113,14 @@ def fit(
     return progress
 
 
+def compile_phase(phase: Phase, plan: StagePlan, states: TrainState, data: Batch) -> None:
+    """Compile a phase's epoch program, jitted, for arrays of these shapes: `fit` finds it made."""
+    epoch: Any = phase.run
+    rows = (len(plan.seeds), len(phase.updates.turns), plan.batch_size)
+    program = epoch.lower(states, data, jax.ShapeDtypeStruct(rows, np.int32), phase.updates.turns)
+    program.compile()
+
+
 def finished(progress: Progress, plan: StagePlan) -> bool:
     """Tell whether all epochs are done or patience has run out (never just before phase 2)."""
     epoch = int(progress.epoch)

@@ -15,6 +15,7 @@ from dnr_jax import experiment
 from dnr_jax.evaluation import score_split
 from dnr_jax.experiment import datasets, saved, training, validation
 from dnr_jax.experiment.assembly import Job, assemble
+from dnr_jax.experiment.compiling import ready
 from dnr_jax.experiment.plan import make_plan
 from dnr_jax.io import checkpoints, run_folder
 from dnr_jax.nn.adapter import logit_loss
@@ -68,7 +69,7 @@ def chosen(tiny, shared):
         experiment.run_all(config, folder)
         job = job_of(config)
         with run_folder.open_run(folder, saved.describe(job.plan)) as run:
-            progress = training.train(job._replace(run=run))  # finished: from its checkpoint
+            progress = training.train(ready(job._replace(run=run)))  # finished: from its checkpoint
     return job, folder, progress
 
 

@@ -11,6 +11,7 @@ from linear_reranker import LinearSettings, linear
 from dnr_jax import experiment
 from dnr_jax.experiment import datasets, saved, training
 from dnr_jax.experiment.assembly import Job, assemble
+from dnr_jax.experiment.compiling import ready
 from dnr_jax.experiment.plan import make_plan
 from dnr_jax.experiment.stages import first_states, stages_of
 from dnr_jax.experiment.trials import trials_of
@@ -59,7 +60,7 @@ def staged(tiny, shared, tabled):
     job = job_of(tiny(reranker={"name": "two_stages"}, table="score"))
     with open_run(shared / "staged", job) as run:
         job = job._replace(run=run)
-        progress, again = training.train(job), training.train(job)
+        progress, again = training.train(ready(job)), training.train(ready(job))
     return job, shared / "staged", progress, again
 
 
@@ -106,8 +107,8 @@ def test_a_stage_that_was_cut_goes_on_to_the_same_parameters(staged, shared):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(checkpoints, "save", dies)
             with pytest.raises(KeyboardInterrupt):
-                training.train(cut)
-        found = training.train(cut)
+                training.train(ready(cut))
+        found = training.train(ready(cut))
     for one, other in zip(leaves(progress.best_params), leaves(found.best_params), strict=True):
         np.testing.assert_array_equal(one, other)
     assert (shared / "cut" / "metrics.jsonl").read_bytes() == (
@@ -152,9 +153,9 @@ def test_what_a_stage_begins_with_is_done_once_however_often_it_is_killed(
         if killed is not None:
             monkeypatch.setattr(checkpoints, "save", dies)
             with pytest.raises(KeyboardInterrupt):
-                training.train(job)
+                training.train(ready(job))
             monkeypatch.setattr(checkpoints, "save", save)
-        progress = training.train(job)
+        progress = training.train(ready(job))
     for params in (progress.best_params, progress.states.params["reranker"]):
         np.testing.assert_array_equal(params["count"], (2.0 + 1.0) ** 2)
 
