@@ -7,8 +7,11 @@
 100 % of them, as industrial rerankers train on recent exposures. `noise`: the stages of RecFlow's
 simulated cascade see what a user likes more and more noisily; as the truth is known there, the
 table has each row's rank correlation with it too, the retriever's order among them: a reranker that
-denoises lies above it. Both train until validation improves no more, at three rates. Each value is
-an ordinary run folder under `--workdir`, and a command that is started again goes on where it was.
+denoises lies above it. Rows train until validation improves no more, at three rates. `delta_x` is
+that of Eq. 5 (arXiv 2509.18736), -KL(p_phi(x | z) || p(x | z)) averaged over both labels, of the
+scores that the last epoch's generator (without one, the noise) makes of test candidates, by kernel
+densities; 0 is best. Each value is an ordinary run folder under `--workdir`, and a command that is
+started again goes on where it was.
 """
 
 from __future__ import annotations
@@ -19,12 +22,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import harness
 from benchmarks.pool_sizes import SMALLEST
 from configs import common, movielens, recflow
-from dnr_jax import experiment
+from dnr_jax import divergences, experiment
+from dnr_jax.io import row_files
 from dnr_jax.reports import panels, results
 from dnr_jax.reports.results import Run
 from dnr_jax.reports.tables import Column, number
@@ -93,12 +98,24 @@ def configs_of(study: Study, arguments: argparse.Namespace) -> dict[float, dict[
 
 
 def rows_of(runs: Mapping[float, Run], axis: str) -> list[dict[str, Any]]:
-    """Read a line for each value and row: N@K in percent and, where known, the rank correlation."""
+    """Read a line for each value and row: N@K in percent, rank correlation if known, delta_x."""
     return [
         {axis: value, "row": line.label, **{c.title: number(line, c) for c in columns(run)}}
+        | {"delta_x": delta_x(run.folder, line.row)}
         for value, run in runs.items()
         for line in run.lines
     ]
+
+
+def delta_x(folder: Path, row: str) -> str:
+    """Estimate -KL(p_phi(x | z) || p(x | z)) of a row's made-up scores; "n/a" where it has none."""
+    found = row_files.read_analysis(folder, row) or {}
+    generated = found.get("generated_phase2", found.get("generated_phase1"))
+    if generated is None:
+        return "n/a"
+    distance = divergences.build("density", conditional=True)
+    given = {"labels": found["labels"], "where": np.ones(len(generated), bool)}
+    return f"{-float(distance(generated, found['scores'], **given)):.3f}"
 
 
 def columns(run: Run) -> tuple[Column, Column]:
