@@ -87,6 +87,7 @@ def targets(arguments: argparse.Namespace, tpus: tuple[str, ...]) -> Iterator[Ta
 def _find(arguments: argparse.Namespace) -> None:
     """Tell JAX, before it starts, where the compilers are."""
     os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there is no CUDA runtime to check
     if arguments.tpu is not None:
         os.environ["TPU_LIBRARY_PATH"] = str(arguments.tpu.resolve() / "libtpu" / "libtpu.so")
     if arguments.cuda is not None:
