@@ -33,8 +33,8 @@ class RecFlowSimulation(Settings):
         10, "recorded videos a request that the ranking dropped, of 380", at_least=1, at_most=380
     )
     noise: float = knob(
-        1.0,
-        "of the stages, as a multiple of the usual; 0 = they see what is liked",
+        2.0,  # the middle of the sweep 0.5 to 8 in docs/results/noise.md
+        "of what the stages see, as a multiple of the stages' own; 0 = they see what is liked",
         at_least=0,
         at_most=99,
     )

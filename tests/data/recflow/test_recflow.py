@@ -16,7 +16,9 @@ from dnr_jax.data.recflow.settings import RecFlowSimulation
 from dnr_jax.data.recflow.simulator import simulate
 from dnr_jax.data.recflow.simulator.writer import Quirks
 
-WORLD = RecFlowSimulation(users=60, videos=800, days=4, requests_per_user_day=2.0, seed=3)
+WORLD = RecFlowSimulation(
+    users=60, videos=800, days=4, requests_per_user_day=2.0, noise=1.0, seed=3
+)
 
 
 @pytest.fixture(scope="module")
