@@ -34,7 +34,10 @@ from dnr_jax.reports import panels, results
 from dnr_jax.reports.results import Run
 from dnr_jax.reports.tables import Column, number
 
-TABLE = ("retriever", "plain", "score", "score_dropout", "dnr_g", "dnr_g_conditional", "dnr_b")
+TABLE = (
+    *("random", "popularity", "retriever", "plain", "score", "score_dropout"),
+    *("dnr_g", "dnr_g_conditional", "dnr_b"),
+)
 SMOKE_TABLE = ("retriever", "popularity")
 TRUTH = "spearman_truth"
 
@@ -132,6 +135,8 @@ def figure(runs: Mapping[float, Run], axis: str) -> Figure:
             points = points_of(runs, label, column)
             panel.errorbar(*points, label=label, capsize=2, marker="o", **panels.style(place))
         panel.set(xscale="log", xlabel=axis, ylabel=column.title)
+        panel.set_xticks(list(runs), [f"{value:g}" for value in runs])
+        panel.set_xticks([], minor=True)
     return panels.finish(drawn, "Mean and standard deviation over seeds, on test")
 
 
