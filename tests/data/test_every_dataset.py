@@ -14,7 +14,8 @@ SIMULATIONS = {
     "interactions": {"users": 60, "catalogue": 90},
     "kuairand": {"users": 60, "videos": 120},
     "movielens": {"users": 60, "movies": 90},
-    "recflow": {"users": 60, "videos": 700, "days": 3},
+    # As many are shown as are dropped: with more noise the shown would have the lower scores.
+    "recflow": {"users": 60, "videos": 700, "days": 3, "noise": 1.0},
     "table": {"requests": 300, "users": 30},
 }
 K = 6
