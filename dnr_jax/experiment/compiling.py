@@ -19,6 +19,7 @@ from dnr_jax.io import compiled
 from dnr_jax.io.compiled import Count
 from dnr_jax.training.phases import Phase, StagePlan, compile_phase
 from dnr_jax.training.sharding import Apply
+from dnr_jax.training.step import TrainState
 
 # Two programs at a time: tracing, a third of the work, is Python and gains nothing from more.
 THREADS = 1
@@ -71,14 +72,16 @@ class _Compiler:
     def _begin_stage(self, stage: StageRun, plan: StagePlan, made: Count) -> StagePlan:
         """Begin a stage's programs; its first phase waits for all but the second one's own."""
         heuristic, learned = plan.phases
-        making = [self._submit(made, _compile_phase, stage, plan, heuristic)]
-        score = stage.job.parts.score
-        if stage.last and score not in self._judges:
-            self._judges[score] = self._submit(made, _compile_judges, stage)
+        states = self._pool.submit(abstract_states, stage)  # begun first: what waits for it ends
+        making = [self._submit(made, _compile_phase, stage, plan, heuristic, states)]
         if stage.last:
+            score = stage.job.parts.score
+            if score not in self._judges:
+                self._judges[score] = self._submit(made, _compile_judges, stage, states)
             making.append(self._judges[score])
         if learned is not None:
-            learned = _after([self._submit(made, _compile_phase, stage, plan, learned)], learned)
+            own = self._submit(made, _compile_phase, stage, plan, learned, states)
+            learned = _after([own], learned)
         return plan._replace(phases=(_after(making, heuristic), learned))
 
     def _submit(self, made: Count, make: Callable[..., None], *arguments: Any) -> Future[None]:
@@ -96,13 +99,15 @@ def _is_simple(job: Job) -> bool:
     return row.trains and not row.frozen and not row.train.stream and job.parts.layout.alone
 
 
-def _compile_phase(stage: StageRun, plan: StagePlan, phase: Phase) -> None:
+def _compile_phase(
+    stage: StageRun, plan: StagePlan, phase: Phase, states: Future[TrainState]
+) -> None:
     data = stage.job.prepared.splits["train"].batch
-    compile_phase(phase, plan, abstract_states(stage), data)
+    compile_phase(phase, plan, states.result(), data)
 
 
-def _compile_judges(stage: StageRun) -> None:
-    params = abstract_states(stage).params["reranker"]
+def _compile_judges(stage: StageRun, states: Future[TrainState]) -> None:
+    params = states.result().params["reranker"]
     validation.compile_ndcg(stage.job, params)
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
     scoring.compile_score(stage.job, one)

@@ -19,7 +19,7 @@ class FirstStep:
 
     Attributes:
       row, run: whose.
-      count: of the programs made ready since `began`.
+      count: of the row's programs, also of those that other threads made before `began`.
       began: `time.monotonic()` at the start of the row.
     """
 
