@@ -29,7 +29,7 @@ def _meaning(run: Run) -> list[str]:
         f". Mean ± sample standard deviation over seeds {', '.join(map(str, seeds))}; "
         "one value where a row has one seed.",
         "Cost: parameters of one seed; wall time of training and of scoring the validation and "
-        "test splits, compilation and metrics included, all seeds (and trials) together.",
+        "test splits, waits for compilation and metrics included, all seeds (and trials) together.",
         f"Differences are in {metric} points with an interval of at least 95 % over requests and "
         f'seeds; that of "{VERSUS}" also covers the choice of that row. '
         f"{significance.STAR_MEANING} = not significantly different (p >= {LEVEL} in that test).",
