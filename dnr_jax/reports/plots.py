@@ -84,9 +84,9 @@ def speed(curves: Mapping[str, Records], seconds: Mapping[str, Seconds]) -> Figu
 
     Args:
       curves: see `training`; the term of validation begins with "valid".
-      seconds: wall time of each epoch, by row label: the wait for compilation is in the first, and all
-        seeds and trials of a row, which train side by side, are in each. A row with an epoch whose
-        time a kill has lost is not drawn.
+      seconds: wall time of each epoch, by row label: the wait for compilation is in the first, and
+        all seeds and trials of a row, which train side by side, are in each. A row with an epoch
+        whose time a kill has lost is not drawn.
     """
     timed = {n: group for n, group in curves.items() if _epochs(group) <= seconds.get(n, {}).keys()}
     if not timed:
