@@ -62,19 +62,14 @@ class Study(NamedTuple):
 
 STUDIES = {
     "information": Study(
-        (
-            movielens.EXPERIMENT,
-            *movielens.NARROW,
-            common.converged(),
-            {"reranker": {"name": "sasrec"}},
-        ),
+        (movielens.EXPERIMENT, *movielens.PRESETS["converged"], {"reranker": {"name": "sasrec"}}),
         lambda share: {"candidates": {"train_share": share}},
         (0.05, 0.1, 0.25, 1.0),
         "share of training lists",
         SMALLEST,
     ),
     "noise": Study(
-        (recflow.EXPERIMENT, *recflow.PRESETS[""], common.NARROW, common.converged()),
+        (recflow.EXPERIMENT, *recflow.PRESETS["converged"]),
         lambda noise: {"data": {"simulate": {"noise": noise}}},
         (0.5, 1.0, 2.0, 4.0, 8.0),
         "noise of the first stages",

@@ -124,7 +124,8 @@ def presets(
       ablation_too: beside `ablation`.
     """
     small = (SMALL, {"train": train})
-    fewer = (*small, NARROW, {"train": reduced})
+    narrow = (*small, NARROW)
+    fewer = (*narrow, {"train": reduced})
     every = (rivals_too or {}, rivals())
     epochs = int((dict(train) | dict(reduced))["epochs"])
     return {
@@ -133,6 +134,9 @@ def presets(
         "rivals": (*fewer, *every),
         "rivals_paper": every,
         "ablation": (*fewer, ablation_too or {}, ablation(epochs=epochs)),
+        "converged": (*narrow, converged()),
+        "variants": (*narrow, converged(VARIANTS_TABLE)),
+        "matching": (*narrow, converged(MATCHING_TABLE)),
         "paper": (),  # the defaults
     }
 

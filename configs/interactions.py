@@ -6,8 +6,8 @@ PATH is a file or a folder: MovieLens 100K to 32M, Amazon of 2014, 2018 or 2023 
 ratings), lines of `user item item ...`, or your own CSV, TSV, JSON lines or Parquet, with columns
 named by `--config.data.columns=user=member,item=sku,time=bought_at`. The form is recognised; say
 `--config.data.layout=amazon_2018_reviews` to insist on one. A retriever chooses and scores the
-candidates, under a protocol of `--config.candidates.name`. Presets: the default, `smoke`, `rivals`,
-`ablation`, `paper` and `rivals_paper`, as in configs/movielens.py.
+candidates, under a protocol of `--config.candidates.name`. Presets: those of
+configs/movielens.py but `first_stages`.
 """
 
 from ml_collections import ConfigDict

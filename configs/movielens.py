@@ -37,10 +37,7 @@ PRESETS = {
         rivals_too=common.PROTOCOLS,
         ablation_too={"optim": TUNED},
     ),
-    "converged": (*NARROW, common.converged()),
-    "matching": (*NARROW, common.converged(common.MATCHING_TABLE)),
     "first_stages": (*NARROW, FIRST_STAGES, common.first_stages()),
-    "variants": (*NARROW, common.converged(common.VARIANTS_TABLE)),
 }
 
 

@@ -50,9 +50,10 @@ def test_every_preset_is_a_plan(module, preset):
     ("preset", "keys"),
     [("converged", common.CLAIM_TABLE), ("variants", common.VARIANTS_TABLE)],
 )
-def test_rows_that_train_to_convergence_have_equal_budgets_on_one_backbone(preset, keys):
-    config = get_config("movielens", preset).to_dict()
-    defaults = sections.defaults("movielens")
+@pytest.mark.parametrize("module", MODULES)
+def test_rows_that_train_to_convergence_have_equal_budgets_on_one_backbone(module, preset, keys):
+    config = get_config(module, preset).to_dict()
+    defaults = sections.defaults(config["data"]["name"])
     for place, differs in differences({"train": config["train"]}, defaults):
         assert differs, place
     (plan,) = make_plan(config)
