@@ -5,8 +5,10 @@
 A PRM of 3 + 1 layers, 64 wide, with drawn parameters ranks a generated table: N = 50 candidates of
 two features, T = 50 events. `bare` calls the compiled program on arrays of the same requests, in
 batches of the same shape, already on the device, and makes the next call before it takes a result,
-as a file's are. `file` is `serving.files.score_file`, without the time to load the model. Both run
-in turn, in one process, after a round of warming up; the last column is CPU time, of all cores.
+as a file's are. `file` is `serving.files.score_file`, without the time to load the model, on a
+table with a request's history in each of its rows; `history once` is the same with the history in
+the request's first row alone. All run in turn, in one process, after a round of warming up; the
+last column is CPU time, of all cores.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,14 @@ def table(requests: int, path: Path) -> None:
     frame.join(histories, on="request_id", maintain_order="left").write_parquet(path)
 
 
+def with_history_once(path: Path) -> Path:
+    """Write such a table again, with the history in the first row of each request alone."""
+    first = pl.col("request_id").is_first_distinct()
+    once = path.with_name("once.parquet")
+    pl.read_parquet(path).with_columns(pl.when(first).then("history")).write_parquet(once)
+    return once
+
+
 def bare(scorer: serving.Scorer, path: Path) -> Callable[[], Any]:
     """Return a call of the compiled program on all requests of a table, in the scorer's batches."""
     encoders = scorer.model.encoders
@@ -84,7 +95,7 @@ def worked_for(call: Callable[[], Any], found: list[float]) -> Callable[[], Any]
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Measure both in turn and print."""
+    """Measure all in turn and print."""
     requests, rounds = (700, 1) if arguments.smoke else (REQUESTS, ROUNDS)
     with tempfile.TemporaryDirectory() as place:
         small: dict[str, Any] = {"width": 8, "layers": 1, "feed_forward": 8}
@@ -94,13 +105,11 @@ def main(arguments: argparse.Namespace) -> None:
         scorer = serving.Scorer(folder)
         program = bare(scorer, candidates)
         done = sum(map(len, program())) * served_model.CANDIDATES
-        calls = {
-            "bare": (program, done),
-            "file": (
-                lambda: files.score_file(scorer, candidates, out, overwrite=True),
-                requests * served_model.CANDIDATES,
-            ),
-        }
+        tables = {"file": candidates, "history once": with_history_once(candidates)}
+        calls: dict[str, tuple[Callable[[], Any], int]] = {"bare": (program, done)}
+        for name, given in tables.items():
+            call = partial(files.score_file, scorer, given, out, overwrite=True)
+            calls[name] = call, requests * served_model.CANDIDATES
         worked: dict[str, list[float]] = {name: [] for name in calls}
         seconds = harness.seconds_in_turn(
             {name: worked_for(call, worked[name]) for name, (call, _) in calls.items()},
