@@ -31,4 +31,4 @@ def embedding(task, settings):
     return wrap(Embedding(task.spec, settings.score_entry != "none"), dropout=0.0)
 
 
-EMBEDDING = Entry(LinearSettings, embedding)
+EMBEDDING = Entry("Embedding", LinearSettings, embedding)

@@ -37,4 +37,4 @@ def linear(task, settings):
     return Reranker(init, encode, decode)
 
 
-LINEAR = Entry(LinearSettings, linear)
+LINEAR = Entry("Linear", LinearSettings, linear)

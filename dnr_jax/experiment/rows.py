@@ -116,7 +116,7 @@ def _row(config: Config, key: str) -> Row:
     return Row(
         key=key,
         model=_filled(template.model, reranker, f"{place}.model"),
-        label=_filled(template.label, reranker.upper(), f"{place}.label"),
+        label=_filled(template.label, RERANKERS[reranker].title, f"{place}.label"),
         sweep=sweep,
         frozen=template.frozen,
         **knobs,

@@ -39,12 +39,14 @@ class Entry(NamedTuple):
     """A model of the table.
 
     Attributes:
+      title: what a reader sees.
       settings: the class of its knobs; `Trunk` where it has none of its own.
       build: `build(task, settings)` makes the model.
       trains: False for scorers that learn nothing.
       needs_slate: its own training reads the displayed order, `Batch.slate`.
     """
 
+    title: str
     settings: type[Any]
     build: Callable[[Task, Any], Reranker]
     trains: bool = True
@@ -52,32 +54,34 @@ class Entry(NamedTuple):
 
 
 RERANKERS: dict[str, Entry] = {
-    "advir": Entry(advir.AdvIRSettings, advir.advir),
-    "caser": Entry(caser.CaserSettings, caser.caser),
-    "dcdr": Entry(dcdr.DCDRSettings, dcdr.dcdr, needs_slate=True),
-    "diffurec": Entry(diffurec.DiffuRecSettings, diffurec.diffurec),
-    "dlcm": Entry(Trunk, dlcm.dlcm),
-    "egrerank": Entry(egrerank.EGRerankSettings, egrerank.egrerank, needs_slate=True),
-    "glorank": Entry(glorank.GloRankSettings, glorank.glorank, needs_slate=True),
-    "goalrank": Entry(goalrank.GoalRankSettings, goalrank.goalrank, needs_slate=True),
-    "gru4rec": Entry(Trunk, gru4rec.gru4rec),
-    "hetcomp": Entry(hetcomp.HetCompSettings, hetcomp.hetcomp),
-    "irgan": Entry(irgan.IRGANSettings, irgan.irgan),
-    "matching_transformer": Entry(Trunk, matching_transformer.matching_transformer),
-    "mge": Entry(mge.MGESettings, mge.mge, needs_slate=True),
-    "midnn": Entry(Trunk, midnn.midnn),
-    "mir": Entry(mir.MIRSettings, mir.mir),
-    "mmr": Entry(mmr.MMRSettings, mmr.mmr, trains=False),
-    "nar4rec": Entry(nar4rec.NAR4RecSettings, nar4rec.nar4rec, needs_slate=True),
-    "pier": Entry(Trunk, pier.pier, needs_slate=True),
-    "pier_group": Entry(prm.PRMSettings, pier_group.pier_group),
-    "popularity": Entry(Settings, trivial.popularity, trains=False),
-    "prm": Entry(prm.PRMSettings, prm.prm),
-    "random": Entry(Settings, trivial.random, trains=False),
-    "retriever": Entry(Settings, trivial.retriever, trains=False),
-    "reversed": Entry(Settings, trivial.reversed_retriever, trains=False),
-    "sasrec": Entry(Trunk, sasrec.sasrec),
-    "setrank": Entry(setrank.SetRankSettings, setrank.setrank),
+    "advir": Entry("AdvIR", advir.AdvIRSettings, advir.advir),
+    "caser": Entry("Caser", caser.CaserSettings, caser.caser),
+    "dcdr": Entry("DCDR", dcdr.DCDRSettings, dcdr.dcdr, needs_slate=True),
+    "diffurec": Entry("DiffuRec", diffurec.DiffuRecSettings, diffurec.diffurec),
+    "dlcm": Entry("DLCM", Trunk, dlcm.dlcm),
+    "egrerank": Entry("EGRerank", egrerank.EGRerankSettings, egrerank.egrerank, needs_slate=True),
+    "glorank": Entry("GloRank", glorank.GloRankSettings, glorank.glorank, needs_slate=True),
+    "goalrank": Entry("GoalRank", goalrank.GoalRankSettings, goalrank.goalrank, needs_slate=True),
+    "gru4rec": Entry("GRU4Rec", Trunk, gru4rec.gru4rec),
+    "hetcomp": Entry("HetComp", hetcomp.HetCompSettings, hetcomp.hetcomp),
+    "irgan": Entry("IRGAN", irgan.IRGANSettings, irgan.irgan),
+    "matching_transformer": Entry(
+        "Matching transformer", Trunk, matching_transformer.matching_transformer
+    ),
+    "mge": Entry("MG-E", mge.MGESettings, mge.mge, needs_slate=True),
+    "midnn": Entry("MiDNN", Trunk, midnn.midnn),
+    "mir": Entry("MIR", mir.MIRSettings, mir.mir),
+    "mmr": Entry("MMR", mmr.MMRSettings, mmr.mmr, trains=False),
+    "nar4rec": Entry("NAR4Rec", nar4rec.NAR4RecSettings, nar4rec.nar4rec, needs_slate=True),
+    "pier": Entry("PIER", Trunk, pier.pier, needs_slate=True),
+    "pier_group": Entry("PIER (group's variant)", prm.PRMSettings, pier_group.pier_group),
+    "popularity": Entry("popularity", Settings, trivial.popularity, trains=False),
+    "prm": Entry("PRM", prm.PRMSettings, prm.prm),
+    "random": Entry("random", Settings, trivial.random, trains=False),
+    "retriever": Entry("retriever order", Settings, trivial.retriever, trains=False),
+    "reversed": Entry("reversed order", Settings, trivial.reversed_retriever, trains=False),
+    "sasrec": Entry("SASRec", Trunk, sasrec.sasrec),
+    "setrank": Entry("SetRank", setrank.SetRankSettings, setrank.setrank),
 }
 
 

@@ -65,7 +65,7 @@ def chosen(tiny, shared):
     )
     folder = shared / "chosen"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RERANKERS, "staged", Entry(LinearSettings, staged))
+        patch.setitem(RERANKERS, "staged", Entry("Staged", LinearSettings, staged))
         experiment.run_all(config, folder)
         job = job_of(config)
         with run_folder.open_run(folder, saved.describe(job.plan)) as run:

@@ -50,7 +50,7 @@ def two_stages(task, settings):
 @pytest.fixture(scope="module", autouse=True)
 def tabled():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RERANKERS, "two_stages", Entry(LinearSettings, two_stages))
+        patch.setitem(RERANKERS, "two_stages", Entry("Two stages", LinearSettings, two_stages))
         yield
 
 
@@ -139,7 +139,7 @@ def counting(task, settings):
 def test_what_a_stage_begins_with_is_done_once_however_often_it_is_killed(
     tiny, shared, monkeypatch, killed
 ):
-    monkeypatch.setitem(RERANKERS, "counting", Entry(LinearSettings, counting))
+    monkeypatch.setitem(RERANKERS, "counting", Entry("Counting", LinearSettings, counting))
     job = job_of(tiny(reranker={"name": "counting"}, table="score"))
     save = checkpoints.save
 

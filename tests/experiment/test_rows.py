@@ -52,6 +52,11 @@ def test_a_backbone_has_every_dnr_row(config):
         assert [row.divergence.settings.conditional for row in rows] == [False, True] * 3
 
 
+def test_labels_name_the_model_as_its_paper_does(config):
+    config["reranker"] = {"name": "gru4rec"}
+    assert rows_of(config)["score"].label == "GRU4Rec with scores"
+
+
 def test_a_knob_of_the_config_reaches_every_row_and_the_config_is_untouched(config):
     config["objective"] = {"lambda_x": 7.0}
     rows = rows_of(config)
