@@ -283,12 +283,12 @@ def rows() -> dict[str, Any]:
         },
         "score_prior": {
             "model": "{reranker}+score-prior",
-            "label": "{reranker} with a calibrated prior",
+            "label": "{reranker} on top of the first stage",
             "set": {"reranker": {"score_place": "prior"}, **NO_NOISE},
         },
         "dnr_g_prior": {
             "model": "{reranker}+dnr-g-prior",
-            "label": "DNR-G on a calibrated prior",
+            "label": "DNR-G on top of the first stage",
             "set": {"reranker": {"score_place": "prior"}, "noise": {"name": "gaussian"}},
         },
         "dnr_b_no_adv": _without("adv", "L_adv", "lambda_adv"),

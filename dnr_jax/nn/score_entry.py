@@ -6,10 +6,12 @@ Places, with H `[B, N, D]` the output of the candidate encoder:
   global slope times x, and nothing more: the form of the paper group's public code.
 - "early": x joins the tokens before the candidate encoder, which then has to run once per set of
   scores; the head is linear and does not see x.
-- "prior": `MLP(H) + g(x)`, g one global curve of x. Where x and H are independent given z, the
-  logit of p(z | x, H) is such a sum (Bayes), with g the logit of p(z | x) but for a constant. Here
-  g and the backbone are learned together, by the same loss. It is the same for every entry but
-  "none".
+- "prior": `a MLP(H) + g(x)`, g one global curve of x, a one number. Where x and H are independent
+  given z, the logit of p(z | x, H) is such a sum (Bayes), with g the logit of p(z | x) but for a
+  constant. Here g, a and the backbone are learned together, by the same loss. As a begins at 0 and
+  g at g(x) = x, the model begins as the first stage's order and departs from it as it learns (a
+  gate that begins at 0 is that of ReZero, Bachlechner et al., UAI 2021). It is the same for every
+  entry but "none".
 
 In all places but "early" one pass of the encoder serves x and x'.
 """
@@ -55,7 +57,7 @@ class ScoreUse(NamedTuple):
 
     @property
     def prior(self) -> bool:
-        """True if the head adds a curve of the scores to its logits."""
+        """True if the logits begin as the scores; see `Prior`."""
         return self.place == "prior" and self.entry != "none"
 
 
@@ -98,18 +100,20 @@ class ConcatenatedDense(nn.Module):
         return mapped + bias.reshape(*[1] * (mapped.ndim - 1), -1)
 
 
-class Curve(nn.Module):
-    """A curve g(x) on [0, 1] that is linear between `KNOTS` learned values, constant outside.
+class Prior(nn.Module):
+    """`a logits + g(x)`: g is linear between `KNOTS` learned values on [0, 1], constant outside.
 
-    It begins as g(x) = x, the order of the first stage.
+    It begins with a = 0 and g(x) = x, the order of the first stage.
     """
 
     @nn.compact
-    def __call__(self, scores: Array) -> Array:
-        """Map scores to `float32` of the same shape."""
+    def __call__(self, logits: Array, scores: Array) -> Array:
+        """Map logits and scores of one shape to `float32` of that shape."""
+        gate = self.param("gate", nn.initializers.zeros, ())
         values = self.param("values", lambda key: jnp.linspace(0.0, 1.0, KNOTS))
         steps = jnp.clip(scores.astype(jnp.float32), 0.0, 1.0)[..., None] * (KNOTS - 1)
-        return jnp.maximum(1.0 - jnp.abs(steps - jnp.arange(KNOTS)), 0.0) @ values
+        hats = jnp.maximum(1.0 - jnp.abs(steps - jnp.arange(KNOTS)), 0.0)
+        return gate * logits + hats @ values
 
 
 class EarlyEntry(nn.Module):
@@ -160,7 +164,7 @@ class ScoredHead(nn.Module):
             return self._first(1, "output", hidden, scores)[..., 0]
         hidden = nn.relu(self._first(self.width, "hidden", hidden, scores))
         logits = Dense(1, name="output")(hidden)[..., 0]
-        return logits + Curve(name="prior")(scores) if self.use.prior else logits
+        return Prior(name="prior")(logits, scores) if self.use.prior else logits
 
     def _first(self, features: int, name: str, hidden: Array, scores: Array) -> Array:
         """Apply the layer that sees x, if any does."""
@@ -175,7 +179,8 @@ class ProductHead(nn.Module):
     """Turn a state q and candidates e into logits `q . e`, with x where `use` says so.
 
     For models whose score is an inner product. Without scores it has no parameters. "early" puts x
-    into e before the product; a late place adds `ScoredHead(q * e, x)` to the product.
+    into e before the product; "prior" is `a q . e + g(x)`; another late place adds
+    `ScoredHead(q * e, x)` to the product.
 
     Attributes:
       use: entry and place.
@@ -191,6 +196,8 @@ class ProductHead(nn.Module):
         state, items = state.astype(jnp.float32), items.astype(jnp.float32)  # see `ScoredHead`
         matched = state[:, None] * EarlyEntry(self.use)(items, scores)
         logits = matched.sum(axis=-1)
-        return (
-            logits + ScoredHead(self.use, self.width)(matched, scores) if self.use.late else logits
-        )
+        if self.use.prior:
+            return Prior(name="prior")(logits, scores)
+        if self.use.late:
+            return logits + ScoredHead(self.use, self.width)(matched, scores)
+        return logits

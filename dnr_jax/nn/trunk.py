@@ -26,7 +26,7 @@ class Trunk(Settings):
     dropout: float = knob(0.1, "rate of dropout in training", at_least=0, below=1)
     score_entry: str = knob("concatenate", "how the score joins a candidate", one_of=ENTRIES)
     score_place: str = knob(
-        "late", "late (small MLP) | late_linear (one slope) | early | prior", one_of=PLACES
+        "late", "late (small MLP) | late_linear | early | prior (x plus the model)", one_of=PLACES
     )
     matching: bool = knob(False, "list models read the match of history and candidate, q * e")
 

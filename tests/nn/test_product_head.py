@@ -53,12 +53,11 @@ def test_a_late_head_is_added_to_the_product(entry, place):
     np.testing.assert_allclose(logits, PLAIN + scored(entry, own, X), rtol=1e-5, atol=1e-5)
 
 
-def test_a_prior_is_added_to_a_head_without_scores():
+def test_a_prior_is_added_to_a_multiple_of_the_product():
     logits, params = applied("concatenate", "prior")
-    own = dict(params["ScoredHead_0"])
-    curve = np.interp(X, np.linspace(0, 1, 11), own.pop("prior")["values"])
-    head = PLAIN + scored("none", own, X)
-    np.testing.assert_allclose(logits, head + curve, rtol=1e-5, atol=1e-5)
+    gate, values = params["prior"]["gate"], params["prior"]["values"]
+    curve = np.interp(X, np.linspace(0, 1, 11), values)
+    np.testing.assert_allclose(logits, gate * PLAIN + curve, rtol=1e-5, atol=1e-5)
 
 
 def test_an_early_score_changes_the_item_before_the_product():

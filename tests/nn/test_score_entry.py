@@ -11,8 +11,8 @@ from dnr_jax.nn.score_entry import (
     ENTRIES,
     KNOTS,
     ConcatenatedDense,
-    Curve,
     EarlyEntry,
+    Prior,
     ScoredHead,
     ScoreUse,
 )
@@ -102,14 +102,33 @@ def test_late_entries_leave_the_tokens_alone(place):
     np.testing.assert_array_equal(entry.apply({}, H, X), H)
 
 
-def test_a_curve_begins_as_its_argument_and_is_linear_between_its_knots():
+def test_a_prior_begins_as_the_scores_and_adds_its_curve_to_a_multiple_of_the_logits():
     x = np.linspace(-0.5, 1.5, 41, dtype=np.float32).reshape(1, -1)
-    begun, params = Curve().init_with_output(jax.random.key(0), x)
+    logits = RNG.normal(size=x.shape).astype(np.float32)
+    begun, params = Prior().init_with_output(jax.random.key(0), logits, x)
     np.testing.assert_allclose(begun, np.clip(x, 0, 1), atol=1e-6)
     values = RNG.normal(size=KNOTS).astype(np.float32)
     assert params["params"]["values"].shape == values.shape
-    found = Curve().apply({"params": {"values": values}}, x)
-    np.testing.assert_allclose(found, np.interp(x, np.linspace(0, 1, KNOTS), values), atol=1e-6)
+    found = Prior().apply({"params": {"values": values, "gate": jnp.float32(0.5)}}, logits, x)
+    curve = np.interp(x, np.linspace(0, 1, KNOTS), values)
+    np.testing.assert_allclose(found, 0.5 * logits + curve, atol=1e-6)
+
+
+def test_a_model_on_a_prior_begins_as_the_first_stage_and_learns_to_leave_it():
+    """The gate alone has a gradient at first; after one step of it the backbone has one too."""
+    head = ScoredHead(ScoreUse("concatenate", "prior"), width=3)
+    begun, variables = head.init_with_output(jax.random.key(0), H, X)
+    np.testing.assert_allclose(begun, X, atol=1e-6)
+    target = jnp.asarray(RNG.random(X.shape), jnp.float32)
+
+    def loss(params):
+        return jnp.sum((head.apply({"params": params}, H, X) - target) ** 2)
+
+    slopes = jax.grad(loss)(variables["params"])
+    assert slopes["prior"]["gate"] != 0
+    assert not np.any(slopes["output"]["kernel"])
+    left = jax.tree.map(lambda value, slope: value - 0.01 * slope, variables["params"], slopes)
+    assert np.any(jax.grad(loss)(left)["output"]["kernel"])
 
 
 def test_a_prior_recovers_the_logit_that_made_the_labels():
@@ -121,7 +140,7 @@ def test_a_prior_recovers_the_logit_that_made_the_labels():
     z = draw.random(len(x)) < 1 / (1 + np.exp(-np.interp(x, knots, truth)))
 
     def curve(values):
-        return Curve().apply({"params": {"values": values}}, x)
+        return Prior().apply({"params": {"values": values, "gate": 0.0}}, x, x)
 
     hats, values = np.asarray(jax.vmap(curve, out_axes=1)(jnp.eye(KNOTS))), np.zeros(KNOTS)
     for _ in range(10):
