@@ -22,7 +22,8 @@ from dnr_jax.io import run_folder
 
 # Rows that learn nothing, and stand in every table.
 TRIVIAL = ("random", "popularity", "retriever")
-BACKBONE = ("plain", "score", "dnr_b", "dnr_g")
+# With few requests `score_prior` alone is not worse than the first stage (docs/results/information.md).
+BACKBONE = ("plain", "score", "score_prior", "dnr_b", "dnr_g")
 BATCHES = 50  # of an epoch, about
 UPDATES = 2000  # of a training, about
 MOST_BATCH, LEAST_BATCH = 1024, 16
