@@ -22,7 +22,7 @@ from dnr_jax.io import run_folder
 
 # Rows that learn nothing, and stand in every table.
 TRIVIAL = ("random", "popularity", "retriever")
-# With few requests `score_prior` alone is not worse than the first stage (docs/results/information.md).
+# Of few requests `score_prior` alone learns no worse order than it is given (docs/ablations.md).
 BACKBONE = ("plain", "score", "score_prior", "dnr_b", "dnr_g")
 BATCHES = 50  # of an epoch, about
 UPDATES = 2000  # of a training, about
