@@ -35,8 +35,8 @@ from dnr_jax.reports.results import Run
 from dnr_jax.reports.tables import Column, number
 
 TABLE = (
-    *("random", "popularity", "retriever", "plain", "score", "score_dropout"),
-    *("dnr_g", "dnr_g_conditional", "dnr_b"),
+    *("random", "popularity", "retriever", "plain", "score", "score_dropout", "score_prior"),
+    *("dnr_g", "dnr_g_conditional", "dnr_g_prior", "dnr_b"),
 )
 SMOKE_TABLE = ("retriever", "popularity")
 TRUTH = "spearman_truth"
@@ -124,8 +124,9 @@ def columns(run: Run) -> tuple[Column, Column]:
 
 def figure(runs: Mapping[float, Run], axis: str) -> Figure:
     """Draw each row's metrics over the knob, one panel a metric; bars are deviations over seeds."""
-    drawn, axes = panels.grid(2, columns=2)
-    for panel, column in zip(axes, columns(next(iter(runs.values()))), strict=True):
+    known = [c for c in columns(next(iter(runs.values()))) if measured(runs, c)]
+    drawn, axes = panels.grid(len(known), columns=2)
+    for panel, column in zip(axes, known, strict=True):
         for place, label in enumerate(labels(list(runs.values()))):
             points = points_of(runs, label, column)
             panel.errorbar(*points, label=label, capsize=2, marker="o", **panels.style(place))
@@ -133,6 +134,15 @@ def figure(runs: Mapping[float, Run], axis: str) -> Figure:
         panel.set_xticks(list(runs), [f"{value:g}" for value in runs])
         panel.set_xticks([], minor=True)
     return panels.finish(drawn, "Mean and standard deviation over seeds, on test")
+
+
+def measured(runs: Mapping[float, Run], column: Column) -> bool:
+    """Tell whether any row has the metric: only simulators know the truth."""
+    return any(
+        math.isfinite(line.mean.get(column.metric, math.nan))
+        for run in runs.values()
+        for line in run.lines
+    )
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
