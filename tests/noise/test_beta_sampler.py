@@ -124,7 +124,8 @@ for a in (0.5, 2.3):
     place = NamedSharding(mesh, PartitionSpec("data"))
     shards = sample(jax.device_put(index, place), jax.device_put(np.zeros((8, 5)), place))
     assert len(shards.sharding.device_set) == 4
-    np.testing.assert_array_equal(shards, whole)
+    # Other draws would be wholly others; the vector code of another shape may round otherwise.
+    np.testing.assert_allclose(shards, whole, rtol=1e-6, atol=0)
     assert len(np.unique(whole)) == whole.size
 """
 
