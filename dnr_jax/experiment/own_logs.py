@@ -22,7 +22,8 @@ from dnr_jax.io import run_folder
 
 # Rows that learn nothing, and stand in every table.
 TRIVIAL = ("random", "popularity", "retriever")
-# Of few requests `score_prior` alone learns no worse order than it is given (docs/ablations.md).
+# Of few requests the others tend to learn a worse order than the first stage's, where `score_prior`
+# begins and then stays (docs/results/information.md).
 BACKBONE = ("plain", "score", "score_prior", "dnr_b", "dnr_g")
 BATCHES = 50  # of an epoch, about
 UPDATES = 2000  # of a training, about

@@ -9,9 +9,9 @@ Places, with H `[B, N, D]` the output of the candidate encoder:
 - "prior": `a MLP(H) + g(x)`, g one global curve of x, a one number. Where x and H are independent
   given z, the logit of p(z | x, H) is such a sum (Bayes), with g the logit of p(z | x) but for a
   constant. Here g, a and the backbone are learned together, by the same loss. As a begins at 0 and
-  g at g(x) = x, the model begins as the first stage's order and departs from it as it learns (a
-  gate that begins at 0 is that of ReZero, Bachlechner et al., UAI 2021). It is the same for every
-  entry but "none".
+  g at g(x) = x, a model whose logits are the head's begins as the first stage's order and departs
+  from it as it learns (a gate that begins at 0 is that of ReZero, Bachlechner et al., UAI 2021). It
+  is the same for every entry but "none".
 
 In all places but "early" one pass of the encoder serves x and x'.
 """
