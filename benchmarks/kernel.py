@@ -193,8 +193,8 @@ def density_error(n: int) -> str:
 
 def main(arguments: argparse.Namespace) -> None:
     """Measure, fit how the cost grows, print."""
-    sizes, repeats = (SMOKE_SIZES, 1) if arguments.smoke else (SIZES, 3)
-    best = rates(20 * repeats)
+    sizes, repeats, rounds = (SMOKE_SIZES, 1, 1) if arguments.smoke else (SIZES, 3, 60)
+    best = rates(rounds)
     rows = [row for n in sizes for row in measure(n, repeats=repeats, best=best)]
     harness.report("L_x against the number of scores", rows, arguments.json)
     print(f"\nlimits: {best.exponentials / 1e9:.4g} 10^9 exponentials a second, ", end="")

@@ -53,7 +53,9 @@ def _trials(run: Run) -> list[str]:
     rows = [run.config["rows"][line.row] for line in run.lines]
     found = {tuple(r["train"]["learning_rate_factors"]) for r in rows if "train" in r}
     if all(len(factors) < 2 for factors in found):
-        return ["No row was tuned: all learned rows use the learning rate of the config."]
+        rates = sorted({factor for factors in found for factor in factors})
+        times = f" times {' or '.join(f'{r:g}' for r in rates)}" if rates not in ([], [1]) else ""
+        return [f"No row was tuned: the learned rows use the learning rates of the config{times}."]
     if len(found) > 1:
         return ["Learned rows had different numbers of trials of their learning rates."]
     (factors,) = found

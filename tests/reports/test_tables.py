@@ -267,7 +267,9 @@ def test_dnr_is_set_against_direct_training_of_its_own_reranker(make_run):
 
 def test_trials_are_told(make_run, make_config):
     folder = make_run()
-    assert "No row was tuned" in tables.to_text(results.read(folder))
+    assert "No row was tuned: the learned rows use the learning rates of the config." in " ".join(
+        tables.to_text(results.read(folder)).split()
+    )
 
     def told(**factors):
         (folder / "config.json").write_text(json.dumps(make_config(**factors)))
@@ -276,6 +278,10 @@ def test_trials_are_told(make_run, make_config):
     both = told(prm=[0.3, 1.0], dnr_b=[0.3, 1.0])
     assert "the same 2 trials, its learning rates times 0.3, 1," in both
     assert "different numbers of trials" in told(prm=[0.3, 1.0], dnr_b=[1.0])
+    assert (
+        "No row was tuned: the learned rows use the learning rates of the config times 3."
+        in told(prm=[3.0], dnr_b=[3.0])
+    )
 
 
 def test_overview_sets_protocols_side_by_side(make_run):

@@ -141,13 +141,9 @@ def test_a_late_head_sees_differences_of_scores_that_bfloat16_would_round_away()
     scores = jnp.where(batch.request.where, 0.5, 0.0)
     moved = jnp.where(batch.request.where, scores + 1e-4, 0.0)
     assert (scores.astype(jnp.bfloat16) == moved.astype(jnp.bfloat16)).all()
-    slopes = [
-        (score(half.full.params, batch.request, moved) - base)[half.judged] / 1e-4
-        for score, base in (
-            (half.score, half.score(half.full.params, batch.request, scores)),
-            (half.full.score, half.full.score(half.full.params, batch.request, scores)),
-        )
-    ]
+    base, rise = (half.score(half.full.params, batch.request, x) for x in (scores, moved))
+    full_base, full_rise = (half.full.score(batch.request, x) for x in (scores, moved))
+    slopes = [(b - a)[half.judged] / 1e-4 for a, b in ((base, rise), (full_base, full_rise))]
     assert np.abs(slopes[1]).min() > 0.01
     np.testing.assert_allclose(slopes[0], slopes[1], rtol=0.3, atol=0.02)
 
