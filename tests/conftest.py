@@ -24,7 +24,10 @@ gc.set_threshold(*console.GARBAGE_THRESHOLDS)  # as programs do: a tenth of the 
 
 
 # They begin first: the last file of a run has one process alone.
-LONGEST = ("test_contract.py", "test_main.py", "test_scaling.py", "test_precision.py")
+LONGEST = {
+    *("test_contract.py", "test_main.py", "test_scaling.py", "test_precision.py"),
+    *("test_docs_site.py", "test_examples.py", "test_public_face.py", "test_sharding.py"),
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
