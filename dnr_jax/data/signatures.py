@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +76,22 @@ def sources(*modules: str) -> list[Path]:
 
 def _imported(file: Path) -> Iterator[Path]:
     """Yield the files of this package that `file` imports, wherever in it the import stands."""
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    for name, home in _imports(file.read_bytes()):
+        found = _file(name) or _file(home)
+        if found is not None:
+            yield found
+
+
+@lru_cache(maxsize=1024)  # data sets share most of their files
+def _imports(code: bytes) -> tuple[tuple[str, str], ...]:
+    """List the imported names, each with the module that it may be a name of."""
+    names: list[tuple[str, str]] = []
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
-            names = [(alias.name, alias.name) for alias in node.names]
+            names += [(alias.name, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [(f"{node.module}.{alias.name}", node.module) for alias in node.names]
-        else:
-            continue
-        for name, home in names:
-            found = _file(name) or _file(home)
-            if found is not None:
-                yield found
+            names += [(f"{node.module}.{alias.name}", node.module) for alias in node.names]
+    return tuple(names)
 
 
 def _file(module: str) -> Path | None:
