@@ -53,7 +53,7 @@ def test_the_loss_is_that_of_dnr_with_a_tenth_of_the_denoising_loss():
     batch = model.batch
     loss = factories.quick_jit(model.reranker.stages[0].loss)(model.params, batch, key=KEY)
     noisy = noisy_scores(jax.random.split(KEY, 4)[1], batch)
-    logits = [model.score(model.params, batch.request, x) for x in (batch.scores, noisy)]
+    logits = [model.score(batch.request, x) for x in (batch.scores, noisy)]
     settings = objectives.ObjectiveSettings(lambda_m=0.1)
     expected, _ = objectives.reranker_loss(*logits, batch.labels, batch.weights, settings=settings)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
@@ -69,8 +69,8 @@ def test_unlike_the_groups_each_score_stands_with_its_own_candidate():
         candidates=batch.request.candidates[:, order], where=batch.request.where[:, order]
     )
     base = np.asarray(model.logits(batch))[:, order]
-    together = model.score(model.params, request, batch.scores[:, order])
-    apart = model.score(model.params, request, batch.scores)
+    together = model.score(request, batch.scores[:, order])
+    apart = model.score(request, batch.scores)
     real = np.asarray(request.where)
     np.testing.assert_allclose(np.asarray(together)[real], base[real], rtol=1e-4, atol=1e-5)
     assert np.abs(np.asarray(apart)[real] - base[real]).max() > 1e-3
