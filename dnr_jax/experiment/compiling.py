@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
@@ -21,6 +21,7 @@ from dnr_jax.training.phases import Phase, StagePlan, compile_phase
 from dnr_jax.training.sharding import Apply
 from dnr_jax.training.step import TrainState
 
+Made = TypeVar("Made")
 # Two programs at a time: tracing, a third of the work, is Python and gains nothing from more.
 THREADS = 1
 
@@ -72,7 +73,7 @@ class _Compiler:
     def _begin_stage(self, stage: StageRun, plan: StagePlan, made: Count) -> StagePlan:
         """Begin a stage's programs; its first phase waits for all but the second one's own."""
         heuristic, learned = plan.phases
-        states = self._pool.submit(abstract_states, stage)  # begun first: what waits for it ends
+        states = self._submit(made, abstract_states, stage)  # begun first: what waits for it ends
         making = [self._submit(made, _compile_phase, stage, plan, heuristic, states)]
         if stage.last:
             score = stage.job.parts.score
@@ -84,13 +85,13 @@ class _Compiler:
             learned = _after([own], learned)
         return plan._replace(phases=(_after(making, heuristic), learned))
 
-    def _submit(self, made: Count, make: Callable[..., None], *arguments: Any) -> Future[None]:
+    def _submit(self, made: Count, make: Callable[..., Made], *arguments: Any) -> Future[Made]:
         return self._pool.submit(_counted, made, make, *arguments)
 
 
-def _counted(made: Count, make: Callable[..., None], *arguments: Any) -> None:
+def _counted(made: Count, make: Callable[..., Made], *arguments: Any) -> Made:
     with compiled.counted(made):
-        make(*arguments)
+        return make(*arguments)
 
 
 def _is_simple(job: Job) -> bool:
