@@ -138,7 +138,7 @@ def run(
             place, saved.describe(plan), saved.defaults(plan), tensorboard=tensorboard
         ) as folder,
     ):
-        prepared = processes.first_then_all(lambda: datasets.prepare(plan.data))
+        prepared = processes.first_then_all(partial(_prepare, plan, folder))
         sizes.check(plan, prepared)
         parts = assemble(plan, prepared)
         _audit(plan, prepared, folder)
@@ -176,8 +176,12 @@ def _finish(row: Ready) -> None:
     )
 
 
+def _prepare(plan: Plan, folder: run_folder.RunFolder) -> Prepared:
+    _refuse_changed_data(plan, folder)
+    return datasets.prepare(plan.data)
+
+
 def _audit(plan: Plan, prepared: Prepared, folder: run_folder.RunFolder) -> None:
-    _refuse_changed_data(prepared, folder)
     findings = audit(prepared, k=plan.eval.k, protocol=plan.protocol)
     content = {"fingerprint": prepared.fingerprint, "data": prepared.report, "audit": findings}
     folder.write_json(run_folder.AUDIT, content)
@@ -185,16 +189,17 @@ def _audit(plan: Plan, prepared: Prepared, folder: run_folder.RunFolder) -> None
     refuse_unmeasurable(prepared)
 
 
-def _refuse_changed_data(prepared: Prepared, folder: run_folder.RunFolder) -> None:
-    """Keep rows that were trained on different data out of one table."""
+def _refuse_changed_data(plan: Plan, folder: run_folder.RunFolder) -> None:
+    """Keep rows that were trained on different data out of one table; none are prepared yet."""
     path = folder.path / run_folder.AUDIT
     if not path.exists():
         return
     cure = "delete it if the data are still what they were, else the whole run folder"
     saved = json_files.read(path, keys=("fingerprint",), cure=cure)["fingerprint"]
-    if saved != prepared.fingerprint:
+    now = datasets.place(plan.data).name
+    if saved != now:
         raise ValueError(
-            f"run folder {folder.path} was made with data {saved}, now it is "
-            f"{prepared.fingerprint}: the input files or the code that reads them have changed; "
-            "choose another --workdir or delete this folder"
+            f"run folder {folder.path} was made with data {saved}, now they are {now}: the input "
+            "files or the code that reads them have changed; choose another --workdir or delete "
+            "this folder"
         )

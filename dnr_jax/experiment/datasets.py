@@ -74,12 +74,26 @@ def arrays(plan: DataPlan) -> Prepared:
     path = _source(plan, dataset)
     if isinstance(dataset, LoggedData):
         dataset.check(path, plan.settings)
-    recipe = _recipe(plan, dataset, path)
 
     def build(writer: Writer) -> None:
         _build(plan, dataset, path, writer)
 
-    return store.prepare(plan.cache / "prepared", recipe, build)
+    return store.prepare(_home(plan), _recipe(plan, dataset, path), build)
+
+
+def place(plan: DataPlan) -> Path:
+    """Return the folder of a plan's arrays, prepared or not; its name is their fingerprint.
+
+    Raises:
+      FileNotFoundError: the path or a file in it does not exist.
+    """
+    dataset = DATASETS[plan.name]
+    recipe = _recipe(plan, dataset, _source(plan, dataset))
+    return _home(plan) / signatures.fingerprint(recipe)
+
+
+def _home(plan: DataPlan) -> Path:
+    return plan.cache / "prepared"
 
 
 def check(plan: DataPlan) -> None:

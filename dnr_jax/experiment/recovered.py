@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from dnr_jax.data.store import Prepared
 from dnr_jax.experiment import datasets, saved
 from dnr_jax.experiment.settings import RunSettings
 from dnr_jax.io import run_folder
+
+_LOG = logging.getLogger(__name__)
+_CURE = "if the run had another cache, name it to read them from there"
 
 
 def run_data(
@@ -25,15 +29,19 @@ def run_data(
 
     Raises:
       FileNotFoundError: it is no run folder, or the files are gone.
-      ValueError: the files, or the code that reads them, have changed since the run.
+      ValueError: the files, or the code that reads them, have changed since the run; said before
+        anything is prepared.
     """
-    folder, place = Path(workdir), Path(cache or RunSettings().cache).expanduser()
+    folder, home = Path(workdir), Path(cache or RunSettings().cache).expanduser()
     config = json_files.read(folder / run_folder.CONFIG)
     made = json_files.read(folder / run_folder.AUDIT, keys=("fingerprint",))["fingerprint"]
-    prepared = datasets.prepare(saved.data_plan(config, place))
-    if prepared.fingerprint != made:
+    plan = saved.data_plan(config, home)
+    now = datasets.place(plan)
+    if now.name != made:
         raise ValueError(
-            f"run {folder} was made with data {made}, now they are {prepared.fingerprint}: the "
-            "input files or the code that reads them have changed; run it anew"
+            f"run {folder} was made with data {made}, now they are {now.name}: the input files or "
+            "the code that reads them have changed; run it anew"
         )
-    return prepared
+    if not now.exists():
+        _LOG.warning("data %s are not in the cache %s: they are made again; %s", made, home, _CURE)
+    return datasets.prepare(plan)

@@ -95,11 +95,12 @@ def test_another_config_is_refused_before_any_work(tiny, resumable, unfinished, 
     assert after == before
 
 
-def test_other_data_is_refused_before_any_work(resumable, unfinished):
+def test_other_data_is_refused_before_any_work(resumable, unfinished, monkeypatch):
+    monkeypatch.setattr(experiment.datasets, "prepare", None)  # work would fail
     file = unfinished / "audit.json"
     audit = json.loads(file.read_text())
     file.write_text(json.dumps(audit | {"fingerprint": "0123456789abcdef"}))
-    with pytest.raises(ValueError, match="made with data 0123456789abcdef, now it is"):
+    with pytest.raises(ValueError, match="made with data 0123456789abcdef, now they are"):
         experiment.run_all(resumable, unfinished)
     assert json.loads(file.read_text())["fingerprint"] == "0123456789abcdef"
 

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 import dnr_jax
+from dnr_jax.experiment import datasets
 
 K = 6
 
@@ -66,7 +67,7 @@ def test_some_requests_are_ranked_alike(run, data, ranked):
     np.testing.assert_allclose(found["score_score"], whole["score_score"], rtol=1e-5)
 
 
-def test_data_that_are_not_the_run_s_are_refused(run, data, tmp_path):
+def test_data_that_are_not_the_run_s_are_refused_before_any_work(run, data, tmp_path, monkeypatch):
     other = data._replace(fingerprint="0123")
     with pytest.raises(ValueError, match=r"model score was trained on data \w+, these are 0123"):
         dnr_jax.rank_split(other, {"score": dnr_jax.load(run, "score")})
@@ -74,5 +75,15 @@ def test_data_that_are_not_the_run_s_are_refused(run, data, tmp_path):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     audit = json.loads((tmp_path / "audit.json").read_text())
     (tmp_path / "audit.json").write_text(json.dumps(audit | {"fingerprint": "4567"}))
+    monkeypatch.setattr(datasets, "prepare", None)  # work would fail
     with pytest.raises(ValueError, match="was made with data 4567, now they are"):
         dnr_jax.run_data(tmp_path, cache=run.parent / "cache")
+
+
+def test_data_that_are_not_in_the_cache_are_made_again_and_it_is_said(run, data, tmp_path, caplog):
+    again = dnr_jax.run_data(run, cache=tmp_path)
+    assert f"data {data.fingerprint} are not in the cache {tmp_path}" in caplog.text
+    assert again.fingerprint == data.fingerprint
+    caplog.clear()
+    dnr_jax.run_data(run, cache=tmp_path)
+    assert "not in the cache" not in caplog.text
