@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dnr_jax.config_files import load as config
     from dnr_jax.evaluation import evaluate
-    from dnr_jax.experiment import copy_run, run_data
+    from dnr_jax.experiment import copy_run, merge_runs, run_data
     from dnr_jax.experiment import run_all as run
     from dnr_jax.metrics import METRICS, evaluate_batch
     from dnr_jax.noise import GENERATORS, NOISES
@@ -38,7 +38,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "config": "config_files:load",
     "run": "experiment:run_all",
-    **dict.fromkeys(("copy_run", "run_data"), "experiment"),
+    **dict.fromkeys(("copy_run", "merge_runs", "run_data"), "experiment"),
     "report": "reports:write",
     **dict.fromkeys(("compare_requests", "side_by_side"), "reports"),
     **dict.fromkeys(("Model", "Scorer", "load", "pack", "rank_split"), "serving"),
@@ -65,6 +65,7 @@ __all__ = [  # the same names, as the type checker wants to see them
     "evaluate",
     "evaluate_batch",
     "load",
+    "merge_runs",
     "pack",
     "rank",
     "rank_split",

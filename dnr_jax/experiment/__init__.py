@@ -28,13 +28,14 @@ from dnr_jax.experiment import (
 from dnr_jax.experiment.assembly import Job, assemble
 from dnr_jax.experiment.compiling import Ready
 from dnr_jax.experiment.copies import copy_run
+from dnr_jax.experiment.merging import merge_runs
 from dnr_jax.experiment.meter import Meter
 from dnr_jax.experiment.plan import Plan, make_plan
 from dnr_jax.experiment.processes import join
 from dnr_jax.experiment.recovered import run_data
 from dnr_jax.io import compiled, event_files, lock, run_folder
 
-__all__ = ["copy_run", "join", "make_plan", "run", "run_all", "run_data"]
+__all__ = ["copy_run", "join", "make_plan", "merge_runs", "run", "run_all", "run_data"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -152,13 +153,7 @@ def run(
                 _finish(row)
                 meter.worked()
         if processes.is_first():
-            _write_results(plan, prepared, folder)
-
-
-def _write_results(plan: Plan, prepared: Prepared, folder: run_folder.RunFolder) -> None:
-    records, columns = scoring.collect(plan.rows, folder)
-    folder.write_per_request(columns)
-    folder.write_json(run_folder.RESULTS, {"data": prepared.fingerprint, "rows": records})
+            scoring.write_table([row.key for row in plan.rows], folder.path, prepared.fingerprint)
 
 
 def _finish(row: Ready) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from scipy.special import expit
 
+from dnr_jax import json_files
 from dnr_jax.data.store import Split
 from dnr_jax.evaluation import Evaluation, compile_split, evaluate, score_split, score_stream
 from dnr_jax.experiment import models
 from dnr_jax.experiment.assembly import Job
 from dnr_jax.experiment.rows import Row
 from dnr_jax.experiment.trials import best_trials
+from dnr_jax.io import per_request, row_files, run_folder
 from dnr_jax.io.row_files import RowResults
 from dnr_jax.io.run_folder import RunFolder
 from dnr_jax.training import sharding
@@ -67,20 +70,26 @@ def score_row(job: Job, progress: Progress | None) -> None:
     run.append_timings({"row": row.key, "scoring_seconds": time.monotonic() - began})
 
 
-def collect(
-    rows: Sequence[Row], run: RunFolder
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Read the results of all rows: the records of `results.json` and the per-request columns."""
-    found = [_finished(row, run) for row in rows]
-    records = [record for results in found for record in results.records]
+def write_table(rows: Sequence[str], folder: Path, data: str) -> None:
+    """Write the results of finished rows as one table: per request, then the records.
+
+    Args:
+      rows: their keys.
+      folder: the run folder.
+      data: fingerprint of the data.
+    """
+    found = [_finished(key, folder) for key in rows]
     names = found[0].columns
-    return records, {n: np.concatenate([results.columns[n] for results in found]) for n in names}
+    columns = {n: np.concatenate([results.columns[n] for results in found]) for n in names}
+    records = [record for results in found for record in results.records]
+    per_request.write(folder / run_folder.PER_REQUEST, columns)
+    json_files.write(folder / run_folder.RESULTS, {"data": data, "rows": records})
 
 
-def _finished(row: Row, run: RunFolder) -> RowResults:
-    results = run.read_row(row.key)
+def _finished(row: str, folder: Path) -> RowResults:
+    results = row_files.read(folder, row)
     if results is None:
-        raise ValueError(f"row {row.key} of {run.path} was changed meanwhile: start again")
+        raise ValueError(f"row {row} of {folder} was changed meanwhile: start again")
     return results
 
 

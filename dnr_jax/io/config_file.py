@@ -45,8 +45,9 @@ def settle(
     rows = now.get(ROWS, {})
     both = {key: rows[key] for key in rows if key in done}
     old = {**saved, ROWS: {key: done[key] for key in both}}
-    lines = _differences(old, {**now, ROWS: both}, json_files.plain(defaults))
-    if lines:
+    found = differences(old, {**now, ROWS: both}, json_files.plain(defaults))
+    if found:
+        lines = [f"config.{key}: saved {was!r}, now {value!r}" for key, was, value in found]
         raise ValueError(
             f"run folder {path.parent} was made with another config:\n  "
             + "\n  ".join(lines)
@@ -72,18 +73,22 @@ def read(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def _differences(
-    saved: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> list[str]:
-    """Name each knob that differs; `defaults` stand for what `saved` lacks."""
-    old, new, usual = (dict(_flatten(part)) for part in (saved, now, defaults))
-    lines = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key, usual.get(key, _ABSENT)), new.get(key, _ABSENT)
-        if before != after:
-            said = old.get(key, _ABSENT)
-            lines.append(f"config.{key}: saved {said!r}, now {after!r}")
-    return lines
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> list[tuple[str, Any, Any]]:
+    """List each knob in which two configs differ, as `rows.dnr_b.train.epochs`, with both values.
+
+    Args:
+      old: one config, plain nested data.
+      new: the other.
+      defaults: stand for what `old` lacks; what is nowhere is "(absent)".
+    """
+    before, after, usual = (dict(_flatten(part)) for part in (old, new, defaults or {}))
+    return [
+        (key, before.get(key, _ABSENT), after.get(key, _ABSENT))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, usual.get(key, _ABSENT)) != after.get(key, _ABSENT)
+    ]
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 import dnr_jax
+from dnr_jax import json_files
 
 FILE = "environment.json"
 KEYS = ("command", "packages")  # what every description holds, of whatever version
@@ -34,6 +35,16 @@ def describe() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
     }
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Read the description that a run folder keeps.
+
+    Raises:
+      FileNotFoundError: there is none.
+      DamagedError: the file is something else.
+    """
+    return dict(json_files.read(folder / FILE, keys=KEYS, cure="made anew"))
 
 
 def command_line() -> str:

@@ -40,6 +40,16 @@ class RowResults(NamedTuple):
     columns: dict[str, np.ndarray]
 
 
+def of_row(row: str) -> list[str]:
+    """Name the files and the folder of one row; not each row has all."""
+    return [
+        f"{ROWS}/{row}.json",
+        f"{ROWS}/{row}.parquet",
+        f"{ANALYSIS}/{row}.npz",
+        f"{MODELS}/{row}",
+    ]
+
+
 def write_analysis(run: Path, row: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Write the arrays that the plots of one row need to `analysis/<row>.npz`."""
     with durable.replacing(run / ANALYSIS / f"{row}.npz") as file:

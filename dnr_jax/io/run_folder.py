@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from dnr_jax import durable, json_files
-from dnr_jax.io import config_file, environment, lock, metrics_file, per_request, row_files
+from dnr_jax.io import config_file, environment, lock, metrics_file, row_files
 from dnr_jax.io.event_files import EventFiles
 from dnr_jax.io.metrics_file import MetricsFile
 from dnr_jax.io.row_files import RowResults
@@ -117,10 +117,6 @@ class RunFolder:
         """
         self._metrics.rewind(row, epoch, digest)
 
-    def write_per_request(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Write `per_request.parquet`; see `per_request.write`."""
-        per_request.write(self.path / PER_REQUEST, columns)
-
     def write_row(self, row: str, results: RowResults) -> None:
         """Write the results of one finished row; see `row_files.write`."""
         row_files.write(self.path, row, results)
@@ -172,6 +168,11 @@ def open_run(
     return run
 
 
+def of_row(row: str) -> list[str]:
+    """Name what a row leaves in its run folder, beside its lines in the files of records."""
+    return [*row_files.of_row(row), f"{CHECKPOINTS}/{row}"]
+
+
 def _settle_config(path: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Save the config of a new folder, or refuse one that differs from the saved."""
     work = (AUDIT, METRICS, RESULTS, CHECKPOINTS, ROWS)
@@ -199,7 +200,7 @@ def _settle_environment(path: Path) -> None:
         json_files.write(path / ENVIRONMENT, now)
         return
     try:
-        first = json_files.read(path / ENVIRONMENT, keys=environment.KEYS, cure="made anew")
+        first = environment.read(path)
         resumed = list(first.pop("resumed", []))
     except (json_files.DamagedError, TypeError) as error:
         json_files.write(path / ENVIRONMENT, now)

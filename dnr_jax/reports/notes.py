@@ -119,8 +119,19 @@ def _origin(run: Run) -> list[str]:
         f"{about['backend']} backend ({len(about['devices'])} x {devices}); "
         f"jax {about['packages']['jax']}, Python {about['python']}.",
         *_resumption(about),
+        *_merged(about),
         f"Command: {about['command']}",
     ]
+
+
+def _merged(about: Mapping[str, Any]) -> list[str]:
+    """Say of each row that another run folder has brought what made it."""
+    said = []
+    for other in about.get("merged", []):
+        changed = sorted(other.keys() - {"rows", "command"})
+        differed = f" ({', '.join(changed)} differed)" if changed else ""
+        said.append(f"Rows {', '.join(other['rows'])}{differed} by: {other['command']}")
+    return said
 
 
 def _resumption(about: Mapping[str, Any]) -> list[str]:

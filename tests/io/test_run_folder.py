@@ -11,7 +11,7 @@ import pytest
 
 import dnr_jax
 from dnr_jax import durable
-from dnr_jax.io import environment, run_folder
+from dnr_jax.io import environment, per_request, run_folder
 
 ROOT = Path(dnr_jax.__file__).parents[1]
 CONFIG = {"seed": 0, "data": {"name": "recflow", "path": ""}, "train": {"seeds": (0, 1)}}
@@ -239,17 +239,15 @@ def test_per_request_round_trip(tmp_path):
         "request_id": np.array([5, 6], np.int64),
         "n@6": np.array([0.5, np.nan], np.float32),
     }
-    with run_folder.open_run(tmp_path, CONFIG) as run:
-        run.write_per_request(columns)
-        found = pq.read_table(tmp_path / "per_request.parquet")
-        assert [str(t) for t in found.schema.types] == ["string", "int32", "int64", "float"]
-        for name, column in columns.items():
-            np.testing.assert_array_equal(found[name].to_numpy(zero_copy_only=False), column)
-        with pytest.raises(ValueError, match="differ in length"):
-            run.write_per_request(columns | {"auc": np.zeros(3)})
-        assert sorted(p.name for p in tmp_path.iterdir() if p.suffix == ".parquet") == [
-            "per_request.parquet"
-        ]
+    file = tmp_path / run_folder.PER_REQUEST
+    per_request.write(file, columns)
+    found = pq.read_table(file)
+    assert [str(t) for t in found.schema.types] == ["string", "int32", "int64", "float"]
+    for name, column in columns.items():
+        np.testing.assert_array_equal(found[name].to_numpy(zero_copy_only=False), column)
+    with pytest.raises(ValueError, match="differ in length"):
+        per_request.write(file, columns | {"auc": np.zeros(3)})
+    assert [path.name for path in tmp_path.iterdir()] == [run_folder.PER_REQUEST]
 
 
 def test_analysis_round_trip(tmp_path):

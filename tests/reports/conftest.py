@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dnr_jax.io import run_folder
+from dnr_jax.io import per_request, run_folder
 
 REQUESTS = 60
 # N@6 of each model and seed; the per-request values are spread around it, the same for all.
@@ -125,7 +125,7 @@ def make_run(tmp_path):
         with run_folder.open_run(folder, CONFIG) as run:
             run.write_json(run_folder.ENVIRONMENT, ENVIRONMENT)
             run.write_json(run_folder.RESULTS, {"rows": result_rows(protocol)})
-            run.write_per_request(per_request_columns())
+            per_request.write(folder / run_folder.PER_REQUEST, per_request_columns())
             run.append_metrics(*metric_records())
             run.write_analysis("prm", **analysis_arrays(slope=1, generated=False))
             run.write_analysis("dnr_b", **analysis_arrays(slope=5, generated=True))

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from dnr_jax import reports
-from dnr_jax.io import run_folder
+from dnr_jax.io import per_request, run_folder
 
 VALUES = {  # by model, seed and request; NaN = excluded
     "prm": {
@@ -29,7 +29,7 @@ def folder(make_run):
         "n@6": np.array(value, np.float32),
         "auc": np.array(value, np.float32) / 2,
     }
-    run_folder.per_request.write(path / run_folder.PER_REQUEST, columns)
+    per_request.write(path / run_folder.PER_REQUEST, columns)
     return path
 
 
