@@ -119,6 +119,7 @@ def test_every_file_of_a_model_room_is_in_its_table():
             "retriever",
             "cross_fit",
             "quality",
+            "kept",
             "epochs",
             "descent",
             "tables",

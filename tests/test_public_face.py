@@ -67,12 +67,38 @@ def test_a_loaded_model_ranks_raw_requests_as_its_run_did(quickstart, count):
     np.testing.assert_allclose(np.where(valid, ndcg, np.nan), expected, atol=1e-6)
 
 
+def test_the_retriever_of_a_run_gives_the_scores_that_it_trained_on(quickstart):
+    model, batch = quickstart["model"], quickstart["prepared"].splits["test"].batch
+    raw = list(raw_requests(quickstart["prepared"], range(9)))
+    for row, found in enumerate(model.first_stage.scores(raw)):
+        x = (found - found.min()) / (found.max() - found.min())  # as config.retriever.score says
+        np.testing.assert_allclose(x, batch.scores[row, batch.request.where[row]], atol=1e-5)
+    bare = [{name: one[name] for name in ("user", "items", "history")} for one in raw]
+    for mine, theirs in zip(model.scores(bare), model.scores(raw), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-4)
+
+
+def test_the_retriever_of_a_run_finds_what_to_rank(quickstart):
+    model, asked = quickstart["model"], {"user": 5, "history": [[11, True], [12, False]]}
+    whole = quickstart["prepared"].encoders.vocabularies["item_id"].keys.tolist()
+    [every] = model.first_stage.scores([{**asked, "items": whole}])
+    best = [whole[place] for place in np.argsort(-every, kind="stable")]
+    [found], [few] = model.retrieve([asked]), model.retrieve([asked], size=3)
+    assert found["items"] == [item for item in best if item not in (11, 12)][:50]
+    assert found["scores"] == sorted(found["scores"], reverse=True)
+    assert (few["items"], few["scores"]) == (found["items"][:3], found["scores"][:3])
+    assert sorted(model.rank([found])[0]) == sorted(found["items"])
+    with pytest.raises(ValueError, match="request 0 has items or scores"):
+        model.retrieve([found])
+    with pytest.raises(ValueError, match="request 1: there is no field 'usr'"):
+        model.retrieve([asked, {"usr": 5}])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"scores": [1.0]}, r"request 0: scores are \[1.0\]: give 4 finite numbers"),
         ({"scores": [1.0, 2.0, 3.0, float("nan")]}, "give 4 finite numbers, one an item"),
-        ({"scores": None}, "request 0 has no 'scores', which this model reads"),
         ({"itms": [1]}, "there is no field 'itms'; did you mean 'items'"),
         ({"items": []}, "request 0 has 0 items"),
     ],

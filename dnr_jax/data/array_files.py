@@ -87,29 +87,29 @@ def entries(described: Mapping[str, Any]) -> list[Entry]:
 
 
 def _entry(name: str, dtype: str, shape: list[int], digest: str) -> Entry:
-    plain = re.fullmatch(r"\w+(\.\w+)?", name)
+    plain = re.fullmatch(r"\w+(\.\w+)*", name)
     numeric = re.fullmatch(rf"[<>|=]?[{KINDS}]\d{{1,2}}", str(dtype))
     if not plain or not numeric or not all(type(n) is int and n >= 0 for n in shape):
         raise TypeError(f"array {name!r} of {dtype!r}{shape!r}")
     return Entry(name, np.dtype(dtype), tuple(shape), digest)
 
 
-def check_sizes(folder: Path, known: list[Entry]) -> None:
+def check_sizes(folder: Path, known: list[Entry], *, cure: str = CURE) -> None:
     """Raise `DamagedError` if a file is cut, `FileNotFoundError` if there is none."""
     for entry in known:
         path = _file(folder, entry.name)
         expected = int(np.prod(entry.shape, dtype=object)) * entry.dtype.itemsize
         if path.stat().st_size != expected:
             raise DamagedError(
-                f"prepared array {path} holds {path.stat().st_size} bytes, its manifest says "
-                f"{expected}: {CURE}"
+                f"array {path} holds {path.stat().st_size} bytes, its manifest says "
+                f"{expected}: {cure}"
             )
 
 
-def check_hashes(folder: Path, known: list[Entry]) -> None:
+def check_hashes(folder: Path, known: list[Entry], *, cure: str = CURE) -> None:
     """Read every file once; raise `DamagedError` for one that is not what was written."""
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda entry: sealed.check(_file(folder, entry.name), entry.digest), known))
+        list(pool.map(lambda e: sealed.check(_file(folder, e.name), e.digest, cure=cure), known))
 
 
 def mapped(folder: Path, known: list[Entry]) -> dict[str, np.ndarray]:

@@ -29,6 +29,7 @@ from dnr_jax.types import Batch, FeatureSpec, Request
 MANIFEST = "manifest.json"
 TIMINGS = "timings.json"
 ENCODERS = "encoders"
+RETRIEVER = "retriever"
 _LOG = logging.getLogger(__name__)
 _checked: set[Path] = set()  # folders whose arrays this process has hashed
 SPLITS = ("train", "valid", "test")
@@ -64,6 +65,8 @@ class Prepared(NamedTuple):
       encoders: what made feature ids of raw values, for raw requests to come.
       fingerprint: hash of inputs, code and options.
       timings: seconds that building took, by part; no function of the inputs.
+      retriever: what the first stage has learned of all training lists, by name, where it can be
+        kept.
     """
 
     spec: FeatureSpec
@@ -74,6 +77,7 @@ class Prepared(NamedTuple):
     encoders: Encoders
     fingerprint: str = ""
     timings: Mapping[str, float] = {}
+    retriever: Mapping[str, np.ndarray] = {}
 
 
 class Writer:
@@ -95,6 +99,11 @@ class Writer:
         _check(split, chunk)
         for name, array in _flatten(chunk):
             self._arrays.append(f"{split}.{name}", array)
+
+    def write_retriever(self, state: Mapping[str, np.ndarray]) -> None:
+        """Keep what the first stage has learned."""
+        for name, array in state.items():
+            self._arrays.append(f"{RETRIEVER}.{name}", array)
 
     def write_timings(self, **seconds: float) -> None:
         """Keep the seconds that parts of the work took, beside the arrays."""
@@ -188,6 +197,7 @@ def load(folder: Path) -> Prepared:
             encoders,
             folder.name,
             _timings(folder),
+            _of(RETRIEVER, arrays),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise DamagedError(f"{folder / MANIFEST} is not as written ({error!r}): {CURE}") from None
@@ -202,8 +212,8 @@ def _timings(folder: Path) -> dict[str, float]:
     return sealed.read(path, ()) if path.exists() else {}  # logged data has no part to time
 
 
-def _of(split: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    prefix = f"{split}."
+def _of(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    prefix = f"{part}."
     return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
 

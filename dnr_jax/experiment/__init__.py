@@ -145,7 +145,7 @@ def run(
         _audit(plan, prepared, folder)
         if prepared.timings:
             folder.append_timings({"row": run_folder.FIRST_STAGE, **prepared.timings})
-        models.save_catalogue(prepared, folder)
+        models.save_shared(plan, prepared, folder)
         rows = zip(plan.rows, parts, strict=True)
         for row in compiling.ahead(Job(plan, *of_row, prepared, folder) for of_row in rows):
             _LOG.info("%s", meter.begin(row.job.row.label))

@@ -51,6 +51,7 @@ def build(
     first_stage = cross_fit.fit(retriever, key, requests, folds=folds, progress=True)
     first, *parts = first_stage.seconds
     _LOG.info("retriever trained in %.1f s, and in %.1f s for %d folds", first, sum(parts), folds)
+    writer.write_retriever(first_stage.state or {})
     writer.write_timings(retriever_seconds=first, folds_seconds=sum(parts))
     report = {
         "ratings": interactions.report,

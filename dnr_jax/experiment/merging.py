@@ -18,7 +18,7 @@ from dnr_jax.io import config_file, environment, lock, row_files, run_folder
 
 _LOG = logging.getLogger(__name__)
 # What all rows of a run share; the copy takes it from the first run.
-_SHARED = (run_folder.AUDIT, run_folder.CATALOGUE, run_folder.ENCODERS)
+_SHARED = (run_folder.AUDIT, run_folder.CATALOGUE, run_folder.ENCODERS, run_folder.RETRIEVER)
 
 
 @dataclass(frozen=True)

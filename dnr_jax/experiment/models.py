@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,16 @@ from dnr_jax.experiment import processes
 from dnr_jax.experiment.assembly import Job
 from dnr_jax.experiment.plan import Plan
 from dnr_jax.io import model_files
-from dnr_jax.io.run_folder import CATALOGUE, ENCODERS, MODELS, RunFolder
+from dnr_jax.io.run_folder import CATALOGUE, ENCODERS, MODELS, RETRIEVER, RunFolder
 from dnr_jax.json_files import DamagedError
+from dnr_jax.retrievers import kept
 from dnr_jax.types import Params
 
 VERSIONS = ("dnr_jax", "jax", "flax", "numpy")
 
 
-def save_catalogue(prepared: Prepared, run: RunFolder) -> None:
-    """Keep what all models of a run share: the encoders, popularity and vectors of items."""
+def save_shared(plan: Plan, prepared: Prepared, run: RunFolder) -> None:
+    """Keep what models of a run share: encoders, popularity and vectors of items, the retriever."""
     try:
         encoders.load(run.path / ENCODERS)
     except (FileNotFoundError, NotADirectoryError, DamagedError):
@@ -35,6 +37,17 @@ def save_catalogue(prepared: Prepared, run: RunFolder) -> None:
         item_popularity=np.asarray(prepared.item_popularity),
         item_vectors=np.asarray(prepared.item_vectors),
     )
+    if prepared.retriever:
+        _save_retriever(plan, prepared, run)
+
+
+def _save_retriever(plan: Plan, prepared: Prepared, run: RunFolder) -> None:
+    home, data = run.path / RETRIEVER, plan.data
+    try:
+        kept.load(home, cure="")
+    except (FileNotFoundError, NotADirectoryError, DamagedError):
+        durable.remove(home)
+        kept.save(home, data.retriever, settings.plain(data.retriever_settings), prepared.retriever)
 
 
 def save(job: Job, records: Sequence[Mapping[str, Any]], params: Sequence[Params]) -> None:
@@ -70,10 +83,15 @@ def _card(job: Job, records: Sequence[Mapping[str, Any]], seed: int) -> dict[str
         "data": {"name": plan.data.name, "fingerprint": job.prepared.fingerprint},
         "encoders_sha256": sealed.digest(job.run.path / ENCODERS / encoders.FILE),
         "catalogue_sha256": sealed.digest(job.run.path / CATALOGUE),
+        "retriever_sha256": _digest(job.run.path / RETRIEVER / kept.FILE),
         "score": _score_transform(plan, job.prepared),
         "metrics": {r["split"]: r["metrics"] for r in records if r["seed"] == seed},
         "versions": {name: metadata.version(name) for name in VERSIONS},
     }
+
+
+def _digest(path: Path) -> str | None:
+    return sealed.digest(path) if path.exists() else None
 
 
 def _score_transform(plan: Plan, prepared: Prepared) -> str | None:

@@ -36,6 +36,7 @@ CHECKPOINTS = "checkpoints"
 PLOTS = "plots"
 ENCODERS = "encoders"
 CATALOGUE = "catalogue.npz"
+RETRIEVER = "retriever"
 TIMINGS_KEYS = ("row",)
 FIRST_STAGE = "first stage"  # what its timings stand under, as those of a row under its key
 _LOG = logging.getLogger(__name__)

@@ -21,6 +21,8 @@ from dnr_jax.retrievers.retriever import (
     Queries,
     Retriever,
     RetrieverSettings,
+    ScoreCatalogue,
+    State,
     Training,
 )
 from dnr_jax.settings import MOST_INT, knob
@@ -44,13 +46,19 @@ def als(settings: ALSSettings) -> Retriever:
     def fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
         training.check()
         users, items = factors(settings, key, training, progress=progress)
+        state = {"users": users, "items": items}
+        return FittedRetriever(restore(state), {}, state)
 
-        def score(queries: Queries) -> np.ndarray:
-            return users[queries.user] @ items.T
+    return Retriever(fit, restore=restore)
 
-        return FittedRetriever(score, {})
 
-    return Retriever(fit)
+def restore(state: State) -> ScoreCatalogue:
+    """Score by the factors `users` and `items`; those of a user without positives are 0."""
+
+    def score(queries: Queries) -> np.ndarray:
+        return np.asarray(state["users"][queries.user] @ state["items"].T)
+
+    return score
 
 
 def factors(

@@ -18,7 +18,14 @@ import numpy as np
 
 from dnr_jax.data.lists import TEST, TRAIN, VALID, Events, Lists, events, origins
 from dnr_jax.retrievers.quality import measure
-from dnr_jax.retrievers.retriever import FittedRetriever, Queries, Retriever, Training, take
+from dnr_jax.retrievers.retriever import (
+    FittedRetriever,
+    Queries,
+    Retriever,
+    State,
+    Training,
+    take,
+)
 from dnr_jax.types import Array
 
 # Odd 32-bit constant of Fibonacci hashing: neighbouring lists of a user land in all folds.
@@ -33,11 +40,13 @@ class FirstStage(NamedTuple):
         numbers of the `Lists` it was fitted on.
       report: JSON-able findings: the fit's own, and the quality on test.
       seconds: wall time of each fit; the first is that on all training lists.
+      state: of the fit on all training lists; see `FittedRetriever`.
     """
 
     score: Callable[[np.ndarray, np.ndarray], np.ndarray]
     report: dict[str, Any]
     seconds: list[float]
+    state: State | None
 
 
 def fold_of(requests: np.ndarray, folds: int) -> np.ndarray:
@@ -93,7 +102,7 @@ def fit(
                 scores[mine] = part.score(take(asked, mine))
         return scores
 
-    return FirstStage(score, report | _quality(full, lists, queries), seconds)
+    return FirstStage(score, report | _quality(full, lists, queries), seconds, full.state)
 
 
 def _part(lists: Lists, queries: Queries, train: Events, kept: np.ndarray) -> Training:

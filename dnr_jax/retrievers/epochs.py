@@ -20,6 +20,7 @@ from dnr_jax.retrievers.retriever import (
     Queries,
     ScoreCatalogue,
     Training,
+    named,
     take,
 )
 from dnr_jax.types import Array, Params
@@ -98,7 +99,7 @@ def fit_batches(
 
     limits = (settings.epochs, settings.patience)
     best, report = until_best(epoch, state, auc(scorer, training), *limits, progress)
-    return FittedRetriever(scorer(best), report)
+    return FittedRetriever(scorer(best), report, named(best))
 
 
 def _batches(key: Array, count: int, size: int) -> list[tuple[np.ndarray, np.ndarray]]:

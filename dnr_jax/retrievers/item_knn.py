@@ -11,6 +11,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from dnr_jax.retrievers import liked
 from dnr_jax.retrievers.retriever import (
@@ -18,6 +19,8 @@ from dnr_jax.retrievers.retriever import (
     Queries,
     Retriever,
     RetrieverSettings,
+    ScoreCatalogue,
+    State,
     Training,
 )
 from dnr_jax.settings import knob
@@ -50,10 +53,29 @@ def item_knn(settings: ItemKNNSettings) -> Retriever:
             model.fit(matrix, show_progress=progress)
         cosines = model.similarity.tocsr()
         cosines.setdiag(0)
+        state = {**_parts("liked", matrix), **_parts("cosines", cosines)}
+        return FittedRetriever(restore(state), {}, state)
 
-        def score(queries: Queries) -> np.ndarray:
-            return np.asarray((matrix[queries.user] @ cosines).todense(), np.float32)
+    return Retriever(fit, restore=restore)
 
-        return FittedRetriever(score, {})
 
-    return Retriever(fit)
+def restore(state: State) -> ScoreCatalogue:
+    """Score by what each user liked and the cosines of items, kept as sparse matrices."""
+    matrix, cosines = _whole("liked", state), _whole("cosines", state)
+
+    def score(queries: Queries) -> np.ndarray:
+        return np.asarray((matrix[queries.user] @ cosines).todense(), np.float32)
+
+    return score
+
+
+def _parts(name: str, matrix: csr_matrix) -> dict[str, np.ndarray]:
+    parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
+    return {f"{name}.{part}": array for part, array in parts.items()} | {
+        f"{name}.shape": np.array(matrix.shape)
+    }
+
+
+def _whole(name: str, state: State) -> csr_matrix:
+    parts = [np.array(state[f"{name}.{part}"]) for part in ("data", "indices", "indptr")]
+    return csr_matrix(tuple(parts), shape=tuple(state[f"{name}.shape"]))

@@ -35,6 +35,7 @@ from dnr_jax.retrievers.retriever import (
     Queries,
     Retriever,
     ScoreCatalogue,
+    State,
     Training,
 )
 from dnr_jax.retrievers.tables import Features
@@ -106,9 +107,20 @@ def joint(settings: JointSettings, loss: JointLoss) -> Retriever:
         lists = _lists(training)
         start = (_init(init_key, settings, training), lists, len(lists.request))
         own = objective(loss)
-        return fit_batches(own, settings, fit_key, start, training, _scorer, progress=progress)
+        fitted = fit_batches(own, settings, fit_key, start, training, _scorer, progress=progress)
+        return fitted._replace(state=_of_the_first(fitted.state or {}))
 
-    return Retriever(fit)
+    return Retriever(fit, restore=restore)
+
+
+def _of_the_first(state: State) -> State:
+    stage = "first."
+    return {n.removeprefix(stage): array for n, array in state.items() if n.startswith(stage)}
+
+
+def restore(state: State) -> ScoreCatalogue:
+    """Score by kept `users`, `items` and `bias`; a user without a row of his own by the bias."""
+    return _scorer({"first": tables.factors(state)})
 
 
 @functools.cache  # one function a loss, so that it is compiled once

@@ -23,7 +23,9 @@ from dnr_jax.retrievers.retriever import (
     FittedRetriever,
     Retriever,
     ScoreCatalogue,
+    State,
     Training,
+    named,
 )
 from dnr_jax.settings import knob
 from dnr_jax.types import Array, Params
@@ -107,9 +109,9 @@ def matrix_factorization(settings: MatrixFactorizationSettings) -> Retriever:
 
         limits = (settings.epochs, settings.patience)
         params, report = until_best(step, state, auc(_scorer, training), *limits, progress)
-        return FittedRetriever(_scorer(params), report)
+        return FittedRetriever(_scorer(params), report, named(params))
 
-    return Retriever(fit)
+    return Retriever(fit, restore=restore)
 
 
 def _examples(train: Events, user_count: int, item_count: int) -> Examples:
@@ -222,6 +224,11 @@ def _scores(params: Params, users: Array) -> Array:
     # In full float32 everywhere: fewer digits would reorder candidates from device to device.
     products = jnp.matmul(params["users"][users], params["items"].T, precision="highest")
     return products + params["bias"]
+
+
+def restore(state: State) -> ScoreCatalogue:
+    """Score by kept `users`, `items` and `bias`; a user without a row of his own by the bias."""
+    return _scorer(tables.factors(state))
 
 
 def _scorer(params: Params) -> ScoreCatalogue:

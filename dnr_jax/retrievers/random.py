@@ -12,6 +12,8 @@ from dnr_jax.retrievers.retriever import (
     Queries,
     Retriever,
     RetrieverSettings,
+    ScoreCatalogue,
+    State,
     Training,
 )
 from dnr_jax.types import Array
@@ -20,12 +22,20 @@ from dnr_jax.types import Array
 def random(settings: RetrieverSettings) -> Retriever:
     """Score by uniform numbers that depend on (key, user, item) only."""
     del settings
-    return Retriever(_fit)
+    return Retriever(_fit, restore=restore)
 
 
 def _fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
     del progress
-    item_count = training.counts["item_count"]
+    count = np.array([training.counts["item_count"]])
+    state = {"key": np.asarray(jax.random.key_data(key)), "item_count": count}
+    return FittedRetriever(restore(state), {}, state)
+
+
+def restore(state: State) -> ScoreCatalogue:
+    """Draw by the kept key."""
+    key = jax.random.wrap_key_data(jnp.asarray(state["key"]))
+    item_count = int(state["item_count"][0])
 
     @jax.jit
     def draw(users: Array) -> Array:
@@ -34,4 +44,4 @@ def _fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
     def score(queries: Queries) -> np.ndarray:
         return np.asarray(draw(jnp.asarray(queries.user, jnp.uint32)))
 
-    return FittedRetriever(score, {})
+    return score

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
 from dnr_jax.data.lists import Catalogue, Events
 from dnr_jax.data.protocols import SCORES
 from dnr_jax.settings import Settings, knob
-from dnr_jax.types import Array
+from dnr_jax.types import Array, Params
+
+# What a retriever has learned: plain arrays by name.
+State = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +99,17 @@ class ScoreCatalogue(Protocol):
 
 
 class FittedRetriever(NamedTuple):
-    """A trained retriever: its scores and JSON-able findings."""
+    """A trained retriever.
+
+    Attributes:
+      score: its scores.
+      report: JSON-able findings.
+      state: what `Retriever.restore` makes the scores of again; None = it cannot be kept.
+    """
 
     score: ScoreCatalogue
     report: dict[str, Any]
+    state: State | None = None
 
 
 class Fit(Protocol):
@@ -112,7 +124,33 @@ class Retriever(NamedTuple):
     Attributes:
       fit: trains it.
       learns: False = the scores come from elsewhere, and there is nothing to cross-fit.
+      restore: makes the scores of a `FittedRetriever.state`; users whom training did not meet have
+        those of nobody. None = it cannot be kept.
     """
 
     fit: Fit
     learns: bool = True
+    restore: Callable[[State], ScoreCatalogue] | None = None
+
+
+def named(params: Params) -> dict[str, np.ndarray]:
+    """Name the arrays of nested dicts and lists by their place, as `tables.users.0`."""
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {
+        ".".join(str(getattr(key, "key", getattr(key, "idx", ""))) for key in path): np.asarray(
+            leaf
+        )
+        for path, leaf in leaves
+    }
+
+
+def nested(state: State) -> dict[str, Any]:
+    """Nest arrays again that `named` has named; a list has become a dict of its numbers."""
+    tree: dict[str, Any] = {}
+    for name, array in state.items():
+        *path, last = name.split(".")
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+        node[last] = array
+    return tree

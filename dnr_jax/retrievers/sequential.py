@@ -39,7 +39,9 @@ from dnr_jax.retrievers.retriever import (
     Queries,
     Retriever,
     ScoreCatalogue,
+    State,
     Training,
+    nested,
 )
 from dnr_jax.settings import knob
 from dnr_jax.types import Array, Params
@@ -115,7 +117,10 @@ def sequential(settings: SequentialSettings) -> Retriever:
         start, scorer = (params, sequences, len(sequences)), _scorer(settings)
         return fit_batches(objective, settings, fit_key, start, training, scorer, progress=progress)
 
-    return Retriever(fit)
+    def restore(state: State) -> ScoreCatalogue:
+        return _scorer(settings)(jax.tree.map(jnp.asarray, nested(state)))
+
+    return Retriever(fit, restore=restore)
 
 
 def windows(train: Events, length: int) -> np.ndarray:

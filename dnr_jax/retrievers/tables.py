@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dnr_jax.data.direct import POSITIVE
+from dnr_jax.data.encoders import KNOWN
 from dnr_jax.data.lists import Catalogue
 from dnr_jax.nn import tables as rows_
 from dnr_jax.nn.tables import Name, Rows
-from dnr_jax.retrievers.retriever import Queries
+from dnr_jax.retrievers.retriever import Queries, State
 from dnr_jax.types import Array, Params
 
 INITIAL_SCALE = 0.05
@@ -57,6 +58,13 @@ def init(key: Array, catalogue: Catalogue, width: int) -> Params:
         "items": drawn(item_key, catalogue.item_columns),
         "feedback": INITIAL_SCALE * jax.random.normal(event_key, (POSITIVE + 1, width)),
     }
+
+
+def factors(state: State) -> Params:
+    """Put kept `users`, `items` and `bias` on the device; users without a row of their own get 0."""
+    users = np.array(state["users"])
+    users[:KNOWN] = 0
+    return {name: jnp.asarray(array) for name, array in {**state, "users": users}.items()}
 
 
 def at(table: Array | Rows, ids: Any) -> Array:

@@ -34,7 +34,10 @@ from dnr_jax.retrievers.retriever import (
     Queries,
     Retriever,
     ScoreCatalogue,
+    State,
     Training,
+    named,
+    nested,
 )
 from dnr_jax.retrievers.tables import Features
 from dnr_jax.settings import knob
@@ -78,11 +81,22 @@ def two_tower(settings: TwoTowerSettings) -> Retriever:
         start = (init(), examples, len(examples.item))
         scorer = _scorer(settings, examples.known)
         rows = None if settings.tables == "dense" else rows_read
-        return fit_batches(
+        fitted = fit_batches(
             objective, settings, fit_key, start, training, scorer, progress=progress, rows_read=rows
         )
+        return fitted._replace(
+            state={**(fitted.state or {}), **named({"known": examples.known._asdict()})}
+        )
 
-    return Retriever(fit)
+    def restore(state: State) -> ScoreCatalogue:
+        kept = nested(state)
+        known = Features(**kept.pop("known"))
+        for side in ("users", "items"):  # a table a column
+            columns = kept["tables"][side]
+            kept["tables"][side] = [columns[str(number)] for number in range(len(columns))]
+        return _scorer(settings, known)(jax.tree.map(jnp.asarray, kept))
+
+    return Retriever(fit, restore=restore)
 
 
 def sampled_softmax(logits: Array, log_share: Array, real: Array) -> Array:

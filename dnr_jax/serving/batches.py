@@ -21,6 +21,7 @@ from dnr_jax.data.table.candidates import Candidates
 from dnr_jax.data.table.coded_candidates import Coded
 from dnr_jax.data.table.reader import ROW
 from dnr_jax.data.table.settings import TableSettings
+from dnr_jax.serving.first_stage import liked
 from dnr_jax.serving.model import Model, check_direct, load, to_power_of_two
 
 SCHEMA = ("request_id", "item_id", "score", "rank", "retriever_score")
@@ -91,7 +92,8 @@ class Scorer:
             that reads it, or a column is of a type that does not fit.
         """
         candidates = tables.read(given, self.model.encoders, self.names)
-        if self.model.reads_scores and not candidates.scored:
+        lacking = self.model.reads_scores and not candidates.scored
+        if lacking and self.model.first_stage is None:
             raise ValueError(
                 f"{candidates.place} has no score, which this model reads: name its column, as in "
                 "--columns score=YOURS (from Python, columns='score=YOURS')"
@@ -147,12 +149,20 @@ class Scorer:
     ) -> Iterator[tuple[np.ndarray, np.ndarray, jax.Array]]:
         """Yield numbers of requests, where candidates are, and scores that are being computed."""
         model = self.model
+        ask = None if coded.scored else self._ask()
         for chosen, size in _batches(coded.requests["rows"].to_numpy(), model.encoders.size):
-            request, x = coded_.request_arrays(coded, chosen, size, model.encoders)
+            request, x = coded_.request_arrays(coded, chosen, size, model.encoders, ask)
             for name, count in count_unknown(request, model.encoders.spec).items():
                 counts[f"unknown {name}"] += count
             padded = jax.tree.map(to_power_of_two, (request, x))
             yield chosen, np.asarray(request.where), model.order(model.params, *padded)
+
+    def _ask(self) -> coded_.FirstStage | None:
+        """Return what scores the candidates of a table that has no scores, if they are read."""
+        stage = self.model.first_stage
+        if stage is None or not self.model.reads_scores:
+            return None
+        return lambda user, history, candidates: stage.of(liked(user, history), candidates)
 
 
 def _batches(sizes: np.ndarray, usual: int) -> Iterator[tuple[np.ndarray, int]]:

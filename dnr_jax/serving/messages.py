@@ -115,9 +115,13 @@ def _by_name(given: Any) -> Any:
 
 
 def raw(request: Mapping[str, Any], *, plain: bool) -> dict[str, Any]:
-    """Rewrite a request as `data.direct` takes it, with `"scores"`; `plain`: see `Encoders`."""
+    """Rewrite a request as `data.direct` takes it; `plain`: see `Encoders`.
+
+    Its `"scores"` are None unless every item has one.
+    """
     items, user = request["items"], request.get("user")
-    own = {"history": request.get("history"), "scores": [one.get("score") or 0.0 for one in items]}
+    scores = [one.get("score") for one in items]
+    own = {"history": request.get("history"), "scores": None if None in scores else scores}
     if plain:
         return {**own, "user": user, "items": [one["id"] for one in items]}
     return {

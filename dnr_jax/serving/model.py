@@ -23,11 +23,13 @@ from dnr_jax.data.direct import PLAIN
 from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.protocols import scale
 from dnr_jax.io import model_files
-from dnr_jax.io.run_folder import CATALOGUE, ENCODERS
+from dnr_jax.io.run_folder import CATALOGUE, ENCODERS, RETRIEVER
 from dnr_jax.nn.item_tables import padded
 from dnr_jax.nn.precision import compute_in
 from dnr_jax.rerankers import RERANKERS
-from dnr_jax.serving import folders
+from dnr_jax.retrievers import kept
+from dnr_jax.serving import first_stage, folders
+from dnr_jax.serving.first_stage import FirstStage
 from dnr_jax.types import Array, Params, Request, Reranker, Task, apply, rank
 
 _LOG = logging.getLogger(__name__)
@@ -52,19 +54,22 @@ class Model:
 
     A raw request is what the data set's `encode` takes, plus `"scores"`: the first stage's score of
     each item, raw for data with a retriever of this package and for log tables, else in [0, 1]. A
-    model that reads no scores does without. Unknown users, items and values are read as unknown.
+    model that reads no scores does without, and one with a `first_stage` asks that instead. Unknown
+    users, items and values are read as unknown.
 
     Attributes:
       card: what it is, how it was trained and what it scored.
       params: its parameters.
       encoders: what makes arrays of raw requests.
       order: the compiled scorer.
+      first_stage: the retriever behind which it was trained, where that could be kept.
     """
 
     card: Mapping[str, Any]
     params: Params
     encoders: Encoders
     order: Order
+    first_stage: FirstStage | None = None
 
     @property
     def reads_scores(self) -> bool:
@@ -131,6 +136,27 @@ class Model:
         found = np.asarray(self.order(self.params, *padded))
         return [found[row, : len(raw["items"])] for row, raw in enumerate(requests)]
 
+    def retrieve(self, requests: Sequence[RawRequest], size: int | None = None) -> list[RawRequest]:
+        """Give requests the best items of the catalogue, and their scores, to be ranked by `rank`.
+
+        Items of the history are left out.
+
+        Args:
+          requests: raw ones of interactions, without items: `{"user": 5, "history": [...]}`.
+          size: items a request; None = as many as in training.
+
+        Raises:
+          ValueError: the model has no retriever, or a request is not of the data set's form.
+        """
+        if self.first_stage is None:
+            raise ValueError(
+                "this model was saved without a retriever: only models of interactions have one, "
+                "and not of one whose scores came from elsewhere. Give requests with items"
+            )
+        first_stage.check(self.encoders, requests)
+        size = self.encoders.size if size is None else size
+        return list(self.first_stage.retrieve(requests, size))
+
 
 def load(path: str | os.PathLike[str], row: str | None = None) -> Model:
     """Load a trained model: a row of a run, the seed that was best on validation, or one packed.
@@ -153,7 +179,16 @@ def load(path: str | os.PathLike[str], row: str | None = None) -> Model:
         encoded = encoded._replace(transforms={**PLAIN, "score": card["score"] or ""})
     reranker = _build(card, _task(card, encoded, home))
     deployed = rank if card["deployed_order"] == "arrange" else apply
-    return Model(card, params, encoded, jax.jit(lambda *inputs: deployed(reranker, *inputs)))
+    order = jax.jit(lambda *inputs: deployed(reranker, *inputs))
+    return Model(card, params, encoded, order, _first_stage(card, home, encoded))
+
+
+def _first_stage(card: Mapping[str, Any], home: Path, encoded: Encoders) -> FirstStage | None:
+    digest = card.get("retriever_sha256")
+    if digest is None:
+        return None
+    sealed.check(home / RETRIEVER / kept.FILE, digest, cure=model_files.CURE)
+    return FirstStage(home / RETRIEVER, encoded)
 
 
 def check_direct(model: Model, done: str) -> None:
@@ -205,12 +240,24 @@ def _scores(requests: Sequence[RawRequest], where: np.ndarray, model: Model) -> 
     """Collect the scores x `float32 [B, N]` of all requests."""
     raw = np.zeros(where.shape, np.float64)
     transform = model.card["score"]
-    for row, request in enumerate(requests):
+    for row, request in enumerate(with_scores(requests, model)):
         given = request.get("scores")
         if given is None and not model.reads_scores:
             continue
         raw[row, : len(request["items"])] = _given(f"request {row}", request, transform)
     return jnp.asarray(scale(raw, where, transform or ""))
+
+
+def with_scores(requests: Sequence[RawRequest], model: Model) -> Sequence[RawRequest]:
+    """Ask the first stage for the scores that are read and not given, if there is one."""
+    lacking = [row for row, request in enumerate(requests) if request.get("scores") is None]
+    if not lacking or not model.reads_scores or model.first_stage is None:
+        return requests
+    whole = list(requests)
+    found = model.first_stage.scores([whole[row] for row in lacking])
+    for row, scores in zip(lacking, found, strict=True):
+        whole[row] = {**whole[row], "scores": scores.tolist()}
+    return whole
 
 
 def _given(place: str, request: RawRequest, transform: str | None) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from dnr_jax.data.encoders import count_unknown
 from dnr_jax.serving import program
-from dnr_jax.serving.model import Model, check_direct, to_power_of_two
+from dnr_jax.serving.model import Model, check_direct, to_power_of_two, with_scores
 from dnr_jax.types import Request
 
 Raw = Mapping[str, Any]
@@ -37,6 +37,7 @@ class Engine:
         check_direct(model, "served")
         self.sizes = _sizes(model.encoders.size, longest or model.encoders.size)
         self.most = most
+        self._model = model
         self._spec, self._plain = model.encoders.spec, model.encoders.plain
         self._encoder = model.encoders.direct()
         self._program = jax.jit(program.of(model))
@@ -49,18 +50,21 @@ class Engine:
 
     def warm(self) -> int:
         """Compile every shape, and return their number."""
-        one = {"items": [None if self._plain else {"item_id": None}], "scores": [0.0]}
+        one = {"items": [None if self._plain else {"item_id": None}]}
         for size in self.sizes:
             for rows in self.batches:
-                self._score([one] * rows, size)
+                self._score(self._scored([one] * rows), size)
         return len(self.sizes) * len(self.batches)
 
     def score(self, raw: Sequence[Raw]) -> tuple[list[np.ndarray], Counter[str]]:
-        """Score checked raw requests, with `"scores"`, of at most `sizes[-1]` items each.
+        """Score checked raw requests of at most `sizes[-1]` items each.
+
+        Scores that the model reads and that are not given are the first stage's.
 
         Returns:
           `float32 [n]` of each request's items, and how many values were unknown, by column.
         """
+        raw = self._scored(raw)
         places = np.searchsorted(self.sizes, [len(one["items"]) for one in raw])
         found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(raw)
         unknown = Counter[str]()
@@ -71,6 +75,13 @@ class Engine:
             for row, i in enumerate(chosen):
                 found[i] = scores[row][: len(raw[i]["items"])]
         return found, unknown
+
+    def _scored(self, raw: Sequence[Raw]) -> list[Raw]:
+        """Give each request scores: its own, the first stage's, or 0 where none are read."""
+        return [
+            one if one.get("scores") is not None else {**one, "scores": [0.0] * len(one["items"])}
+            for one in with_scores(raw, self._model)
+        ]
 
     def _score(self, raw: Sequence[Raw], size: int) -> tuple[np.ndarray, Counter[str]]:
         arrays = self._encoder.arrays(raw, size)

@@ -11,7 +11,7 @@ from pathlib import Path
 from dnr_jax import durable, sealed
 from dnr_jax.data.folders import alone, new_folder
 from dnr_jax.io import model_files
-from dnr_jax.io.run_folder import CATALOGUE, ENCODERS
+from dnr_jax.io.run_folder import CATALOGUE, ENCODERS, RETRIEVER
 from dnr_jax.serving import card, folders, model
 
 
@@ -62,7 +62,9 @@ def pack(
     with alone(target), place_of(target) as temporary:
         for file in (source / model_files.PARAMETERS, home / CATALOGUE):
             shutil.copyfile(file, temporary / file.name)
-        shutil.copytree(home / ENCODERS, temporary / ENCODERS)
+        for shared in (ENCODERS, RETRIEVER):
+            if (home / shared).is_dir():
+                shutil.copytree(home / shared, temporary / shared)
         sealed.write(temporary / model_files.CARD, whole)
     return target
 

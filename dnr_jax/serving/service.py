@@ -53,7 +53,8 @@ def make(model: Model, engine: Engine, *, limit: int) -> FastAPI:
     """
     registry = prometheus.CollectorRegistry()
     gauges = Gauges(registry)
-    reader = messages.reader(model.encoders, scored=model.reads_scores, longest=engine.sizes[-1])
+    needed = model.reads_scores and model.first_stage is None
+    reader = messages.reader(model.encoders, scored=needed, longest=engine.sizes[-1])
     batcher = Batcher(partial(_score, engine, gauges), most=engine.most, limit=limit)
     gauges.waiting.set_function(lambda: batcher.waiting)
     app = FastAPI(title="dnr-jax serve")

@@ -19,7 +19,7 @@ def jobs_of(tiny, shared):
         (plan,) = make_plan(tiny(**changes))
         prepared = datasets.prepare(plan.data)
         with run_folder.open_run(shared / folder, saved.describe(plan)) as run:
-            models.save_catalogue(prepared, run)
+            models.save_shared(plan, prepared, run)
             parts = assemble(plan, prepared)
             yield [Job(plan, *row, prepared, run) for row in zip(plan.rows, parts, strict=True)]
 

@@ -122,6 +122,7 @@ GROUPS = {
     **dict.fromkeys(("run/results.json", "run/per_request.parquet", "run/catalogue.npz"), SOME),
     **dict.fromkeys(("run/analysis/*.npz", "run/models/*.json", "run/models/*.npz"), SOME),
     **dict.fromkeys(("run/encoders/*.json", "run/encoders/*.npy"), SOME),
+    **dict.fromkeys(("run/retriever/*.json", "run/retriever/*.bin"), SOME),
     **dict.fromkeys(("run/checkpoints/seal.json", "run/checkpoints/arrays"), SOME),
     **dict.fromkeys(("cache/prepared/manifest.json", "cache/prepared/*.json"), SOME),
     "cache/prepared/*.npy": SOME,

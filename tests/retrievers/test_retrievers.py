@@ -15,7 +15,8 @@ from dnr_jax.data.interactions import k_core
 from dnr_jax.data.lists import TEST, TRAIN, VALID, Events
 from dnr_jax.data.movielens import reader, simulator
 from dnr_jax.data.movielens.settings import MovieLensSimulation
-from dnr_jax.retrievers import RETRIEVERS, build, cross_fit
+from dnr_jax.json_files import DamagedError
+from dnr_jax.retrievers import RETRIEVERS, build, cross_fit, kept
 from dnr_jax.retrievers.epochs import until_best
 from dnr_jax.retrievers.matrix_factorization import LOSSES, _examples, _scores, unmet_items
 from dnr_jax.retrievers.quality import measure
@@ -25,6 +26,7 @@ from dnr_jax.retrievers.retriever import (
     Retriever,
     RetrieverSettings,
     Training,
+    take,
 )
 
 KNOBS = {
@@ -62,16 +64,21 @@ KNOBS_OF = {
 
 
 @pytest.fixture(scope="module")
-def quality(lists):
-    """Test quality of a retriever by its name, fitted when it is first asked for."""
+def stage(lists):
+    """A retriever by its name, fitted when it is first asked for."""
 
     @cache
     def of(name):
         retriever = build(name.replace("bce", "matrix_factorization"), **KNOBS_OF.get(name, {}))
-        fitted = cross_fit.fit(retriever, jax.random.key(0), lists, folds=0, progress=False)
-        return fitted.report["test"]
+        return cross_fit.fit(retriever, jax.random.key(0), lists, folds=0, progress=False)
 
     return of
+
+
+@pytest.fixture
+def quality(stage):
+    """Test quality of a retriever by its name."""
+    return lambda name: stage(name).report["test"]
 
 
 def test_popularity_beats_random(quality):
@@ -98,6 +105,41 @@ def test_features_beat_random(name, quality):
 def test_each_of_the_table_is_tried():
     tried = {*LEARNED, *OF_PAIRS, *OF_FEATURES, "random", "popularity"} - {"bce"}
     assert tried == RETRIEVERS.keys() - {"external"}
+
+
+@pytest.mark.parametrize("name", sorted(RETRIEVERS.keys() - {"external"}))
+def test_a_kept_retriever_scores_as_the_fitted_one(name, stage, lists, tmp_path):
+    folder, fitted = tmp_path / "kept", stage(name)
+    kept.save(folder, name, KNOBS_OF.get(name, {}), fitted.state)
+    again = kept.load(folder, cure="")
+    rows = np.flatnonzero(lists.split == TEST)[:40]
+    asked = take(Queries(lists.user, lists.history, lists.feedback), rows)
+    np.testing.assert_array_equal(again(asked), fitted.score(lists.user[rows], rows))
+    nobody = asked._replace(
+        user=np.ones_like(asked.user), history=0 * asked.history, feedback=0 * asked.feedback
+    )
+    strangers = again(nobody)
+    assert np.isfinite(strangers).all()
+    if name in ("matrix_factorization", "fs_ltr", "rankflow", "cascade"):
+        np.testing.assert_allclose(strangers, np.tile(fitted.state["bias"], (len(rows), 1)))
+
+
+def test_a_damaged_retriever_is_refused(stage, tmp_path):
+    folder = tmp_path / "kept"
+    kept.save(folder, "popularity", {}, stage("popularity").state)
+    with pytest.raises(FileExistsError):
+        kept.save(folder, "popularity", {}, stage("popularity").state)
+    [file] = folder.glob("*.bin")
+    whole = file.read_bytes()
+    for torn in (whole[:-4], whole[:-1] + bytes([whole[-1] ^ 1])):
+        file.write_bytes(torn)
+        with pytest.raises(DamagedError, match="items"):
+            kept.load(folder, cure="train it anew")
+    file.unlink()
+    with pytest.raises(DamagedError, match="train it anew"):
+        kept.load(folder, cure="train it anew")
+    with pytest.raises(FileNotFoundError):
+        kept.load(tmp_path / "nothing", cure="")
 
 
 def test_fit_is_deterministic_and_keeps_the_best_epoch(lists):

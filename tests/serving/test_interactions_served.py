@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ from dnr_jax import console, reports
 from dnr_jax.cli.train import train
 from dnr_jax.data import direct, requests
 from dnr_jax.data.table import coded_candidates
+from dnr_jax.json_files import DamagedError
 from dnr_jax.rerankers import RERANKERS
 from dnr_jax.serving import exporting, online, service
 
@@ -157,6 +159,40 @@ def test_a_table_is_scored_as_it_does(call, packed, tmp_path):
     assert "unknown item_id (item): 1 of 7" in said
     ranked = pl.read_parquet(out).group_by("request_id", maintain_order=True).agg("item_id")
     assert ranked["item_id"].to_list() == model.rank(LIKED)
+
+
+def test_scores_that_are_not_given_are_the_retriever_s(packed):
+    """In Python, in a table and over HTTP alike; a new item has the least of its request."""
+    model = dnr_jax.load(packed)
+    bare = [{name: raw[name] for name in ("user", "items", "history")} for raw in LIKED]
+    raw_scores = model.first_stage.scores(bare)
+    assert raw_scores[0][2] == raw_scores[0].min() < raw_scores[0].max()
+    expected = model.scores([{**r, "scores": s} for r, s in zip(bare, raw_scores, strict=True)])
+    scored = model.scores(bare)
+    np.testing.assert_array_equal(np.concatenate(scored), np.concatenate(expected))
+    frame = table(LIKED).drop("score")
+    np.testing.assert_array_equal(model.scores(frame), np.concatenate(expected))
+    app = service.make(model, online.Engine(model, most=2), limit=4)
+    asked = message(LIKED[0])
+    for item in asked["items"]:
+        del item["score"]
+    status, _, content = asyncio.run(ask(app, "/rank", asked))
+    assert status == 200
+    found = {one["item"]: one["score"] for one in json.loads(content)["items"]}
+    np.testing.assert_allclose([found[item] for item in LIKED[0]["items"]], expected[0], atol=1e-5)
+
+
+def test_a_retriever_that_was_changed_is_noticed(packed, tmp_path):
+    copy = shutil.copytree(packed, tmp_path / "model")
+    [file] = (copy / "retriever").glob("*.bin")
+    file.write_bytes(b"\0" * file.stat().st_size)
+    model = dnr_jax.load(copy)
+    model.scores(REQUESTS)  # which has scores of its own
+    with pytest.raises(DamagedError, match="restore the folder from a copy"):
+        model.retrieve([{"user": 3}])
+    (copy / "retriever" / "retriever.json").write_text("{}")
+    with pytest.raises(DamagedError, match=r"retriever\.json"):
+        dnr_jax.load(copy)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,14 @@ def test_some_requests_are_ranked_alike(run, data, ranked):
     np.testing.assert_allclose(found["score_score"], whole["score_score"], rtol=1e-5)
 
 
+def test_a_model_of_logs_has_no_retriever(run):
+    model = dnr_jax.load(run, "score")
+    with pytest.raises(ValueError, match="this model was saved without a retriever"):
+        model.retrieve([{"user_id": 1}])
+    with pytest.raises(ValueError, match="request 0 has no 'scores', which this model reads"):
+        model.rank([{"items": [{"item_id": 1}, {"item_id": 2}]}])
+
+
 def test_data_that_are_not_the_run_s_are_refused_before_any_work(run, data, tmp_path, monkeypatch):
     other = data._replace(fingerprint="0123")
     with pytest.raises(ValueError, match=r"model score was trained on data \w+, these are 0123"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -23,6 +23,12 @@ _LISTS = ("history", "history_time")
 _FIRST = ("user_id", "timestamp", *_LISTS)
 
 
+class FirstStage(Protocol):
+    """Raw scores of candidates, by the codes of users, histories and candidates: `[B, N]`."""
+
+    def __call__(self, user: Any, history: Any, candidates: Any, /) -> np.ndarray: ...
+
+
 class Coded(NamedTuple):
     """Candidates in memory as feature ids, scaled numbers and raw scores.
 
@@ -33,11 +39,13 @@ class Coded(NamedTuple):
       requests: a row a request: `q`, `rows` (its candidates), `user_id` and the features of user
         and context.
       past: what the user met before each request.
+      scored: whether the table has scores of a first stage.
     """
 
     rows: pl.DataFrame
     requests: pl.DataFrame
     past: Past
+    scored: bool
 
     def of(self, chosen: np.ndarray) -> pl.DataFrame:
         """Return the rows of some requests, given by their numbers, ascending."""
@@ -70,6 +78,7 @@ def code(candidates: Candidates, encoders: Encoders) -> Coded:
         _sorted(_coded(rows, items, encoders, "code", "item_id"), "q", ROW),
         _sorted(_coded(requests, sides, encoders, "user_id", "user_id"), "q"),
         past,
+        candidates.scored,
     )
 
 
@@ -166,7 +175,11 @@ def _code(frame: pl.LazyFrame, feature: Feature, encoders: Encoders, words: str)
 
 
 def request_arrays(
-    coded: Coded, chosen: np.ndarray, size: int, encoders: Encoders
+    coded: Coded,
+    chosen: np.ndarray,
+    size: int,
+    encoders: Encoders,
+    first_stage: FirstStage | None = None,
 ) -> tuple[Request, np.ndarray]:
     """Make arrays of some requests.
 
@@ -175,6 +188,7 @@ def request_arrays(
       chosen: numbers of the requests, ascending.
       size: candidates N that there is room for.
       encoders: of the model.
+      first_stage: scores of candidates where the table has none.
 
     Returns:
       The requests and the scores x `float32 [B, N]`; candidates are in the order of `coded.rows`.
@@ -199,8 +213,11 @@ def request_arrays(
         "numbers": scales.stack(requests, scales.read(transforms["numbers"])),
         "item_numbers": None if numbers is None else fill(numbers, 0),
     }
+    raw = fill(rows["score"].to_numpy().astype(np.float64), 0.0)
+    if first_stage is not None:
+        ids = (content[name][..., 0] for name in ("user", "history", "candidates"))
+        raw = np.asarray(first_stage(*ids), np.float64)
     if encoders.plain:  # a table tells only what was liked
         content |= direct.described(content, encoders.tables, np.ones(real.sum(), bool))
-    raw = fill(rows["score"].to_numpy().astype(np.float64), 0.0)
     x = scale(raw, where, transforms["score"]) if transforms["score"] else np.zeros(where.shape)
     return Request(**content), x.astype(np.float32)
