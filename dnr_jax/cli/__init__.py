@@ -16,13 +16,14 @@ from dnr_jax.cli.check import check
 from dnr_jax.cli.doctor import doctor
 from dnr_jax.cli.export import export
 from dnr_jax.cli.merge import merge
+from dnr_jax.cli.retrieve import retrieve
 from dnr_jax.cli.robustness import robustness
 from dnr_jax.cli.score import pack, score
 from dnr_jax.cli.serve import serve
 from dnr_jax.cli.train import train
 
 NAME = "dnr-jax"
-COMMANDS = (doctor, check, train, score, export, serve, pack, merge, robustness)
+COMMANDS = (doctor, check, train, retrieve, score, export, serve, pack, merge, robustness)
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 

@@ -61,7 +61,7 @@ def init(key: Array, catalogue: Catalogue, width: int) -> Params:
 
 
 def factors(state: State) -> Params:
-    """Put kept `users`, `items` and `bias` on the device; users without a row of their own get 0."""
+    """Put kept `users`, `items` and `bias` on the device; rows that no user has become 0."""
     users = np.array(state["users"])
     users[:KNOWN] = 0
     return {name: jnp.asarray(array) for name, array in {**state, "users": users}.items()}

@@ -182,6 +182,53 @@ def test_scores_that_are_not_given_are_the_retriever_s(packed):
     np.testing.assert_allclose([found[item] for item in LIKED[0]["items"]], expected[0], atol=1e-5)
 
 
+@pytest.fixture
+def users(tmp_path):
+    """A table of three requests, the last of a user without any history."""
+    path = tmp_path / "users.parquet"
+    past = [["a4", "a5"], [], None]
+    pl.DataFrame({"night": [7, 8, 9], "uid": [3, 4, 99], "history": past}).write_parquet(path)
+    return path
+
+
+def test_a_table_of_users_is_given_candidates_and_ranked(call, packed, users, tmp_path):
+    candidates, out = tmp_path / "candidates.parquet", tmp_path / "ranked.parquet"
+    options = ["--out", candidates, "--size", 5]
+    code, _, err = call("retrieve", packed, users, *options)
+    assert (code, "has no column request_id" in err) == (1, True), err
+    code, said, err = call("retrieve", packed, users, *options, "--columns", "request_id=night")
+    assert code == 0, err
+    assert "15 candidates; rank them by dnr-jax score" in said
+    model, found = dnr_jax.load(packed), pl.read_parquet(candidates)
+    asked = [{"user": 3, "history": ["a4", "a5"]}, {"user": 4}, {"user": 99}]
+    expected = model.retrieve(asked, size=5)
+    lists = found.group_by("request_id", maintain_order=True).agg("item_id", "score", "history")
+    assert lists["request_id"].to_list() == [7, 8, 9]
+    assert lists["item_id"].to_list() == [raw["items"] for raw in expected]
+    np.testing.assert_allclose(lists["score"].to_list(), [raw["scores"] for raw in expected])
+    assert lists["history"][0].to_list() == [["a4", "a5"], None, None, None, None]
+    assert not {"a4", "a5"} & set(lists["item_id"][0])
+    code, _, err = call("score", packed, candidates, "--out", out, "--cache", tmp_path / "cache")
+    assert code == 0, err
+    ranked = pl.read_parquet(out).group_by("request_id", maintain_order=True).agg("item_id")
+    assert ranked["item_id"].to_list() == model.rank(expected)
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        ([1, 1], "several rows of request 1"),
+        ([1, None], "a row without request_id"),
+        ([], "no rows"),
+    ],
+)
+def test_requests_that_cannot_be_told_apart_are_refused(call, packed, tmp_path, ids, said):
+    given, out = tmp_path / "users.parquet", tmp_path / "out.parquet"
+    pl.DataFrame({"request_id": pl.Series(ids, dtype=pl.Int64)}).write_parquet(given)
+    code, _, err = call("retrieve", packed, given, "--out", out)
+    assert (code, said in err, err.count("\n"), out.exists()) == (1, True, 1, False), err
+
+
 def test_a_retriever_that_was_changed_is_noticed(packed, tmp_path):
     copy = shutil.copytree(packed, tmp_path / "model")
     [file] = (copy / "retriever").glob("*.bin")

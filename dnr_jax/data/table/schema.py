@@ -34,6 +34,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "history_time": (),
 }
 REQUIRED = ("request_id", "item_id")
+REQUEST = ("request_id", "user_id", "history")
 INTERACTIONS = (
     ". Ratings, purchases or clicks without candidates: dnr-jax train LOGS --data interactions"
 )
@@ -116,6 +117,20 @@ def understand(types: Mapping[str, pl.DataType], naming: Naming, place: str) -> 
     known |= {feature.name for feature in features}
     _check_hashed(features, naming)
     return Schema(columns, labels, features, tuple(name for name in types if name not in known))
+
+
+def understand_requests(types: Mapping[str, pl.DataType], naming: Naming, place: str) -> Schema:
+    """Find the columns of a table with a row a request: `REQUEST`, of which the first is needed.
+
+    Raises:
+      ValueError: it is absent, two columns could both be one thing, or a name is not a column's.
+    """
+    _check_named(types, naming, place)
+    found = {r: naming.columns.get(r) or _customary(r, list(types), place) for r in REQUEST}
+    columns = {role: name for role, name in found.items() if name is not None}
+    if REQUEST[0] not in columns:
+        find_role(REQUEST[0], types, place)
+    return Schema(columns, {}, (), ())
 
 
 def features_of(encoders: Encoders) -> tuple[Feature, ...]:
