@@ -55,7 +55,10 @@ def retrieve_file(
     check_out(out, overwrite=overwrite)
     requests = _read(given, names, model.encoders)
     total = 0
-    with durable.replacing(out) as file, tqdm(total=len(requests), disable=not progress) as bar:
+    with (
+        durable.replacing(out) as file,
+        tqdm(total=len(requests), unit="request", disable=not progress) as bar,
+    ):
         writer = None
         for part in requests.iter_slices(AT_ONCE):
             table = _candidates(model, part, size).to_arrow()

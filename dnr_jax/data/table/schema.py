@@ -129,7 +129,10 @@ def understand_requests(types: Mapping[str, pl.DataType], naming: Naming, place:
     found = {r: naming.columns.get(r) or _customary(r, list(types), place) for r in REQUEST}
     columns = {role: name for role, name in found.items() if name is not None}
     if REQUEST[0] not in columns:
-        find_role(REQUEST[0], types, place)
+        raise ValueError(
+            f"{place} has no column {REQUEST[0]}; its columns are {', '.join(types)}. Name yours, "
+            f"as in {as_in(REQUEST[0])}"
+        )
     return Schema(columns, {}, (), ())
 
 
