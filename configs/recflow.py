@@ -18,11 +18,17 @@ from configs import common
 
 EXPERIMENT = {"data": {"name": "recflow"}, "candidates": {"name": "logged"}}
 
+# A few hundred requests: batches are small, so that there are enough steps to learn something.
+SMOKE = {
+    "data": {"simulate": {"users": 200, "videos": 1500, "days": 3}},
+    "train": {"epochs": 4, "lambda_e": 2, "batch_size": 8},
+}
+
 # For two CPU cores: a few minutes, installation included, and an hour for tables of many rows.
 PRESETS = common.presets(
     {"epochs": 5, "lambda_e": 2, "seeds": 2, "batch_size": 32},
     reduced={"seeds": 3},
-    smoke={"data": {"simulate": {"users": 200, "videos": 1500, "days": 3}}},
+    smoke=SMOKE,
 )
 
 
