@@ -92,6 +92,10 @@ def test_the_retriever_of_a_run_finds_what_to_rank(quickstart):
         model.retrieve([found])
     with pytest.raises(ValueError, match="request 1: there is no field 'usr'"):
         model.retrieve([asked, {"usr": 5}])
+    with pytest.raises(ValueError, match="request 0 is a list: it must be a mapping"):
+        model.retrieve([[5]])
+    with pytest.raises(ValueError, match="is one request, not a list of them"):
+        model.retrieve(asked)
 
 
 @pytest.mark.parametrize(

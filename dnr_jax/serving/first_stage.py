@@ -11,7 +11,7 @@ import numpy as np
 
 from dnr_jax.data import requests as requests_
 from dnr_jax.data.direct import POSITIVE
-from dnr_jax.data.encoders import KNOWN, Encoders
+from dnr_jax.data.encoders import KNOWN, Encoders, check_keys
 from dnr_jax.data.raw_values import looked_up
 from dnr_jax.io import model_files
 from dnr_jax.retrievers import kept
@@ -104,6 +104,7 @@ class FirstStage:
 def check(encoders: Encoders, requests: Sequence[Raw]) -> None:
     """Raise `ValueError` for a raw request without items that is not of the data set's form."""
     for number, raw in enumerate(requests):
+        check_keys(f"request {number}", raw, {*requests_.FIELDS, "scores"})
         if "items" in raw or "scores" in raw:
             raise ValueError(f"request {number} has items or scores, which are to be retrieved")
     requests_.encode(encoders, [{**raw, "items": [None]} for raw in requests], size=1)

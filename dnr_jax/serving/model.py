@@ -153,6 +153,8 @@ class Model:
                 "this model was saved without a retriever: only models of interactions have one, "
                 "and not of one whose scores came from elsewhere. Give requests with items"
             )
+        if isinstance(requests, Mapping):
+            raise ValueError("requests is one request, not a list of them: give [request]")
         first_stage.check(self.encoders, requests)
         size = self.encoders.size if size is None else size
         return list(self.first_stage.retrieve(requests, size))
