@@ -14,7 +14,9 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from dnr_jax.io.leaves import Leaf
 SEAL = "seal.json"
 ARRAYS = "arrays"
 KEPT_VERSIONS = 2
+_LATE_WRITERS = 5  # times that a failed save is removed, a tenth of a second apart
 _LOG = logging.getLogger(__name__)
 
 
@@ -61,10 +64,22 @@ def save(folder: Path, name: str, state: Any, metadata: Mapping[str, Any]) -> No
     try:
         _write_version(temporary, state, metadata)
         durable.publish(temporary, home / f"{number:08d}")
-    finally:
-        durable.remove(temporary)  # a full disk is not filled further
+    except BaseException:
+        _remove_with_what_follows(temporary)  # a full disk is not filled further
+        raise
     for old in versions[KEPT_VERSIONS - 1 :]:
         durable.remove(old)
+
+
+def _remove_with_what_follows(temporary: Path) -> None:
+    """Remove a failed save, into which the writers of other arrays may still write for a moment.
+
+    What is left even so is removed by the next save.
+    """
+    for _ in range(_LATE_WRITERS):
+        with suppress(OSError):
+            durable.remove(temporary)
+        time.sleep(0.1)
 
 
 def restore(folder: Path, name: str, template: Any) -> tuple[Any, dict[str, Any]] | None:

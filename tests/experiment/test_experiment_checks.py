@@ -202,7 +202,7 @@ def test_a_torn_file_of_recflow_is_named(logged, refused):
 def test_a_batch_larger_than_the_data_is_refused(logged, refused):
     _, config = logged
     text = refused(config, prepared=True)
-    assert "config.train.batch_size is 64, but the training split has only 3 requests" in text
+    assert "config.train.batch_size is 8, but the training split has only 3 requests" in text
 
 
 def test_after_a_refusal_the_corrected_config_may_use_the_same_folder(tiny, refused):
