@@ -95,7 +95,7 @@ SMALL = {
 # The model of tables with many rows, a size smaller.
 NARROW = {"reranker": {"width": 16, "feed_forward": 32}}
 
-# The preset that shows in under a minute that everything works.
+# The preset that shows in about a minute that everything works.
 SMOKE = {
     "table": "random,popularity,retriever,reversed,dnr_b",
     "reranker": {"width": 16},

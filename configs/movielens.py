@@ -7,7 +7,7 @@ DIR holds ML-100K's `u.data`, or ML-1M's `ratings.dat`, `users.dat` and `movies.
 format is simulated. Choose the protocol by `--config.candidates.name`: retrieved_pool (default),
 exposed_plus_sampled, or exposed_plus_retrieved (the published one, whose scores leak; see the
 audit), or several of them with commas between. Presets: the default (small, 3 seeds), `smoke`
-(under a minute), `rivals` (every model under every protocol, each with the same two trials of the
+(about a minute), `rivals` (every model under every protocol, each with the same two trials of the
 learning rate), `ablation` (DNR with parts left out, and over its weights), `converged` (what DNR
 claims, with its controls, trained until validation improves no more), `first_stages` (PRM and
 SASRec on one retriever after another, of the size of `rivals`), `variants` (further controls

@@ -3,7 +3,7 @@
   python -m dnr_jax.main --config configs/recflow.py                           simulated files
   python -m dnr_jax.main --config configs/recflow.py --config.data.path=DIR    your own download
 
-Presets: the default (a small model, 2 seeds), `smoke` (one seed, a tiny simulation, under a
+Presets: the default (a small model, 2 seeds), `smoke` (one seed, a tiny simulation, about a
 minute), `rivals` (every model, each with the same two trials of the learning rate), `ablation`
 (DNR with parts left out, and over its weights), `converged` (what DNR claims, with its controls,
 trained until validation improves no more), `variants` and `matching` (further controls, forms and

@@ -6,7 +6,7 @@ LOGS is a Parquet, Arrow or CSV file, or a folder of them, with the columns `req
 `label` and, where there is a first stage, `score`; `user_id`, `timestamp`, `position` and features
 (`u_*`, `c_*`, `i_*`) are read where they are there. Other names are mapped by
 `--config.data.columns=request_id=session,score=bm25` or a file, `--config.data.schema=FILE.toml`.
-Presets: the default (a small model, 2 seeds), `smoke` (one seed, a tiny table, under a minute),
+Presets: the default (a small model, 2 seeds), `smoke` (one seed, a tiny table, about a minute),
 `rivals` (every model, each with the same two trials of the learning rate), `ablation` (DNR with
 parts left out, and over its weights), `converged` (what DNR claims, with its controls, trained
 until validation improves no more), `variants` and `matching` (further controls, forms and list

@@ -1,7 +1,7 @@
 """Train and compare denoising rerankers: one config in, one result table out.
 
   python -m dnr_jax.main --config recflow                           the whole table, simulated
-  python -m dnr_jax.main --config recflow:smoke                     a short one, under a minute
+  python -m dnr_jax.main --config recflow:smoke                     a short one, about a minute
   python -m dnr_jax.main --config movielens --config.data.path=DIR  your download
   python -m dnr_jax.main --config configs/recflow.py:smoke          a config file, with a preset
   ... --config.table=score,dnr_b                                    some rows only
