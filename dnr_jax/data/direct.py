@@ -155,7 +155,7 @@ class PlainEncoder(Encoder):
 
     def arrays(self, requests: Sequence[Raw], size: int) -> dict[str, np.ndarray]:
         """Encode raw requests; see `Encoder.arrays`."""
-        met = [[_event(event) for event in _listed(raw.get("history"))] for raw in requests]
+        met = [events(raw) for raw in requests]
         records = [
             {
                 "user_id": raw.get("user"),
@@ -167,6 +167,11 @@ class PlainEncoder(Encoder):
         found = super().arrays(records, size)
         liked = [liked for past in met for _, liked in past[-self._history :]]
         return found | described(found, self._tables, np.array(liked, bool))
+
+
+def events(raw: Raw) -> list[tuple[Any, bool]]:
+    """List the history of a raw request of ids alone: each item, and whether it was liked."""
+    return [_event(event) for event in _listed(raw.get("history"))]
 
 
 def make(

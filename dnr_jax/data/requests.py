@@ -48,9 +48,14 @@ def encode(
         `size`; the text names the request by its place from 0.
     """
     size = encoders.size if size is None else size
+    check(encoders, requests, size)
+    return encoders.encoded(requests, size)
+
+
+def check(encoders: Encoders, requests: Sequence[Mapping[str, Any]], size: int) -> None:
+    """Refuse raw requests that `encode` does not take; see there."""
     for number, raw in enumerate(requests):
         _check(f"request {number}", raw, size, encoders.vocabularies)
-    return encoders.encoded(requests, size)
 
 
 def _check(place: str, raw: Any, size: int, words: Mapping[str, Vocabulary]) -> None:

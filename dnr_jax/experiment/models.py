@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,27 +27,25 @@ VERSIONS = ("dnr_jax", "jax", "flax", "numpy")
 
 def save_shared(plan: Plan, prepared: Prepared, run: RunFolder) -> None:
     """Keep what models of a run share: encoders, popularity and vectors of items, the retriever."""
-    try:
-        encoders.load(run.path / ENCODERS)
-    except (FileNotFoundError, NotADirectoryError, DamagedError):
-        durable.remove(run.path / ENCODERS)
-        prepared.encoders.save(run.path / ENCODERS)
+    _keep(run.path / ENCODERS, encoders.load, prepared.encoders.save)
     run.write_arrays(
         CATALOGUE,
         item_popularity=np.asarray(prepared.item_popularity),
         item_vectors=np.asarray(prepared.item_vectors),
     )
     if prepared.retriever:
-        _save_retriever(plan, prepared, run)
+        knobs = settings.plain(plan.data.retriever_settings)
+        own = (plan.data.retriever, knobs, prepared.retriever)
+        _keep(run.path / RETRIEVER, kept.read, lambda home: kept.save(home, *own))
 
 
-def _save_retriever(plan: Plan, prepared: Prepared, run: RunFolder) -> None:
-    home, data = run.path / RETRIEVER, plan.data
+def _keep(home: Path, read: Callable[[Path], Any], save: Callable[[Path], None]) -> None:
+    """Save a folder that is not there, or damaged."""
     try:
-        kept.load(home, cure="")
+        read(home)
     except (FileNotFoundError, NotADirectoryError, DamagedError):
         durable.remove(home)
-        kept.save(home, data.retriever, settings.plain(data.retriever_settings), prepared.retriever)
+        save(home)
 
 
 def save(job: Job, records: Sequence[Mapping[str, Any]], params: Sequence[Params]) -> None:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from dnr_jax import durable, sealed
 from dnr_jax.json_files import DamagedError
 from dnr_jax.types import Params
 
+_nest: Callable[..., dict[str, Any]] = traverse_util.unflatten_dict
 CARD = "model.json"
 PARAMETERS = "parameters.npz"
 FORMAT = 1
@@ -84,16 +87,10 @@ def _check_format(folder: Path, card: Mapping[str, Any]) -> None:
 def flatten(params: Params) -> dict[str, np.ndarray]:
     """Name each array by its path in nested dicts, as `a/b/c`."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
+    name = partial(jax.tree_util.keystr, simple=True, separator="/")
+    return {name(path): np.asarray(leaf) for path, leaf in leaves}
 
 
 def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Nest arrays again that `flatten` has named."""
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *path, last = name.split("/")
-        node = tree
-        for key in path:
-            node = node.setdefault(key, {})
-        node[last] = array
-    return tree
+    return _nest(arrays, sep="/")

@@ -10,7 +10,7 @@ from dnr_jax import retrievers, sealed
 from dnr_jax.data import array_files
 from dnr_jax.data.folders import new_folder
 from dnr_jax.json_files import DamagedError
-from dnr_jax.retrievers.retriever import ScoreCatalogue, State
+from dnr_jax.retrievers.retriever import Restore, ScoreCatalogue, State
 
 FILE = "retriever.json"
 KEYS = ("name", "settings", "arrays")
@@ -40,6 +40,17 @@ def load(folder: Path, *, cure: str) -> ScoreCatalogue:
     """Return the scores of a retriever that `save` has written.
 
     Raises:
+      FileNotFoundError, DamagedError: see `read`.
+    """
+    restore, state = read(folder, cure=cure)
+    return restore(state)
+
+
+def read(folder: Path, *, cure: str = sealed.CURE) -> tuple[Restore, State]:
+    """Return what makes the scores of a kept retriever, and its arrays, memory-mapped.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
       DamagedError: a file is missing, torn or changed; `cure` says what helps.
     """
     content = sealed.read(folder / FILE, KEYS, cure=cure)
@@ -50,6 +61,6 @@ def load(folder: Path, *, cure: str) -> ScoreCatalogue:
         built = retrievers.build(content["name"], **content["settings"])
         if built.restore is None:
             raise TypeError(f"{content['name']} cannot be kept")
-        return built.restore(array_files.mapped(folder, entries))
+        return built.restore, array_files.mapped(folder, entries)
     except (AttributeError, KeyError, TypeError, FileNotFoundError) as error:
         raise DamagedError(f"{folder} is not as written ({error}): {cure}") from None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from dnr_jax.data.lists import Catalogue, Events
 from dnr_jax.data.protocols import SCORES
@@ -17,6 +19,7 @@ from dnr_jax.types import Array, Params
 
 # What a retriever has learned: plain arrays by name.
 State = Mapping[str, np.ndarray]
+_nest: Callable[..., dict[str, Any]] = traverse_util.unflatten_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +121,9 @@ class Fit(Protocol):
     def __call__(self, key: Array, training: Training, *, progress: bool) -> FittedRetriever: ...
 
 
+Restore = Callable[[State], ScoreCatalogue]
+
+
 class Retriever(NamedTuple):
     """A first stage, as the one function that trains it.
 
@@ -130,27 +136,16 @@ class Retriever(NamedTuple):
 
     fit: Fit
     learns: bool = True
-    restore: Callable[[State], ScoreCatalogue] | None = None
+    restore: Restore | None = None
 
 
 def named(params: Params) -> dict[str, np.ndarray]:
     """Name the arrays of nested dicts and lists by their place, as `tables.users.0`."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    return {
-        ".".join(str(getattr(key, "key", getattr(key, "idx", ""))) for key in path): np.asarray(
-            leaf
-        )
-        for path, leaf in leaves
-    }
+    name = partial(jax.tree_util.keystr, simple=True, separator=".")
+    return {name(path): np.asarray(leaf) for path, leaf in leaves}
 
 
 def nested(state: State) -> dict[str, Any]:
     """Nest arrays again that `named` has named; a list has become a dict of its numbers."""
-    tree: dict[str, Any] = {}
-    for name, array in state.items():
-        *path, last = name.split(".")
-        node = tree
-        for key in path:
-            node = node.setdefault(key, {})
-        node[last] = array
-    return tree
+    return _nest(state, sep=".")

@@ -84,9 +84,7 @@ def two_tower(settings: TwoTowerSettings) -> Retriever:
         fitted = fit_batches(
             objective, settings, fit_key, start, training, scorer, progress=progress, rows_read=rows
         )
-        return fitted._replace(
-            state={**(fitted.state or {}), **named({"known": examples.known._asdict()})}
-        )
+        return fitted._replace(state={**(fitted.state or {}), **named({"known": examples.known})})
 
     def restore(state: State) -> ScoreCatalogue:
         kept = nested(state)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from dnr_jax.data import direct
 from dnr_jax.data import requests as requests_
-from dnr_jax.data.direct import POSITIVE
 from dnr_jax.data.encoders import KNOWN, Encoders, check_keys
 from dnr_jax.data.raw_values import looked_up
 from dnr_jax.io import model_files
@@ -65,7 +65,8 @@ class FirstStage:
             raw_scores = self._asked(queries)
             raw_scores[:, :KNOWN] = -np.inf
             for raw, own in zip(some, raw_scores, strict=True):
-                own[looked_up(self._keys["item_id"], _met(raw))] = -np.inf
+                met = [item for item, _ in direct.events(raw)]
+                own[looked_up(self._keys["item_id"], met)] = -np.inf
                 best = np.argsort(-own, kind="stable")[:size]
                 best = best[np.isfinite(own[best])]
                 items = self._keys["item_id"][best - KNOWN].tolist()
@@ -107,20 +108,12 @@ def check(encoders: Encoders, requests: Sequence[Raw]) -> None:
         check_keys(f"request {number}", raw, {*requests_.FIELDS, "scores"})
         if "items" in raw or "scores" in raw:
             raise ValueError(f"request {number} has items or scores, which are to be retrieved")
-    requests_.encode(encoders, [{**raw, "items": [None]} for raw in requests], size=1)
+    requests_.check(encoders, [{**raw, "items": [None]} for raw in requests], size=1)
 
 
 def liked(user: np.ndarray, history: np.ndarray) -> Queries:
     """Ask for users `int32 [B]` who liked all of their history `int32 [B, T]`, 0 = padding."""
-    return Queries(user, history, np.where(history > 0, POSITIVE, 0).astype(np.int32))
-
-
-def _met(raw: Raw) -> list[Any]:
-    events = raw.get("history")
-    return [
-        event[0] if isinstance(event, list | tuple | np.ndarray) else event
-        for event in ([] if events is None else events)
-    ]
+    return Queries(user, history, np.where(history > 0, direct.POSITIVE, 0).astype(np.int32))
 
 
 def _parts_of(count: int) -> Iterator[np.ndarray]:

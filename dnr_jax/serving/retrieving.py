@@ -100,7 +100,7 @@ def _refuse_ids(ids: pl.Series, place: str) -> None:
 
 def _like(role: str, frame: pl.DataFrame, words: Vocabulary) -> pl.Expr:
     """Read ids, or lists of them, as the kind that training had; others are none."""
-    kind: Any = pl.String if words.keys.dtype.kind == "U" else pl.Int64
+    kind: Any = columns.type_of(words)
     kind = pl.List(kind) if role == "history" else kind
     column = pl.col(role) if role in frame.columns else pl.lit(None)
     return column.cast(kind, strict=False).alias(role)
@@ -112,8 +112,7 @@ def _candidates(model: Model, requests: pl.DataFrame, size: int | None) -> pl.Da
         for user, history in requests.select("user_id", "history").iter_rows()
     ]
     found = model.retrieve(asked, size)
-    items = model.encoders.vocabularies["item_id"].keys
-    kind = pl.String if items.dtype.kind == "U" else pl.Int64
+    kind = columns.type_of(model.encoders.vocabularies["item_id"])
     lists = requests.with_columns(
         pl.Series("item_id", [raw["items"] for raw in found], pl.List(kind)),
         pl.Series("score", [raw["scores"] for raw in found], pl.List(pl.Float32)),

@@ -12,7 +12,7 @@ from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.protocols import scale
 from dnr_jax.data.table import arrays, coding, history, scales
 from dnr_jax.data.table.candidates import Candidates
-from dnr_jax.data.table.columns import Typed
+from dnr_jax.data.table.columns import Typed, type_of
 from dnr_jax.data.table.history import Past
 from dnr_jax.data.table.reader import ROW, collect
 from dnr_jax.data.table.schema import REQUIRED, Feature, features_of
@@ -170,8 +170,8 @@ def _code(frame: pl.LazyFrame, feature: Feature, encoders: Encoders, words: str)
         return coding.code(frame, feature, vocabulary)
     if not vocabulary.buckets:
         return frame.with_columns(coding.ids(column, vocabulary))
-    kind = pl.String if vocabulary.keys.dtype.kind == "U" else pl.Int64
-    return coding.code(frame.with_columns(column.cast(kind, strict=False)), feature, vocabulary)
+    typed = column.cast(type_of(vocabulary), strict=False)
+    return coding.code(frame.with_columns(typed), feature, vocabulary)
 
 
 def request_arrays(

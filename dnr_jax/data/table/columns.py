@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from dnr_jax.data.encoders import Vocabulary
 from dnr_jax.data.table.reader import FILE, ROW, Source
 from dnr_jax.data.table.schema import Schema
 
@@ -52,6 +53,11 @@ class Typed(NamedTuple):
     schema: Schema
     time_unit: str
     frame: pl.LazyFrame
+
+
+def type_of(words: Vocabulary) -> type[pl.DataType]:
+    """Return the type that the ids of a vocabulary have in a frame."""
+    return pl.String if words.keys.dtype.kind == "U" else pl.Int64
 
 
 def typed(source: Source, schema: Schema, unit: str) -> Typed:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dnr_jax.data.encoders import Vocabulary
 from dnr_jax.data.raw_values import mixed, texts_hashed, two_rows
-from dnr_jax.data.table.columns import Typed
+from dnr_jax.data.table.columns import Typed, type_of
 from dnr_jax.data.table.reader import collect
 from dnr_jax.data.table.schema import Feature
 
@@ -38,7 +38,7 @@ def code(frame: pl.LazyFrame, feature: Feature, words: Vocabulary) -> pl.LazyFra
         flat = values.filter(pl.Series(sizes > 0)).explode()
         return _listed(_rows(flat, words), 2 * sizes)
 
-    kind = pl.String if words.keys.dtype.kind == "U" else pl.Int64
+    kind = type_of(words)
     typed = pl.col(feature.name).cast(
         pl.List(kind) if feature.kind == "bag" else kind, strict=False
     )
