@@ -16,9 +16,11 @@ def table(run: Run) -> Table:
     for line in trained(run):
         train = run.config["rows"][line.row]["train"]
         chosen = [", ".join(map(str, line.best_epochs)), str(train["epochs"])]
-        tried = ", ".join(f"{factor:g}" for factor in train["learning_rate_factors"])
+        factors = train["learning_rate_factors"]
+        tried = ", ".join(f"{factor:g}" for factor in factors)
         hits = "; ".join(edges(run, line)) or "no"
-        body.append([line.label, *chosen, f"{line.factor:g}", tried, hits])
+        unknown = " (one rate)" if len(factors) == 1 else ""
+        body.append([line.label, *chosen, f"{line.factor:g}", tried, hits + unknown])
     return Table("Budget", header, body)
 
 

@@ -73,7 +73,10 @@ def _edges(run: Run) -> list[str]:
         return []
     named = [f"{label} ({', '.join(found)})" for label, found in hits.items() if found]
     if not named:
-        return ["Every learned row's best epoch and rate lie inside what was tried."]
+        rows = [run.config["rows"][line.row]["train"] for line in budget.trained(run)]
+        varied = all(len(row["learning_rate_factors"]) > 1 for row in rows)
+        what = "epoch and rate lie" if varied else "epoch lies"
+        return [f"Every learned row's best {what} inside what was tried."]
     return [f"At an edge of what was tried, so perhaps better beyond it: {'; '.join(named)}."]
 
 

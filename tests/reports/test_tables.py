@@ -117,6 +117,20 @@ def test_edges_of_the_budget_are_named(make_run, make_config):
     ).replace("\n  ", " ")
 
 
+def test_a_single_rate_is_said_to_be_no_finding(make_run, make_config):
+    folder = make_run()
+    config = make_config(prm=[3.0], dnr_b=[3.0])
+    for row in ("prm", "dnr_b"):
+        config["rows"][row]["train"] |= {"epochs": 60, "lambda_e": 0}
+    (folder / "config.json").write_text(json.dumps(config))
+    edit_rows(
+        folder, lambda row: row.update(best_epoch=5) if row["row"] in ("prm", "dnr_b") else None
+    )
+    run = results.read(folder)
+    assert [hits for *_, hits in budget.table(run).body] == ["no (one rate)"] * 2
+    assert "Every learned row's best epoch lies inside" in " ".join(tables.notes(run))
+
+
 def test_notes_say_what_was_learned_and_where_from(make_run):
     said = " ".join(tables.notes(results.read(make_run())))
     assert "60 requests, of which 10 have no positive" in said
