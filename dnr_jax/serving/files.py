@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from dnr_jax import durable, json_files
+from dnr_jax.ahead import one_ahead
 from dnr_jax.data.folders import alone
 from dnr_jax.data.table.reader import ROW
 from dnr_jax.serving.batches import Scored, Scorer
@@ -91,7 +92,7 @@ def score_file(
     check_out(out, overwrite=overwrite)
     candidates = scorer.read(given)
     candidates.check_values(scorer.model.encoders)
-    spans = _spans(candidates, rows)
+    spans = _spans(candidates, rows, scorer.at_once)
     parts = out.with_name(f".{out.name}.parts")
     with alone(out):
         _settle(parts, _plan(scorer, candidates, spans))
@@ -123,8 +124,12 @@ def _parts(spans: list[int]) -> list[_Part]:
     ]
 
 
-def _spans(candidates: Any, rows: int) -> list[int]:
-    """Cut the table where requests end: the first row of each part, and the number of rows."""
+def _spans(candidates: Any, rows: int, at_once: int) -> list[int]:
+    """Cut the table where requests end: the first row of each part, and the number of rows.
+
+    A part of many requests has a multiple of those that the model is given at once: a smaller batch
+    at its end would be padded. The first has as many as that, so that the model has work soon.
+    """
     row = pl.col("row")
     table = candidates.table.frame.select("request_id", row=pl.col(ROW).cast(pl.Int64))
     groups = table.group_by("request_id").agg(row.min().alias("first"), row.max(), pl.len())
@@ -137,6 +142,10 @@ def _spans(candidates: Any, rows: int) -> list[int]:
             "request, so that it can be read a part at a time"
         )
     starts, total = ends["first"].to_numpy(), int(ends["len"].sum())
+    usual = rows * len(starts) // total  # requests of so many rows
+    if usual >= at_once:
+        later = starts[at_once :: usual // at_once * at_once]
+        return [0, *later.tolist(), total]
     chosen = np.unique(np.searchsorted(starts, np.arange(0, total, rows)))
     return [*starts[chosen[chosen < len(starts)]].tolist(), total]
 
@@ -195,12 +204,10 @@ def _score(
         _write(scorer.ordered(coded, *scored), folder / part.name)
 
     with ThreadPoolExecutor(1, "parts") as pool:
-        coming = [pool.submit(read, part) for part in parts[:1]]
         writing: Future[None] | None = None
-        for part, later in zip_longest(parts, parts[1:]):
-            coded = coming.pop().result()
-            if later is not None:
-                coming.append(pool.submit(read, later))
+        reading = one_ahead(pool.submit(read, part) for part in parts)
+        for part, coming in zip(parts, reading, strict=True):
+            coded = coming.result()
             scores, counts = scorer.computed(coded)
             if writing is not None:
                 writing.result()

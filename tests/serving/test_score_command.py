@@ -1,5 +1,6 @@
 """`dnr-jax score` and `pack`: whole files or none, resumed by part, bounded, in plain words."""
 
+import itertools
 import json
 
 import polars as pl
@@ -142,12 +143,23 @@ def test_pack_makes_a_model_folder(call, run, table, tmp_path):
 def test_parts_end_with_a_request(packed, table):
     scorer = Scorer(packed)
     candidates = scorer.read(table)
-    spans = files._spans(candidates, 50)
+    spans = files._spans(candidates, 50, scorer.at_once)
     ids = pl.read_parquet(table)["request_id"].to_list()
     assert spans[0] == 0
     assert spans[-1] == len(ids)
     assert len(spans) == 7
     assert all(ids[cut - 1] != ids[cut] for cut in spans[1:-1])
+
+
+def test_parts_of_many_requests_hold_whole_batches(packed, table):
+    candidates = Scorer(packed).read(table)
+    spans = files._spans(candidates, 50, 3)  # 40 requests: about seven have 50 rows
+    ids = pl.read_parquet(table)["request_id"]
+    counts = [ids[first:last].n_unique() for first, last in itertools.pairwise(spans)]
+    assert counts[0] == 3  # the model soon has work
+    assert all(count == counts[1] and count % 3 == 0 for count in counts[1:-1])
+    assert sum(counts) == ids.n_unique()
+    assert spans[-1] == len(ids)
 
 
 def test_the_command_s_parts_are_those_of_the_function():

@@ -7,7 +7,7 @@ import pytest
 
 import dnr_jax
 from dnr_jax.ahead import one_ahead
-from dnr_jax.serving import Scorer
+from dnr_jax.serving import Scorer, batches
 
 IDS = ["request_id", "item_id"]
 ITEM = ["item_id", "i_brand", "i_tags", "i_price"]
@@ -110,6 +110,15 @@ def test_lists_longer_than_in_training_are_ranked(scorer, candidates):
     found = ranked(scorer, both)
     assert found["rank"].max() == len(long)
     assert len(found) == len(both)
+
+
+def test_rows_are_sorted_by_request_and_score_and_equals_stay_as_they_are():
+    random = np.random.default_rng(0)
+    q = np.sort(random.integers(5, size=200)).astype(np.uint32)
+    some = [-np.float32(3e38), -1.5, -1e-45, -0.0, 0.0, 1e-45, 0.25, 1.5, np.float32(3e38)]
+    scores = random.choice(np.array(some, np.float32), size=200)
+    found = batches._best_first(q, scores)
+    np.testing.assert_array_equal(found, np.lexsort((-scores, q)))
 
 
 def test_unknown_values_are_counted_and_missing_columns_named(scorer, candidates):

@@ -127,7 +127,7 @@ def _cut(frame: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
     """Keep the N candidates of each request that the first stage puts first."""
     q, v = frame["q"].to_numpy(), frame["v"].to_numpy()
     order = np.lexsort((mix(recipe.seed, CUT, q, v), -frame["score"].to_numpy(), q))
-    return frame[order[_place(q[order]) < recipe.shape.size]]
+    return frame[order[places(q[order]) < recipe.shape.size]]
 
 
 def _shuffle(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -136,7 +136,7 @@ def _shuffle(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
     return frame[np.lexsort((mix(seed, PLACE, q, v), q))]
 
 
-def _place(q: np.ndarray) -> np.ndarray:
+def places(q: np.ndarray) -> np.ndarray:
     """Count the rows of each request from 0, where those of a request stand together."""
     starts = np.flatnonzero(np.diff(q, prepend=np.int64(-1)) != 0)
     sizes = np.diff(np.append(starts, len(q)))
@@ -148,7 +148,7 @@ class Scatter:
 
     def __init__(self, frame: pl.DataFrame, first: int, requests: int, size: int):
         q = frame["q"].to_numpy().astype(np.int64)
-        self._at = q - first, _place(q)
+        self._at = q - first, places(q)
         self._shape = requests, size
 
     def __call__(self, values: np.ndarray, empty: Any) -> np.ndarray:
@@ -183,10 +183,10 @@ def _spread(column: pl.Series, width: int) -> np.ndarray:
 def _slate(frame: pl.DataFrame, first: int, requests: int, size: int) -> np.ndarray:
     """Give the slots of the shown candidates by position, the first K; -1 = none."""
     q = frame["q"].to_numpy().astype(np.int64)
-    slot, position = _place(q), frame["position"].to_numpy()
+    slot, position = places(q), frame["position"].to_numpy()
     shown = np.flatnonzero(position > 0)
     order = shown[np.lexsort((position[shown], q[shown]))]
-    place = _place(q[order])
+    place = places(q[order])
     kept = place < size
     slate = np.full((requests, size), -1, np.int32)
     slate[q[order][kept] - first, place[kept]] = slot[order][kept]

@@ -52,6 +52,8 @@ class Coded(NamedTuple):
         ends = self.requests["rows"].cum_sum()
         first, last = int(chosen[0]), int(chosen[-1])
         near = self.rows[ends[first] - self.requests["rows"][first] : ends[last]]
+        if last - first + 1 == len(chosen):
+            return near
         return near.filter(pl.col("q").is_in(chosen))
 
 
