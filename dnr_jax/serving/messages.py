@@ -8,13 +8,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
 from pydantic import BeforeValidator, Field, FiniteFloat, TypeAdapter
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, core_schema, to_json
 from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
 from dnr_jax.data.encoders import Encoders
@@ -137,5 +136,4 @@ def answer(request: Mapping[str, Any], scores: np.ndarray, seconds: float) -> by
     best, items = np.argsort(-scores, kind="stable").tolist(), request["items"]
     values = scores.tolist()
     ranked = [{"item": items[i]["id"], "score": values[i]} for i in best]
-    took = {"took": round(1000 * seconds, 3), "items": ranked}
-    return json.dumps(took, separators=(",", ":")).encode()
+    return to_json({"took": round(1000 * seconds, 3), "items": ranked})
