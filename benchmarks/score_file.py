@@ -30,7 +30,6 @@ from dnr_jax import serving
 from dnr_jax.ahead import one_ahead
 from dnr_jax.data.table import coded_candidates
 from dnr_jax.serving import files
-from dnr_jax.serving.batches import CELLS
 
 REQUESTS, ROUNDS = 10_000, 5
 
@@ -67,11 +66,10 @@ def bare(scorer: serving.Scorer, path: Path) -> Callable[[], Any]:
     """Return a call of the compiled program on all requests of a table, in the scorer's batches."""
     encoders = scorer.model.encoders
     coded = scorer.code(scorer.read(path))
-    most = 2 ** int(np.log2(CELLS // encoders.size))
-    count = len(coded.requests) // most * most
+    count = len(coded.requests) // scorer.at_once * scorer.at_once
     batches = [
         jax.device_put(coded_candidates.request_arrays(coded, chosen, encoders.size, encoders))
-        for chosen in np.arange(count).reshape(-1, most)
+        for chosen in np.arange(count).reshape(-1, scorer.at_once)
     ]
     model = scorer.model
 

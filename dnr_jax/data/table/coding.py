@@ -8,7 +8,7 @@ import polars as pl
 
 from dnr_jax.data.encoders import KNOWN, UNKNOWN, Vocabulary
 from dnr_jax.data.table import hashed, scales
-from dnr_jax.data.table.columns import Typed
+from dnr_jax.data.table.columns import Typed, type_of
 from dnr_jax.data.table.fit import Learned
 from dnr_jax.data.table.reader import collect
 from dnr_jax.data.table.schema import Feature
@@ -118,12 +118,8 @@ def ids(values: pl.Expr, words: Vocabulary) -> pl.Expr:
 
 def _codes(words: Vocabulary) -> tuple[pl.Series, pl.Series]:
     """Return the known values and their ids."""
-    keys = pl.Series("key of it", words.keys.tolist(), dtype=_dtype(words))
+    keys = pl.Series("key of it", words.keys.tolist(), dtype=type_of(words))
     return keys, pl.Series("code of it", range(KNOWN, words.size), dtype=pl.Int32)
-
-
-def _dtype(words: Vocabulary) -> pl.DataType:
-    return pl.String() if words.keys.dtype.kind == "U" else pl.Int64()
 
 
 def request_side(requests: pl.DataFrame, table: Typed, learned: Learned) -> pl.DataFrame:
