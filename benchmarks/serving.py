@@ -24,11 +24,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import uvloop
 
 from benchmarks import harness, served_model
 
@@ -73,26 +74,64 @@ def payloads() -> list[bytes]:
     return made
 
 
-async def client(
-    port: int, number: int, load: Load, until: float, found: list[tuple[float, float, int]]
-) -> None:
-    """Ask until a time; note when each request was due, when it was answered, and its status."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    random, made = np.random.default_rng(number), payloads()
-    due = time.perf_counter()
-    for turn in range(10**9):
-        if load.rate:
-            due += random.exponential(load.clients / load.rate)
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+class Client(asyncio.Protocol):
+    """Asks until a time; notes when each request was due, when it was answered, and its status.
+
+    Args:
+      number: which of the clients; it begins with the body of that number.
+      load: see `Load`.
+      until: when it stops, as `time.perf_counter` tells.
+      found: what it notes goes there.
+      ended: set once it has stopped.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        load: Load,
+        until: float,
+        found: list[tuple[float, float, int]],
+        ended: asyncio.Future[None],
+    ):
+        self._turn, self._until, self._found, self._ended = number, until, found, ended
+        self._pause = load.clients / load.rate if load.rate else 0.0
+        self._random, self._payloads = np.random.default_rng(number), payloads()
+        self._due, self._left, self._status = time.perf_counter(), 0, 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Ask for the first time."""
+        self._transport = transport
+        self._next()
+
+    def data_received(self, data: bytes) -> None:
+        """Count an answer's bytes, whose head comes in one piece, and ask again at its end."""
+        if not self._left:
+            head, _, data = data.partition(b"\r\n\r\n")
+            self._left, self._status = _length(head), int(head.split(b" ", 2)[1])
+        self._left -= len(data)
+        if not self._left:
+            self._found.append((self._due, time.perf_counter(), self._status))
+            self._next()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Say that no more answers come."""
+        if not self._ended.done():
+            self._ended.set_exception(error or ConnectionError("the service has hung up"))
+
+    def _next(self) -> None:
+        now = time.perf_counter()
+        self._due = self._due + self._random.exponential(self._pause) if self._pause else now
+        if self._due > self._until:
+            self._ended.set_result(None)
+            self._transport.close()
+        elif self._due > now:
+            asyncio.get_running_loop().call_later(self._due - now, self._ask)
         else:
-            due = time.perf_counter()
-        if due > until:
-            break
-        writer.write(made[(number + turn) % BODIES])
-        head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(_length(head))
-        found.append((due, time.perf_counter(), int(head.split(b" ", 2)[1])))
-    writer.close()
+            self._ask()
+
+    def _ask(self) -> None:
+        self._transport.write(self._payloads[self._turn % BODIES])
+        self._turn += 1
 
 
 def _length(head: bytes) -> int:
@@ -109,10 +148,15 @@ def put(port: int, load: Load, seconds: float) -> dict[str, Any]:
     async def main() -> float:
         began = time.perf_counter()
         until = began + WARM_SECONDS + seconds
-        await asyncio.gather(*(client(port, n, load, until, found) for n in range(load.clients)))
+        loop = asyncio.get_running_loop()
+        ends = [loop.create_future() for _ in range(load.clients)]
+        for number, end in enumerate(ends):
+            made = partial(Client, number, load, until, found, end)
+            await loop.create_connection(made, "127.0.0.1", port)
+        await asyncio.gather(*ends)
         return began + WARM_SECONDS
 
-    start = asyncio.run(main())
+    start = uvloop.run(main())
     kept = [one for one in found if one[0] >= start]
     good = [1e3 * (end - due) for due, end, status in kept if status == 200]
     statuses = Counter(status for *_, status in kept)

@@ -96,7 +96,9 @@ def _run(
     sys.setswitchinterval(TURN_SECONDS)
     for number in (signal.SIGTERM, signal.SIGINT):  # what uvicorn raises again, once it has ended
         signal.signal(number, lambda *_: sys.exit(0))
-    config = uvicorn.Config(app, http="httptools", access_log=False, log_level="warning")
+    config = uvicorn.Config(
+        app, http="httptools", access_log=False, log_level="warning", proxy_headers=False
+    )
     server = uvicorn.Server(config)
     with _listen(host, port) as place:
         click.echo(f"serving {path} at http://{host}:{place.getsockname()[1]}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-Score = Callable[[Sequence[Any]], Sequence[Any]]
+Begin = Callable[[Sequence[Any]], Callable[[], Sequence[Any]]]
 
 
 class OverloadedError(RuntimeError):
@@ -16,21 +16,23 @@ class OverloadedError(RuntimeError):
 
 
 class Batcher:
-    """Gives waiting requests to a function, several at once, on one thread of its own.
+    """Gives waiting requests to a function, several at once, and waits for it on a thread.
 
     Nothing waits for others to come: an idle batcher scores a single request at once, and what
     arrives meanwhile is the next batch. Use it from one event loop.
 
     Args:
-      score: of 1 to `most` requests -> a result each. If it raises, all of them fail.
+      begin: of 1 to `most` requests -> what waits for a result each. It is called by the event
+        loop itself: two threads that both run Python would mostly wait for each other. What it
+        returns is called on a thread. If one of them raises, all of the requests fail.
       most: requests of a batch.
       limit: requests that may wait.
     """
 
-    def __init__(self, score: Score, *, most: int, limit: int):
-        self._score, self._most, self._limit = score, most, limit
+    def __init__(self, begin: Begin, *, most: int, limit: int):
+        self._begin, self._most, self._limit = begin, most, limit
         self._waiting: deque[tuple[Any, asyncio.Future[Any]]] = deque()
-        self._thread = ThreadPoolExecutor(1, "score")
+        self._thread = ThreadPoolExecutor(1, "wait")
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -59,9 +61,8 @@ class Batcher:
             count = min(self._most, len(self._waiting))
             batch = [self._waiting.popleft() for _ in range(count)]
             try:
-                found = await loop.run_in_executor(
-                    self._thread, self._score, [request for request, _ in batch]
-                )
+                finish = self._begin([request for request, _ in batch])
+                found = await loop.run_in_executor(self._thread, finish)
             except Exception as error:
                 for _, result in batch:
                     _settle(result, error=error)

@@ -8,11 +8,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
-from pydantic import BeforeValidator, Field, FiniteFloat, TypeAdapter
+from pydantic import BeforeValidator, Field, FiniteFloat, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, core_schema, to_json
 from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
@@ -24,9 +24,15 @@ class _AnId:
     """Text, an integer, or true and false, with one message for what is neither."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
-        kinds: list[Any] = [core_schema.bool_schema(strict=True), core_schema.int_schema()]
+        kinds: list[Any] = [  # the usual first; a whole float is an integer, text of digits is not
+            core_schema.int_schema(strict=True),
+            core_schema.str_schema(strict=True),
+            core_schema.bool_schema(strict=True),
+            core_schema.int_schema(),
+        ]
         return core_schema.union_schema(
-            [*kinds, core_schema.str_schema(strict=True)],
+            kinds,
+            mode="left_to_right",
             custom_error_type="id",
             custom_error_message="Input should be text or an integer",
         )
@@ -52,14 +58,40 @@ Event = Annotated[Any, _AnEvent()]
 _record: Any = TypedDict  # whose fields only the model knows
 
 
-def reader(encoders: Encoders, *, scored: bool, longest: int) -> TypeAdapter[Any]:
-    """Make what reads and checks a request for a model.
+class Reader:
+    """Reads and checks the JSON of a request for a model.
+
+    Attributes:
+      schema: of the JSON.
 
     Args:
       encoders: of the model, whose features are the known fields; others are ignored.
       scored: whether every item needs a score.
       longest: most items of a request.
     """
+
+    def __init__(self, encoders: Encoders, *, scored: bool, longest: int):
+        given: dict[str, Any] = {"scored": scored, "longest": longest}
+        self._objects = _reader(encoders, lambda fields: fields, **given)
+        self._lists_too = _reader(encoders, _or_by_name, **given)
+        self.schema = self._objects.json_schema()
+
+    def __call__(self, body: bytes) -> dict[str, Any]:
+        """Read a request.
+
+        Raises:
+          pydantic.ValidationError: naming each field that cannot be read.
+        """
+        try:  # a third faster where every item has fields: no Python is called for them
+            return self._objects.validate_json(body)
+        except ValidationError:
+            return self._lists_too.validate_json(body)
+
+
+def _reader(
+    encoders: Encoders, form: Callable[[Any], Any], *, scored: bool, longest: int
+) -> TypeAdapter[Any]:
+    """Make what reads a request; `form`: of a record of fields -> what is taken for one."""
     own: dict[str, Any] = {}
     of_item: dict[str, Any] = {}
     for feature in features_of(encoders):
@@ -72,7 +104,7 @@ def reader(encoders: Encoders, *, scored: bool, longest: int) -> TypeAdapter[Any
     item = {
         "id": Id,
         "score": score if scored else _optional(score),
-        "fields": _fields("ItemFields", of_item),
+        "fields": _optional(form(_record("ItemFields", of_item))),
     }
     request = {
         "id": Id,
@@ -83,7 +115,7 @@ def reader(encoders: Encoders, *, scored: bool, longest: int) -> TypeAdapter[Any
         "user": _optional(Id),
         "timestamp": _optional(float | str),
         "history": _optional(events),
-        "fields": _fields("Fields", own),
+        "fields": _optional(form(_record("Fields", own))),
     }
     return TypeAdapter(_record("RankRequest", request))
 
@@ -100,8 +132,8 @@ def _optional(kind: Any) -> Any:
     return NotRequired[kind | None]
 
 
-def _fields(name: str, kinds: dict[str, Any]) -> Any:
-    return _optional(Annotated[_record(name, kinds), BeforeValidator(_by_name)])
+def _or_by_name(fields: Any) -> Any:
+    return Annotated[fields, BeforeValidator(_by_name)]
 
 
 def _by_name(given: Any) -> Any:

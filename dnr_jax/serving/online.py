@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,14 +11,22 @@ import numpy as np
 
 from dnr_jax.data.encoders import count_unknown
 from dnr_jax.serving import program
-from dnr_jax.serving.model import Model, check_direct, to_power_of_two, with_scores
+from dnr_jax.serving.model import (
+    Model,
+    check_direct,
+    to_power_of_two,
+    with_scores,
+    without_scores,
+)
 from dnr_jax.types import Request
 
 Raw = Mapping[str, Any]
+Scored = tuple[list[np.ndarray], Counter[str]]
+Finish = Callable[[], Scored]
 
 
 class Engine:
-    """A loaded model for few requests at a time; use it from one thread.
+    """A loaded model for few requests at a time; begin a batch once the one before has ended.
 
     Attributes:
       sizes: the list lengths N that are compiled; a list takes the least that holds it.
@@ -53,44 +61,51 @@ class Engine:
         one = {"items": [None if self._plain else {"item_id": None}]}
         for size in self.sizes:
             for rows in self.batches:
-                self._score(self._scored([one] * rows), size)
+                coming, _ = self._give(with_scores([one] * rows, self._model), size)
+                coming.block_until_ready()
         return len(self.sizes) * len(self.batches)
 
-    def score(self, raw: Sequence[Raw]) -> tuple[list[np.ndarray], Counter[str]]:
-        """Score checked raw requests of at most `sizes[-1]` items each.
+    def begin(self, raw: Sequence[Raw]) -> Finish:
+        """Begin to score checked raw requests of at most `sizes[-1]` items each.
 
-        Scores that the model reads and that are not given are the first stage's.
+        Encodes them and hands them to the device. Scores that the model reads and that are not
+        given are the first stage's, which works for longer, and so once the rest is waited for.
 
         Returns:
-          `float32 [n]` of each request's items, and how many values were unknown, by column.
+          What waits for `float32 [n]` of each request's items, and for how many values were
+          unknown, by column.
         """
-        raw = self._scored(raw)
+        if without_scores(raw, self._model):
+            return lambda: self._begin(with_scores(raw, self._model))()
+        return self._begin(raw)
+
+    def _begin(self, raw: Sequence[Raw]) -> Finish:
         places = np.searchsorted(self.sizes, [len(one["items"]) for one in raw])
-        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(raw)
-        unknown = Counter[str]()
+        parts = []
         for place in np.unique(places).tolist():
-            chosen = np.flatnonzero(places == place).tolist()
-            scores, counts = self._score([raw[i] for i in chosen], self.sizes[place])
-            unknown += counts
-            for row, i in enumerate(chosen):
-                found[i] = scores[row][: len(raw[i]["items"])]
-        return found, unknown
+            rows = np.flatnonzero(places == place).tolist()
+            parts.append((rows, self._give([raw[row] for row in rows], self.sizes[place])))
 
-    def _scored(self, raw: Sequence[Raw]) -> list[Raw]:
-        """Give each request scores: its own, the first stage's, or 0 where none are read."""
-        return [
-            one if one.get("scores") is not None else {**one, "scores": [0.0] * len(one["items"])}
-            for one in with_scores(raw, self._model)
-        ]
+        def finish() -> Scored:
+            found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(raw)
+            unknown = Counter[str]()
+            for rows, (coming, counts) in parts:
+                unknown.update(counts)
+                for row, scores in zip(rows, np.asarray(coming)[: len(rows)], strict=True):
+                    found[row] = scores[: len(raw[row]["items"])]
+            return found, unknown
 
-    def _score(self, raw: Sequence[Raw], size: int) -> tuple[np.ndarray, Counter[str]]:
+        return finish
+
+    def _give(self, raw: Sequence[Raw], size: int) -> tuple[jax.Array, dict[str, int]]:
+        """Hand requests to the device: their scores, when it has computed, and unknown values."""
         arrays = self._encoder.arrays(raw, size)
-        given = self._encoder.raw_scores([one["scores"] for one in raw], arrays["where"])
+        scores = [one.get("scores") or [0.0] * len(one["items"]) for one in raw]  # 0 = not read
+        given = self._encoder.raw_scores(scores, arrays["where"])
         padded = jax.tree.map(to_power_of_two, (arrays, given))
         coming = self._program(self._parameters, *padded)
         request = Request(**arrays)  # type: ignore[arg-type]
-        unknown = Counter(count_unknown(request, self._spec))  # while the device computes
-        return np.asarray(coming), unknown
+        return coming, count_unknown(request, self._spec)
 
 
 def _sizes(usual: int, longest: int) -> tuple[int, ...]:

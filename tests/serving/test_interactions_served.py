@@ -87,7 +87,7 @@ def message(raw):
 def test_the_service_answers_as_it_does(packed, expected):
     model = dnr_jax.load(packed)
     engine = online.Engine(model, most=2)
-    for mine, theirs in zip(engine.score(REQUESTS)[0], expected, strict=True):
+    for mine, theirs in zip(engine.begin(REQUESTS)()[0], expected, strict=True):
         np.testing.assert_array_equal(mine, theirs)
     app = service.make(model, engine, limit=4)
     whole = message(REQUESTS[0])
@@ -159,6 +159,25 @@ def test_a_table_is_scored_as_it_does(call, packed, tmp_path):
     assert "unknown item_id (item): 1 of 7" in said
     ranked = pl.read_parquet(out).group_by("request_id", maintain_order=True).agg("item_id")
     assert ranked["item_id"].to_list() == model.rank(LIKED)
+
+
+def test_the_first_stage_is_not_asked_by_the_event_loop(packed, monkeypatch):
+    """It scores a catalogue: a service answers others meanwhile."""
+    model, asked = dnr_jax.load(packed), []
+    true = type(model.first_stage).scores
+
+    def scores(self, requests):
+        asked.append(len(requests))
+        return true(self, requests)
+
+    monkeypatch.setattr(type(model.first_stage), "scores", scores)
+    engine = online.Engine(model, most=2)
+    engine.begin(LIKED[:1])()
+    assert not asked  # it has scores
+    finish = engine.begin([{**LIKED[0], "scores": None}])
+    assert not asked
+    finish()
+    assert asked == [1]
 
 
 def test_scores_that_are_not_given_are_the_retriever_s(packed):

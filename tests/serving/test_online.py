@@ -88,7 +88,7 @@ def test_the_engine_scores_as_the_model_does_and_compiles_nothing_more(
         whole | {"items": whole["items"][:1], "scores": [3.0]},
     ]
     with jax.log_compiles():
-        found, unknown = engine.score(requests)
+        found, unknown = engine.begin(requests)()
         assert not [one for one in caplog.messages if "ompil" in one]
         jax.jit(lambda x: x + len(requests))(1.0)
         assert [one for one in caplog.messages if "ompil" in one]  # it would be seen
@@ -107,14 +107,18 @@ def test_models_of_other_data_sets_are_not_served(packed):
 def test_what_arrives_while_a_batch_computes_is_the_next_batch():
     seen, computing, go = [], threading.Event(), threading.Event()
 
-    def score(batch):
+    def begin(batch):
         seen.append(list(batch))
-        computing.set()
-        assert go.wait(10)
-        return [2 * one for one in batch]
+
+        def finish():
+            computing.set()
+            assert go.wait(10)
+            return [2 * one for one in batch]
+
+        return finish
 
     async def main():
-        batcher = Batcher(score, most=3, limit=4)
+        batcher = Batcher(begin, most=3, limit=4)
         first = asyncio.create_task(batcher(1))
         await asyncio.to_thread(computing.wait, 10)
         others = [asyncio.create_task(batcher(n)) for n in (2, 3, 4, 5)]
@@ -130,14 +134,19 @@ def test_what_arrives_while_a_batch_computes_is_the_next_batch():
     assert seen == [[1], [2, 3, 4], [5], [7]]
 
 
-def test_a_batch_that_fails_fails_alone():
-    def score(batch):
-        if "bad" in batch:
+@pytest.mark.parametrize("at", ["begin", "finish"])
+def test_a_batch_that_fails_fails_alone(at):
+    def fail_if_bad(batch, now):
+        if "bad" in batch and now == at:
             raise FloatingPointError("no number")
         return batch
 
+    def begin(batch):
+        fail_if_bad(batch, "begin")
+        return lambda: fail_if_bad(batch, "finish")
+
     async def main():
-        batcher = Batcher(score, most=1, limit=9)
+        batcher = Batcher(begin, most=1, limit=9)
         good, bad, last = (asyncio.create_task(batcher(n)) for n in ("good", "bad", "last"))
         assert await good == "good"
         with pytest.raises(FloatingPointError, match="no number"):

@@ -110,14 +110,19 @@ def test_a_body_without_end_is_not_read(app):
 
 
 def test_overload_is_answered_at_once(packed, engine, candidates, monkeypatch):
-    computing, go, true = threading.Event(), threading.Event(), online.Engine.score
+    computing, go, true = threading.Event(), threading.Event(), online.Engine.begin
 
     def slow(self, requests):
-        computing.set()
-        assert go.wait(20)
-        return true(self, requests)
+        finish = true(self, requests)
 
-    monkeypatch.setattr(online.Engine, "score", slow)
+        def later():
+            computing.set()
+            assert go.wait(20)
+            return finish()
+
+        return later
+
+    monkeypatch.setattr(online.Engine, "begin", slow)
     app = service.make(dnr_jax.load(packed), engine, limit=2)
     body = message(groups(candidates)[0])
 
@@ -147,11 +152,11 @@ def test_scores_that_are_no_numbers_are_an_error_of_the_service(
     packed, engine, candidates, monkeypatch
 ):
     def broken(self, requests):
-        found, unknown = true(self, requests)
-        return [scores * float("nan") for scores in found], unknown
+        found, unknown = true(self, requests)()
+        return lambda: ([scores * float("nan") for scores in found], unknown)
 
-    true = online.Engine.score
-    monkeypatch.setattr(online.Engine, "score", broken)
+    true = online.Engine.begin
+    monkeypatch.setattr(online.Engine, "begin", broken)
     app = service.make(dnr_jax.load(packed), engine, limit=2)
     [(status, answer)] = told(app, message(groups(candidates)[0]))
     assert status == 500
