@@ -24,6 +24,7 @@ from dnr_jax.data.table.reader import ROW
 from dnr_jax.data.table.settings import TableSettings
 from dnr_jax.serving.first_stage import liked
 from dnr_jax.serving.model import Model, check_direct, load, to_power_of_two
+from dnr_jax.types import Array, Request
 
 SCHEMA = ("request_id", "item_id", "score", "rank", "retriever_score")
 CELLS = 2**15  # candidates that the model is given at once, padding included
@@ -41,6 +42,34 @@ class Scored(NamedTuple):
     """
 
     table: pa.Table
+    counts: Counter[str]
+
+
+class _Batch(NamedTuple):
+    """What the model is given at once.
+
+    Attributes:
+      rows: which of `Prepared.rows` they are, `int64 [n]`.
+      where: `bool [B, N]`, where they are in the model's answer, in the same order.
+      given: requests and scores x, with empty requests up to a power of two.
+    """
+
+    rows: np.ndarray
+    where: np.ndarray
+    given: tuple[Request, Array]
+
+
+class Prepared(NamedTuple):
+    """Candidates in memory, ready for the model.
+
+    Attributes:
+      rows: see `Coded.rows`.
+      batches: of them.
+      counts: see `Scored`.
+    """
+
+    rows: pl.DataFrame
+    batches: list[_Batch]
     counts: Counter[str]
 
 
@@ -108,19 +137,22 @@ class Scorer:
 
     def score(self, candidates: Candidates) -> Scored:
         """Rank candidates whose values were checked; all of them are in memory at once."""
-        return self.rank(self.code(candidates))
+        prepared = self.prepared(candidates)
+        return self.ordered(prepared, self.computed(prepared))
+
+    def prepared(self, candidates: Candidates) -> Prepared:
+        """Read checked candidates into memory, and lay them out as the model is given them."""
+        coded = self.code(candidates)
+        counts = Counter(requests=len(coded.requests), candidates=len(coded.rows))
+        return Prepared(coded.rows, list(self._batches(coded, counts)), counts)
 
     def code(self, candidates: Candidates) -> Coded:
         """Read checked candidates into memory, as numbers that the model knows."""
         return coded_.code(candidates, self.model.encoders)
 
-    def rank(self, coded: Coded) -> Scored:
-        """Rank candidates that `code` returned."""
-        return self.ordered(coded, *self.computed(coded))
-
-    def ordered(self, coded: Coded, scores: np.ndarray, counts: Counter[str]) -> Scored:
-        """Rank candidates by what `computed` returned of them."""
-        return Scored(_ranked(coded.rows, scores), counts)
+    def ordered(self, prepared: Prepared, scores: np.ndarray) -> Scored:
+        """Rank candidates by the scores that `computed` returned of them."""
+        return Scored(_ranked(prepared.rows, scores), prepared.counts)
 
     def in_order(self, given: Any) -> np.ndarray:
         """Score a table of candidates: `float32 [rows]` in its own order.
@@ -133,35 +165,38 @@ class Scorer:
         """
         candidates = self.read(given)
         candidates.check_values(self.model.encoders)
-        coded = self.code(candidates)
-        scores, _ = self.computed(coded)
+        prepared = self.prepared(candidates)
+        scores = self.computed(prepared)
         found = np.empty_like(scores)
-        found[coded.rows[ROW].to_numpy()] = scores
+        found[prepared.rows[ROW].to_numpy()] = scores
         return found
 
-    def computed(self, coded: Coded) -> tuple[np.ndarray, Counter[str]]:
-        """Score coded candidates in the order of `coded.rows`, and count them."""
-        counts = Counter(requests=len(coded.requests), candidates=len(coded.rows))
-        q, scores = coded.rows["q"].to_numpy(), np.zeros(len(coded.rows), np.float32)
+    def computed(self, prepared: Prepared) -> np.ndarray:
+        """Score candidates: `float32 [rows]`, in the order of `prepared.rows`."""
+        model, scores = self.model, np.zeros(len(prepared.rows), np.float32)
+        calls = (model.order(model.params, *batch.given) for batch in prepared.batches)
         # On a CPU two programs share the cores: the serial parts of one run beside the other.
-        for chosen, where, found in one_ahead(self._called(coded, counts)):
-            scores[np.isin(q, chosen)] = np.asarray(found)[: len(chosen)][where]
+        for batch, found in zip(prepared.batches, one_ahead(calls), strict=True):
+            scores[batch.rows] = np.asarray(found)[: len(batch.where)][batch.where]
         if not np.isfinite(scores).all():
             raise FloatingPointError("the model gives scores that are no finite numbers")
-        return scores, counts
+        return scores
 
-    def _called(
-        self, coded: Coded, counts: Counter[str]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, jax.Array]]:
-        """Yield numbers of requests, where candidates are, and scores that are being computed."""
-        model = self.model
-        ask = None if coded.scored else self._ask()
-        for chosen, size in _batches(coded.requests["rows"].to_numpy(), model.encoders.size):
-            request, x = coded_.request_arrays(coded, chosen, size, model.encoders, ask)
-            for name, count in count_unknown(request, model.encoders.spec).items():
+    def _batches(self, coded: Coded, counts: Counter[str]) -> Iterator[_Batch]:
+        """Lay out requests of about one length together, and cut them; add unknown values up."""
+        encoders, ask = self.model.encoders, None if coded.scored else self._ask()
+        q, sizes = coded.rows["q"].to_numpy(), coded.requests["rows"].to_numpy()
+        for chosen, size in _alike(sizes, encoders.size):
+            request, x = coded_.request_arrays(coded, chosen, size, encoders, ask)
+            for name, count in count_unknown(request, encoders.spec).items():
                 counts[f"unknown {name}"] += count
-            padded = jax.tree.map(to_power_of_two, (request, x))
-            yield chosen, np.asarray(request.where), model.order(model.params, *padded)
+            rows, ends = np.flatnonzero(np.isin(q, chosen)), np.cumsum(sizes[chosen])
+            for first in range(0, len(chosen), _most(size)):
+                part = slice(first, first + _most(size))
+                own = jax.tree.map(lambda array, part=part: array[part], (request, x))
+                begin, end = ends[first] - sizes[chosen[first]], ends[part][-1]
+                given = jax.tree.map(to_power_of_two, own)
+                yield _Batch(rows[begin:end], np.asarray(own[0].where), given)
 
     def _ask(self) -> coded_.FirstStage | None:
         """Return what scores the candidates of a table that has no scores, if they are read."""
@@ -171,18 +206,15 @@ class Scorer:
         return lambda user, history, candidates: stage.of(liked(user, history), candidates)
 
 
-def _batches(sizes: np.ndarray, usual: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield numbers of requests, few enough at a time, and the N that they are padded to.
+def _alike(sizes: np.ndarray, usual: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield numbers of requests, and the N that they are padded to.
 
     N is the usual one, or a power of two for longer lists: few shapes are ever compiled.
     """
     longer = 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64)
     padded = np.where(sizes <= usual, usual, longer)
     for size in np.unique(padded):
-        chosen = np.flatnonzero(padded == size)
-        most = _most(size)
-        for first in range(0, len(chosen), most):
-            yield chosen[first : first + most], int(size)
+        yield np.flatnonzero(padded == size), int(size)
 
 
 def _most(size: int) -> int:

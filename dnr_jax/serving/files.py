@@ -22,7 +22,7 @@ from dnr_jax import durable, json_files
 from dnr_jax.ahead import one_ahead
 from dnr_jax.data.folders import alone
 from dnr_jax.data.table.reader import ROW
-from dnr_jax.serving.batches import Scored, Scorer
+from dnr_jax.serving.batches import Prepared, Scored, Scorer
 
 ROWS = 2**17  # of a part, about: it ends with a request
 SUFFIXES = (".parquet", ".pq")
@@ -197,22 +197,22 @@ def _score(
 ) -> Iterator[tuple[_Part, Counter[str]]]:
     """Score parts into files; a second thread reads the next and writes the last meanwhile."""
 
-    def read(part: _Part) -> Any:
-        return scorer.code(candidates.part(part.first, part.rows))
+    def read(part: _Part) -> Prepared:
+        return scorer.prepared(candidates.part(part.first, part.rows))
 
-    def write(part: _Part, coded: Any, *scored: Any) -> None:
-        _write(scorer.ordered(coded, *scored), folder / part.name)
+    def write(part: _Part, prepared: Prepared, scores: np.ndarray) -> None:
+        _write(scorer.ordered(prepared, scores), folder / part.name)
 
     with ThreadPoolExecutor(1, "parts") as pool:
         writing: Future[None] | None = None
         reading = one_ahead(pool.submit(read, part) for part in parts)
         for part, coming in zip(parts, reading, strict=True):
-            coded = coming.result()
-            scores, counts = scorer.computed(coded)
+            prepared = coming.result()
+            scores = scorer.computed(prepared)
             if writing is not None:
                 writing.result()
-            writing = pool.submit(write, part, coded, scores, counts)
-            yield part, counts
+            writing = pool.submit(write, part, prepared, scores)
+            yield part, prepared.counts
         if writing is not None:
             writing.result()
 

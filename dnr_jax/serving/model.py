@@ -286,6 +286,8 @@ def to_power_of_two(array: Any) -> np.ndarray:
     """Add empty requests, so that few batch sizes are ever compiled."""
     array = np.asarray(array)
     rows = 1 << (len(array) - 1).bit_length()
+    if rows == len(array):
+        return array
     padded = np.zeros((rows, *array.shape[1:]), array.dtype)  # a tenth of the time of np.pad
     padded[: len(array)] = array
     return padded
