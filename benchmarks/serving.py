@@ -44,7 +44,7 @@ class Load(NamedTuple):
     rate: float = 0.0
 
 
-LOADS = (Load(1), Load(8), Load(64), *(Load(64, rate) for rate in (100, 200, 400, 800)))
+LOADS = (Load(1), Load(8), Load(64), *(Load(64, rate) for rate in (200, 400, 800, 1600, 3200)))
 SMOKE = (Load(2), Load(2, 20.0))
 
 

@@ -69,6 +69,7 @@ class Batcher:
             else:
                 for (_, result), one in zip(batch, found, strict=True):
                     _settle(result, one)
+                await asyncio.sleep(0)  # their answers leave before the next batch begins
         self._task = None
 
 
