@@ -7,7 +7,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ from dnr_jax.serving.batches import Prepared, Scored, Scorer
 
 ROWS = 2**17  # of a part, about: it ends with a request
 SUFFIXES = (".parquet", ".pq")
-_PLAN = "plan.json"
+_PLAN, _WHOLE = "plan.json", "whole.parquet"
 _COUNTS = b"dnr_jax"
 _REPEATED = ["request_id", "item_id", "rank"]  # the columns in which a dictionary saves bytes
 _LOG = logging.getLogger(__name__)
@@ -96,15 +95,14 @@ def score_file(
     parts = out.with_name(f".{out.name}.parts")
     with alone(out):
         _settle(parts, _plan(scorer, candidates, spans))
-        made = {part: _counts(parts / part.name, part.rows) for part in _parts(spans)}
-        left = [part for part, found in made.items() if found is None]
-        resumed = spans[-1] - sum(part.rows for part in left)
+        made = {part: _finished(parts / part.name, part.rows) for part in _parts(spans)}
+        resumed = sum(part.rows for part, table in made.items() if table is not None)
+        counts = Counter[str]()
         with tqdm(total=spans[-1], initial=resumed, unit="row", disable=not progress) as bar:
-            for part, found in _score(scorer, candidates, left, parts):
-                made[part] = found
-                bar.update(part.rows)
-        counts = sum((found for found in made.values() if found), Counter[str]())
-        _join([parts / part.name for part in made], out)
+            for part, found in _score(scorer, candidates, made, parts):
+                counts += found
+                bar.update(part.rows if made[part] is None else 0)
+        durable.publish(parts / _WHOLE, out)
         durable.remove(parts)
     return Summary(out, counts, candidates.missing, resumed)
 
@@ -119,7 +117,7 @@ class _Part(NamedTuple):
 
 def _parts(spans: list[int]) -> list[_Part]:
     return [
-        _Part(f"part-{number:05d}.parquet", first, last - first)
+        _Part(f"part-{number:05d}.arrow", first, last - first)
         for number, (first, last) in enumerate(pairwise(spans))
     ]
 
@@ -182,56 +180,82 @@ def _settle(parts: Path, plan: dict[str, Any]) -> None:
     json_files.write(parts / _PLAN, plan)
 
 
-def _counts(path: Path, rows: int) -> Counter[str] | None:
-    """Return the counts of a finished part; None if there is none of so many rows."""
+def _finished(path: Path, rows: int) -> pa.Table | None:
+    """Open a finished part; None if there is none of so many rows."""
     try:
-        about = pq.read_metadata(path)
-        counts = json.loads(about.metadata[_COUNTS])
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        _counts(table)
     except (OSError, KeyError, TypeError, ValueError):  # pa.ArrowInvalid is a ValueError
         return None
-    return Counter(counts) if about.num_rows == rows else None
+    return table if table.num_rows == rows else None
+
+
+def _counts(part: pa.Table) -> Counter[str]:
+    return Counter(json.loads(part.schema.metadata[_COUNTS]))
 
 
 def _score(
-    scorer: Scorer, candidates: Any, parts: list[_Part], folder: Path
+    scorer: Scorer, candidates: Any, made: dict[_Part, pa.Table | None], folder: Path
 ) -> Iterator[tuple[_Part, Counter[str]]]:
-    """Score parts into files; a second thread reads the next and writes the last meanwhile."""
+    """Score the parts that are not made, and join all of them into one file of the folder.
 
-    def read(part: _Part) -> Prepared:
-        return scorer.prepared(candidates.part(part.first, part.rows))
+    A second thread reads the next part and writes the last one meanwhile.
+    """
+    left = [part for part, table in made.items() if table is None]
+    source = candidates.parts([(part.first, part.rows) for part in left])
+    # If it is interrupted, the second thread ends its work before the file is closed.
+    with _Whole(folder / _WHOLE) as whole, ThreadPoolExecutor(1, "parts") as pool:
 
-    def write(part: _Part, prepared: Prepared, scores: np.ndarray) -> None:
-        _write(scorer.ordered(prepared, scores), folder / part.name)
+        def write(part: _Part, prepared: Prepared, scores: np.ndarray) -> None:
+            ranked = scorer.ordered(prepared, scores)
+            _keep(ranked, folder / part.name)
+            whole.add(ranked.table)
 
-    with ThreadPoolExecutor(1, "parts") as pool:
+        reading = one_ahead(pool.submit(_prepared, scorer, source) for _ in left)
         writing: Future[None] | None = None
-        reading = one_ahead(pool.submit(read, part) for part in parts)
-        for part, coming in zip(parts, reading, strict=True):
-            prepared = coming.result()
-            scores = scorer.computed(prepared)
+        for part, table in made.items():
+            job: tuple[Any, ...] = (whole.add, table)
+            counts = None if table is None else _counts(table)
+            if counts is None:
+                prepared = next(reading).result()
+                counts, job = prepared.counts, (write, part, prepared, scorer.computed(prepared))
             if writing is not None:
                 writing.result()
-            writing = pool.submit(write, part, prepared, scores)
-            yield part, prepared.counts
+            writing = pool.submit(*job)
+            yield part, counts
         if writing is not None:
             writing.result()
 
 
-def _write(ranked: Scored, path: Path) -> None:
+def _prepared(scorer: Scorer, source: Iterator[Any]) -> Prepared:
+    return scorer.prepared(next(source))
+
+
+def _keep(ranked: Scored, path: Path) -> None:
+    """Write a part in Arrow's own format, which costs next to nothing."""
     marked = ranked.table.replace_schema_metadata({_COUNTS: json.dumps(ranked.counts)})
-    with durable.replacing(path) as file:
-        pq.write_table(marked, file, use_dictionary=_REPEATED)
+    with durable.replacing(path) as file, pa.ipc.new_file(file, marked.schema) as part:
+        part.write_table(marked)
 
 
-def _join(paths: list[Path], out: Path) -> None:
-    """Write all parts into one file, a row group a part."""
-    schema = pq.read_schema(paths[0]).remove_metadata()
-    writer = partial(pq.ParquetWriter, schema=schema, use_dictionary=_REPEATED)
-    with durable.replacing(out) as file, writer(file) as whole:
-        for table in _tables(paths, schema):
-            whole.write_table(table)
+class _Whole:
+    """The file of all parts: a row group a part, in the order in which they are added."""
 
+    def __init__(self, path: Path):
+        self._path = path
+        self._writer: pq.ParquetWriter | None = None
 
-def _tables(paths: list[Path], schema: pa.Schema) -> Iterator[pa.Table]:
-    for path in paths:
-        yield pq.read_table(path).replace_schema_metadata(None).cast(schema)
+    def __enter__(self) -> _Whole:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def add(self, part: pa.Table) -> None:
+        """Write the rows of a part."""
+        plain = part.replace_schema_metadata(None)
+        if self._writer is None:
+            own: dict[str, Any] = {"use_dictionary": _REPEATED}
+            self._writer = pq.ParquetWriter(self._path, plain.schema, **own)
+        self._writer.write_table(plain)

@@ -66,12 +66,36 @@ def test_an_interrupted_call_goes_on_and_ends_with_the_same_bytes(
     assert len(calls) - 1 == 6  # as many as there are parts: none was scored twice
 
 
+def test_a_torn_part_is_scored_again(call, packed, table, tmp_path, monkeypatch):
+    whole, out = tmp_path / "whole.parquet", tmp_path / "ranked.parquet"
+    assert score(call, packed, table, whole)[0] == 0
+
+    def full(*_):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.durable, "publish", full_at(out, files.durable.publish, full))
+        assert score(call, packed, table, out)[0] == 1
+    first, second, *_ = sorted((tmp_path / f".{out.name}.parts").glob("*.arrow"))
+    first.write_bytes(first.read_bytes()[:100])
+    second.write_bytes(b"")
+    code, said, _ = score(call, packed, table, out)
+    assert code == 0
+    assert "candidates of them had been scored before" in said
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def full_at(path, true, fail):
+    """Return a function that fails when it is to publish `path`."""
+    return lambda temporary, target: (fail if target == path else true)(temporary, target)
+
+
 def test_parts_of_another_table_are_not_used(call, packed, table, candidates, tmp_path):
     out = tmp_path / "ranked.parquet"
     parts = tmp_path / f".{out.name}.parts"
     parts.mkdir()
     (parts / "plan.json").write_text(json.dumps({"spans": [0, 1]}))
-    (parts / "part-00000.parquet").write_bytes(table.read_bytes())
+    (parts / "part-00000.arrow").write_bytes(table.read_bytes())
     code, said, _ = score(call, packed, table, out)
     assert code == 0
     assert "its parts are made anew" in said

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dnr_jax.data.encoders import Encoders
-from dnr_jax.data.table import checks, coding, columns, examination
+from dnr_jax.data.table import checks, coding, columns, examination, pieces
 from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.naming import Naming
-from dnr_jax.data.table.reader import FILE, ROW, Source, collect, open_table
+from dnr_jax.data.table.reader import Source, open_table
 from dnr_jax.data.table.schema import (
     PREFIXES,
     REQUIRED,
@@ -22,6 +22,7 @@ from dnr_jax.data.table.schema import (
 from dnr_jax.data.table.settings import TableSettings
 
 READ = (*REQUIRED, "score", "rank", "user_id", "timestamp", "history", "history_time")
+LISTS = ("history", "history_time")  # that a request repeats
 _OPTIONAL = ("user_id", "history")
 
 
@@ -43,15 +44,14 @@ class Candidates(NamedTuple):
         """What to call the table in a message."""
         return self.table.source.place
 
-    def part(self, first: int, rows: int) -> Candidates:
-        """Read some of the rows into memory."""
-        source = self.table.source
-        used = source.frame.select(ROW, FILE, *self.table.schema.used)
-        held = collect(used.slice(first, rows), source.files).lazy()
-        table = columns.typed(
-            Source(held, source.types, source.files), self.table.schema, self.table.time_unit
-        )
-        return self._replace(table=table)
+    def parts(self, spans: Sequence[tuple[int, int]]) -> Iterator[Candidates]:
+        """Read some rows at a time into memory: `spans` has the first and how many, ascending."""
+        source, schema = self.table.source, self.table.schema
+        lists = [schema.columns[role] for role in LISTS if role in schema.columns]
+        request = schema.columns["request_id"]
+        for held in pieces.read(source, [*schema.used], spans, request, lists):
+            own = Source(held.lazy(), source.types, source.files)
+            yield self._replace(table=columns.typed(own, schema, self.table.time_unit))
 
     def check_values(self, encoders: Encoders) -> int:
         """Look at every value once and return the number of rows.

@@ -11,7 +11,7 @@ from dnr_jax.data import direct
 from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.protocols import scale
 from dnr_jax.data.table import arrays, coding, history, scales
-from dnr_jax.data.table.candidates import Candidates
+from dnr_jax.data.table.candidates import LISTS, Candidates
 from dnr_jax.data.table.columns import Typed, type_of
 from dnr_jax.data.table.history import Past
 from dnr_jax.data.table.reader import ROW, collect
@@ -19,8 +19,7 @@ from dnr_jax.data.table.schema import REQUIRED, Feature, features_of
 from dnr_jax.types import Request
 
 GIVEN = "given "
-_LISTS = ("history", "history_time")
-_FIRST = ("user_id", "timestamp", *_LISTS)
+_FIRST = ("user_id", "timestamp", *LISTS)
 
 
 class FirstStage(Protocol):
@@ -75,7 +74,7 @@ def code(candidates: Candidates, encoders: Encoders) -> Coded:
     score = coding.score(set(frame.columns)).alias("score")
     rows = rows.with_columns(score, pl.col("item_id").alias("code"))
     items = [f for f in features if f.side == "item"]
-    requests = requests.drop(_LISTS, strict=False)  # `past` has them
+    requests = requests.drop(LISTS, strict=False)  # `past` has them
     return Coded(
         _sorted(_coded(rows, items, encoders, "code", "item_id"), "q", ROW),
         _sorted(_coded(requests, sides, encoders, "user_id", "user_id"), "q"),

@@ -196,7 +196,7 @@ def _types(frame: pl.LazyFrame, files: list[Path]) -> dict[str, pl.DataType]:
     try:
         schema = frame.collect_schema()
     except _BROKEN as error:
-        raise _unreadable(files, error) from error
+        raise unreadable(files, error) from error
     return {name: kind for name, kind in schema.items() if name not in (ROW, FILE)}
 
 
@@ -206,7 +206,7 @@ def _check_alike(files: list[Path], read: Callable[[Path], Mapping[str, Any]]) -
         try:
             found = {n: k for n, k in dict(read(file)).items() if n not in (ROW, FILE)}
         except _BROKEN as error:
-            raise _unreadable([file], error) from error
+            raise unreadable([file], error) from error
         first = found if first is None else first
         differing = [n for n in {**first, **found} if first.get(n) != found.get(n)]
         if differing:
@@ -222,10 +222,11 @@ def collect(frame: pl.LazyFrame, files: Sequence[Path] = ()) -> pl.DataFrame:
     try:
         return frame.collect(engine="streaming")
     except _BROKEN as error:
-        raise _unreadable(files, error) from error
+        raise unreadable(files, error) from error
 
 
-def _unreadable(files: Sequence[Path], error: BaseException) -> ValueError:
+def unreadable(files: Sequence[Path], error: BaseException) -> ValueError:
+    """Make the error that names files and says why they cannot be read."""
     named = f"{files[0]}{' or one of its neighbours' if len(files) > 1 else ''}"
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ValueError(f"{named if files else 'the table'} cannot be read: {reason}; write it again")

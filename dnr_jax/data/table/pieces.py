@@ -1,0 +1,91 @@
+"""Rows of a table in their order, some at a time, each decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dnr_jax.data.table.reader import FORMATS, ROW, Source, collect, unreadable
+
+ROWS = 2**13  # that are decoded together: lists of ids of so many rows stay in a processor's cache
+
+
+def read(
+    source: Source,
+    names: Sequence[str],
+    spans: Sequence[tuple[int, int]],
+    request: str,
+    lists: Sequence[str],
+) -> Iterator[pl.DataFrame]:
+    """Read some rows at a time: `names` and `ROW`.
+
+    A list that a request repeats in all of its rows is kept in the first of those that follow each
+    other: lists are slow to move.
+
+    Args:
+      source: the table. Parquet files are decoded piece by piece; other files are asked for each
+        span anew.
+      names: of columns.
+      spans: first row and number of rows, ascending, of whole requests.
+      request: the column that names the request.
+      lists: the columns that a request repeats.
+
+    Raises:
+      ValueError: the files cannot be read.
+    """
+    if not _is_parquet(source, names):
+        frame = source.frame.select(ROW, *names)
+        yield from (collect(frame.slice(*span), source.files) for span in spans)
+        return
+    types = {name: source.types[name] for name in names}
+    pieces = (_once(piece, request, lists) for piece in _stream(source.files, names))
+    for (first, rows), table in zip(spans, _cut(pieces, spans), strict=True):
+        held = pl.DataFrame(pl.from_arrow(table, rechunk=False)).cast(types)  # type: ignore[arg-type]
+        yield held.with_columns(pl.int_range(first, first + rows, dtype=pl.UInt32).alias(ROW))
+
+
+def _cut(pieces: Iterator[pa.RecordBatch], spans: Sequence[tuple[int, int]]) -> Iterator[pa.Table]:
+    piece, begin = next(pieces), 0
+    for first, rows in spans:
+        end, own = first + rows, []
+        while True:
+            own.append(piece[max(0, first - begin) : max(0, end - begin)])
+            if begin + len(piece) >= end:
+                break
+            begin += len(piece)
+            piece = next(pieces)
+        yield pa.Table.from_batches(own)
+
+
+def _is_parquet(source: Source, names: Sequence[str]) -> bool:
+    """Tell whether Parquet files hold all the columns: those of folders' names are not in them."""
+    if not source.files or not source.files[0].name.lower().endswith(FORMATS["Parquet"]):
+        return False
+    return set(names) <= set(pq.read_schema(source.files[0]).names)
+
+
+def _stream(files: Sequence[Path], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    for file in files:
+        try:
+            whole = pq.ParquetFile(file, memory_map=True)
+            yield from whole.iter_batches(ROWS, columns=list(names), use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(files, error) from error
+
+
+def _once(piece: pa.RecordBatch, request: str, lists: Sequence[str]) -> pa.RecordBatch:
+    """Leave a list out of a row if the row before is of the same request, and has one."""
+    asked = piece[request]
+    same = pc.equal(asked[1:], asked[:-1]).to_numpy(zero_copy_only=False)
+    for name in lists:
+        there = piece[name].is_valid().to_numpy(zero_copy_only=False)
+        again = np.concatenate([[False], same & there[:-1]])
+        kept = piece[name].take(pa.array(np.arange(len(piece)), mask=again))
+        piece = piece.set_column(piece.schema.get_field_index(name), name, kept)
+    return piece
