@@ -71,12 +71,23 @@ def _is_parquet(source: Source, names: Sequence[str]) -> bool:
 
 
 def _stream(files: Sequence[Path], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    like = _plain(pq.read_schema(files[0]), names)
     for file in files:
         try:
             whole = pq.ParquetFile(file, memory_map=True)
-            yield from whole.iter_batches(ROWS, columns=list(names), use_threads=False)
+            for piece in whole.iter_batches(ROWS, columns=list(names), use_threads=False):
+                alike = piece.schema.equals(like)
+                yield piece if alike else piece.select(list(names)).cast(like)
         except (pa.ArrowException, OSError) as error:
             raise unreadable(files, error) from error
+
+
+def _plain(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
+    """Describe some columns without what files of one table may differ in: order, dictionaries."""
+    kinds = {name: schema.field(name).type for name in names}
+    return pa.schema(
+        {n: k.value_type if pa.types.is_dictionary(k) else k for n, k in kinds.items()}
+    )
 
 
 def _once(piece: pa.RecordBatch, request: str, lists: Sequence[str]) -> pa.RecordBatch:

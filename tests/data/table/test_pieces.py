@@ -2,6 +2,8 @@
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dnr_jax.data.table import pieces, reader
@@ -68,6 +70,22 @@ def test_a_repeated_list_is_left_out(table, tmp_path):
     [whole] = pieces.read(source, ["q", "past"], [(0, len(table))], "q", ["past"])
     assert whole["past"].is_not_null().sum() <= len(LENGTHS) + len(table) // 8 + 1
     assert len(whole) == len(table)
+
+
+def test_files_of_several_writers_are_one_table(table, tmp_path):
+    """In another order of columns, with categories, with lists of 32-bit offsets."""
+    folder = tmp_path / "table"
+    folder.mkdir()
+    table[:9].cast({"q": pl.Categorical}).write_parquet(folder / "0.parquet")
+    arrow = table[9:].select("past", "item", "q").cast({"q": pl.Categorical}).to_arrow()
+    kinds = {"past": pa.list_(pa.int64()), "q": pa.dictionary(pa.int8(), pa.string())}
+    schema = pa.schema([f.with_type(kinds.get(f.name, f.type)) for f in arrow.schema])
+    pq.write_table(arrow.cast(schema), folder / "1.parquet")
+    source = reader.open_table(folder)
+    [whole] = pieces.read(source, ["q", "past", "item"], [(0, len(table))], "q", ["past"])
+    assert whole["item"].equals(table["item"])
+    assert whole["q"].cast(pl.String).equals(table["q"])
+    assert whole["past"].drop_nulls()[0].equals(table["past"].drop_nulls()[0])
 
 
 def test_a_damaged_file_is_named(table, tmp_path):
