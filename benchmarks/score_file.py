@@ -28,7 +28,6 @@ import polars as pl
 from benchmarks import harness, served_model
 from dnr_jax import serving
 from dnr_jax.ahead import one_ahead
-from dnr_jax.data.table import coded_candidates
 from dnr_jax.serving import files
 
 REQUESTS, ROUNDS = 10_000, 5
@@ -64,13 +63,9 @@ def with_history_once(path: Path) -> Path:
 
 def bare(scorer: serving.Scorer, path: Path) -> Callable[[], Any]:
     """Return a call of the compiled program on all requests of a table, in the scorer's batches."""
-    encoders = scorer.model.encoders
-    coded = scorer.code(scorer.read(path))
-    count = len(coded.requests) // scorer.at_once * scorer.at_once
-    batches = [
-        jax.device_put(coded_candidates.request_arrays(coded, chosen, encoders.size, encoders))
-        for chosen in np.arange(count).reshape(-1, scorer.at_once)
-    ]
+    prepared = scorer.prepared(scorer.read(path))
+    whole = (batch for batch in prepared.batches if len(batch.where) == scorer.at_once)
+    batches = [jax.device_put(batch.given) for batch in whole]
     model = scorer.model
 
     def call() -> list[np.ndarray]:

@@ -95,8 +95,8 @@ def score_file(
     parts = out.with_name(f".{out.name}.parts")
     with alone(out):
         _settle(parts, _plan(scorer, candidates, spans))
-        made = {part: _finished(parts / part.name, part.rows) for part in _parts(spans)}
-        resumed = sum(part.rows for part, table in made.items() if table is not None)
+        made = {part: _counts(parts / part.name, part.rows) for part in _parts(spans)}
+        resumed = sum(part.rows for part, found in made.items() if found is not None)
         counts = Counter[str]()
         with tqdm(total=spans[-1], initial=resumed, unit="row", disable=not progress) as bar:
             for part, found in _score(scorer, candidates, made, parts):
@@ -180,28 +180,29 @@ def _settle(parts: Path, plan: dict[str, Any]) -> None:
     json_files.write(parts / _PLAN, plan)
 
 
-def _finished(path: Path, rows: int) -> pa.Table | None:
-    """Open a finished part; None if there is none of so many rows."""
+def _counts(path: Path, rows: int) -> Counter[str] | None:
+    """Return the counts of a finished part; None if there is none of so many rows."""
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        _counts(table)
+        table = _kept(path)
+        counts = json.loads(table.schema.metadata[_COUNTS])
     except (OSError, KeyError, TypeError, ValueError):  # pa.ArrowInvalid is a ValueError
         return None
-    return table if table.num_rows == rows else None
+    return Counter(counts) if table.num_rows == rows else None
 
 
-def _counts(part: pa.Table) -> Counter[str]:
-    return Counter(json.loads(part.schema.metadata[_COUNTS]))
+def _kept(path: Path) -> pa.Table:
+    """Open a part that `_keep` wrote; nothing is copied."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
 def _score(
-    scorer: Scorer, candidates: Any, made: dict[_Part, pa.Table | None], folder: Path
+    scorer: Scorer, candidates: Any, made: dict[_Part, Counter[str] | None], folder: Path
 ) -> Iterator[tuple[_Part, Counter[str]]]:
     """Score the parts that are not made, and join all of them into one file of the folder.
 
     A second thread reads the next part and writes the last one meanwhile.
     """
-    left = [part for part, table in made.items() if table is None]
+    left = [part for part, counts in made.items() if counts is None]
     source = candidates.parts([(part.first, part.rows) for part in left])
     # If it is interrupted, the second thread ends its work before the file is closed.
     with _Whole(folder / _WHOLE) as whole, ThreadPoolExecutor(1, "parts") as pool:
@@ -211,11 +212,13 @@ def _score(
             _keep(ranked, folder / part.name)
             whole.add(ranked.table)
 
+        def copy(part: _Part) -> None:
+            whole.add(_kept(folder / part.name))
+
         reading = one_ahead(pool.submit(_prepared, scorer, source) for _ in left)
         writing: Future[None] | None = None
-        for part, table in made.items():
-            job: tuple[Any, ...] = (whole.add, table)
-            counts = None if table is None else _counts(table)
+        for part, counts in made.items():
+            job: tuple[Any, ...] = (copy, part)
             if counts is None:
                 prepared = next(reading).result()
                 counts, job = prepared.counts, (write, part, prepared, scorer.computed(prepared))

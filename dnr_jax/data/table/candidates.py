@@ -45,7 +45,14 @@ class Candidates(NamedTuple):
         return self.table.source.place
 
     def parts(self, spans: Sequence[tuple[int, int]]) -> Iterator[Candidates]:
-        """Read some rows at a time into memory: `spans` has the first and how many, ascending."""
+        """Read some rows at a time into memory, without `FILE`.
+
+        Args:
+          spans: first row and number of rows, ascending, of whole requests.
+
+        Raises:
+          ValueError: the files cannot be read.
+        """
         source, schema = self.table.source, self.table.schema
         lists = [schema.columns[role] for role in LISTS if role in schema.columns]
         request = schema.columns["request_id"]
