@@ -30,7 +30,7 @@ from dnr_jax import serving
 from dnr_jax.ahead import one_ahead
 from dnr_jax.serving import files
 
-REQUESTS, ROUNDS = 10_000, 5
+REQUESTS, ROUNDS = 40 * 512, 5  # whole batches: no path computes on padding
 
 
 def table(requests: int, path: Path) -> None:
@@ -64,8 +64,7 @@ def with_history_once(path: Path) -> Path:
 def bare(scorer: serving.Scorer, path: Path) -> Callable[[], Any]:
     """Return a call of the compiled program on all requests of a table, in the scorer's batches."""
     prepared = scorer.prepared(scorer.read(path))
-    whole = (batch for batch in prepared.batches if len(batch.where) == scorer.at_once)
-    batches = [jax.device_put(batch.given) for batch in whole]
+    batches = [jax.device_put(batch.given) for batch in prepared.batches]
     model = scorer.model
 
     def call() -> list[np.ndarray]:
@@ -89,7 +88,7 @@ def worked_for(call: Callable[[], Any], found: list[float]) -> Callable[[], Any]
 
 def main(arguments: argparse.Namespace) -> None:
     """Measure all in turn and print."""
-    requests, rounds = (700, 1) if arguments.smoke else (REQUESTS, ROUNDS)
+    requests, rounds = (2 * 512, 1) if arguments.smoke else (REQUESTS, ROUNDS)
     with tempfile.TemporaryDirectory() as place:
         small: dict[str, Any] = {"width": 8, "layers": 1, "feed_forward": 8}
         folder = served_model.make(Path(place) / "model", **(small if arguments.smoke else {}))
@@ -97,22 +96,21 @@ def main(arguments: argparse.Namespace) -> None:
         table(requests, candidates)
         scorer = serving.Scorer(folder)
         program = bare(scorer, candidates)
-        done = sum(map(len, program())) * served_model.CANDIDATES
         tables = {"file": candidates, "history once": with_history_once(candidates)}
-        calls: dict[str, tuple[Callable[[], Any], int]] = {"bare": (program, done)}
+        calls: dict[str, Callable[[], Any]] = {"bare": program}
         for name, given in tables.items():
-            call = partial(files.score_file, scorer, given, out, overwrite=True)
-            calls[name] = call, requests * served_model.CANDIDATES
+            calls[name] = partial(files.score_file, scorer, given, out, overwrite=True)
         worked: dict[str, list[float]] = {name: [] for name in calls}
         seconds = harness.seconds_in_turn(
-            {name: worked_for(call, worked[name]) for name, (call, _) in calls.items()},
+            {name: worked_for(call, worked[name]) for name, call in calls.items()},
             repeats=rounds,
         )
-    rates = {name: count / np.median(seconds[name]) for name, (_, count) in calls.items()}
+    count = requests * served_model.CANDIDATES
+    rates = {name: count / np.median(seconds[name]) for name in calls}
     rows = [
         {
             "path": name,
-            "candidates": calls[name][1],
+            "candidates": count,
             "candidates/s": rate,
             "of bare": rate / rates["bare"],
             "core-seconds": float(np.median(worked[name][-rounds:])),
