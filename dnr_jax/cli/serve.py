@@ -84,6 +84,7 @@ def _run(
     from dnr_jax import serving
     from dnr_jax.io import compiled
     from dnr_jax.serving import online, service
+    from dnr_jax.serving.one_write import OneWriteProtocol
 
     _listen(host, port).close()  # a port that is taken is told before anything is compiled
     compiled.keep(cache.expanduser() / "compiled")
@@ -97,7 +98,7 @@ def _run(
     for number in (signal.SIGTERM, signal.SIGINT):  # what uvicorn raises again, once it has ended
         signal.signal(number, lambda *_: sys.exit(0))
     config = uvicorn.Config(
-        app, http="httptools", access_log=False, log_level="warning", proxy_headers=False
+        app, http=OneWriteProtocol, access_log=False, log_level="warning", proxy_headers=False
     )
     server = uvicorn.Server(config)
     with _listen(host, port) as place:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dnr_jax.data.raw_values import (
+    Column,
     integers_hashed,
     looked_up,
     numbers,
@@ -39,7 +41,8 @@ class Encoder:
 
     A raw request is `{"user_id": 42, "history": [item id, ...], "items": [{"item_id": 7}, ...]}`,
     with the features of user and context beside "items" and those of items in them, under their
-    names. What is left out, None or not known is unknown. Kinds of values are not checked.
+    names. What is left out, None or not known is unknown. Kinds of values are not checked. Items
+    may be a dict of all their columns, as `{"item_id": [7, ...], "i_brand": [2, ...]}`.
 
     Args:
       keys: the known values of each column, sorted: `int64 [n]` or `str [n]`.
@@ -51,7 +54,8 @@ class Encoder:
     def __init__(self, keys: Mapping[str, np.ndarray], transforms: Mapping[str, Any], history: int):
         self._keys, self._kinds, self._history = keys, transforms["kinds"], history
         user, context, item = (transforms["widths"][s] for s in ("user", "context", "item"))
-        self._user, self._context, self._item = {"user_id": 1, **user}, context, item
+        self._user, self._item = {"user_id": 1, **user}, {"item_id": 1, **item}
+        self._context = context
         self._numbers, self._item_numbers = transforms["numbers"], transforms["item_numbers"]
         self._score, self._hashed = transforms["score"], transforms.get("hashed", {})
 
@@ -61,20 +65,20 @@ class Encoder:
         Those of numbers are left out where there are none. Candidates keep their order; the draws
         of a request do not depend on its place, so `index` is 0.
         """
-        items = [item for raw in requests for item in raw["items"]]
-        where = np.arange(size) < np.array([len(raw["items"]) for raw in requests])[:, None]
+        where = np.arange(size) < np.array([length(raw) for raw in requests])[:, None]
+        own, items = partial(_column, requests), partial(_column_of_items, requests)
         past = self._past([_listed(raw.get("history")) for raw in requests])
         found = {
             "index": np.zeros(len(requests), np.uint32),
-            "user": self._ids(requests, self._user),
-            "context": self._ids(requests, self._context),
+            "user": self._ids(own, self._user, len(where)),
+            "context": self._ids(own, self._context, len(where)),
             "history": past[..., None],
             "history_where": past > 0,
-            "candidates": _filled(where, self._ids(items, {"item_id": 1, **self._item})),
+            "candidates": _filled(where, self._ids(items, self._item, where.sum())),
             "where": where,
         }
         if self._numbers:
-            found["numbers"] = numbers(requests, self._numbers)
+            found["numbers"] = numbers(own, self._numbers)
         if self._item_numbers:
             found["item_numbers"] = _filled(where, numbers(items, self._item_numbers))
         return found
@@ -100,11 +104,11 @@ class Encoder:
         past[np.arange(self._history) >= start[:, None]] = looked_up(self._keys["item_id"], flat)
         return past
 
-    def _ids(self, records: Sequence[Raw], widths: Mapping[str, int]) -> np.ndarray:
-        """Stack the feature ids of some columns, a bag as several: `int32 [n, columns]`."""
-        parts = [np.zeros((len(records), 0), np.int32)]
+    def _ids(self, column: Column, widths: Mapping[str, int], rows: int) -> np.ndarray:
+        """Stack the feature ids of some columns, a bag as several: `int32 [rows, columns]`."""
+        parts = [np.zeros((rows, 0), np.int32)]
         for name, width in widths.items():
-            values = [record.get(name) for record in records]
+            values = column(name)
             if name in self._hashed:
                 parts.append(self._two_rows(name, values, width))
             elif self._kinds.get(name) == "bag":
@@ -160,13 +164,19 @@ class PlainEncoder(Encoder):
             {
                 "user_id": raw.get("user"),
                 "history": [item for item, _ in past],
-                "items": [{"item_id": item} for item in raw["items"]],
+                "items": {"item_id": raw["items"]},
             }
             for raw, past in zip(requests, met, strict=True)
         ]
         found = super().arrays(records, size)
         liked = [liked for past in met for _, liked in past[-self._history :]]
         return found | described(found, self._tables, np.array(liked, bool))
+
+
+def length(raw: Raw) -> int:
+    """Return the number of items of a raw request."""
+    items = raw["items"]
+    return len(items["item_id"] if isinstance(items, dict) else items)
 
 
 def events(raw: Raw) -> list[tuple[Any, bool]]:
@@ -213,6 +223,18 @@ def described(
         "candidates": tables["item"][found["candidates"][..., 0]],
         "history": np.stack([found["history"][..., 0], feedback], -1),
     }
+
+
+def _column(records: Sequence[Raw], name: str) -> list[Any]:
+    return [record.get(name) for record in records]
+
+
+def _column_of_items(requests: Sequence[Raw], name: str) -> list[Any]:
+    column: list[Any] = []
+    for raw in requests:
+        items = raw["items"]
+        column.extend(items[name] if isinstance(items, dict) else _column(items, name))
+    return column
 
 
 def _listed(value: Any) -> list[Any]:

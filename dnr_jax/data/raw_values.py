@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 UNKNOWN, KNOWN = 1, 2  # feature ids; 0 is padding
 WHOLE = re.compile("[+-]?[0-9]+")
 Raw = Mapping[str, Any]
+Column = Callable[[str], list[Any]]  # a column's name -> its values, None = missing
 
 
 def looked_up(keys: np.ndarray, values: list[Any]) -> np.ndarray:
@@ -104,11 +105,11 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def numbers(records: Sequence[Raw], scales: Mapping[str, Raw]) -> np.ndarray:
-    """Scale the numbers of records: `float32 [n, columns]`, 0 where one is missing."""
+def numbers(column: Column, scales: Mapping[str, Raw]) -> np.ndarray:
+    """Scale some columns of numbers: `float32 [n, columns]`, 0 where one is missing."""
     parts = []
     for name, scale in scales.items():
-        values = [record.get(name) for record in records]
+        values = column(name)
         gone = np.array([value is None for value in values], bool)
         parts.append((_vectors if scale["mean"] else _places)(values, gone, scale))
         if scale["missing"]:

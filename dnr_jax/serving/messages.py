@@ -8,8 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NotRequired
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, NotRequired
 
 import numpy as np
 from pydantic import BeforeValidator, Field, FiniteFloat, TypeAdapter, ValidationError
@@ -58,6 +58,19 @@ Event = Annotated[Any, _AnEvent()]
 _record: Any = TypedDict  # whose fields only the model knows
 
 
+class Asked(NamedTuple):
+    """A request that was read.
+
+    Attributes:
+      ids: of its items, as they were given.
+      raw: it as `data.direct` takes it, items by column. Its `"scores"` are None unless every item
+        has one.
+    """
+
+    ids: list[Any]
+    raw: dict[str, Any]
+
+
 class Reader:
     """Reads and checks the JSON of a request for a model.
 
@@ -74,18 +87,34 @@ class Reader:
         given: dict[str, Any] = {"scored": scored, "longest": longest}
         self._objects = _reader(encoders, lambda fields: fields, **given)
         self._lists_too = _reader(encoders, _or_by_name, **given)
+        self._plain = encoders.plain
+        self._columns = [own.name for own in features_of(encoders) if own.side == "item"]
         self.schema = self._objects.json_schema()
 
-    def __call__(self, body: bytes) -> dict[str, Any]:
+    def __call__(self, body: bytes) -> Asked:
         """Read a request.
 
         Raises:
           pydantic.ValidationError: naming each field that cannot be read.
         """
         try:  # a third faster where every item has fields: no Python is called for them
-            return self._objects.validate_json(body)
+            read = self._objects.validate_json(body)
         except ValidationError:
-            return self._lists_too.validate_json(body)
+            read = self._lists_too.validate_json(body)
+        ids = [one["id"] for one in read["items"]]
+        return Asked(ids, self._raw(read, ids))
+
+    def _raw(self, read: Mapping[str, Any], ids: list[Any]) -> dict[str, Any]:
+        """Rewrite a request: lists, as its records are slow once they left a processor's cache."""
+        items, user = read["items"], read.get("user")
+        scores = [one.get("score") for one in items]
+        own = {"history": read.get("history"), "scores": None if None in scores else scores}
+        if self._plain:
+            return {**own, "user": user, "items": ids}
+        fields = [one.get("fields") or {} for one in items]
+        columns = {name: [one.get(name) for one in fields] for name in self._columns}
+        of_request = read.get("fields") or {}
+        return {**of_request, **own, "user_id": user, "items": {"item_id": ids, **columns}}
 
 
 def _reader(
@@ -145,27 +174,8 @@ def _by_name(given: Any) -> Any:
     return {one["name"]: one["value"] for one in given}
 
 
-def raw(request: Mapping[str, Any], *, plain: bool) -> dict[str, Any]:
-    """Rewrite a request as `data.direct` takes it; `plain`: see `Encoders`.
-
-    Its `"scores"` are None unless every item has one.
-    """
-    items, user = request["items"], request.get("user")
-    scores = [one.get("score") for one in items]
-    own = {"history": request.get("history"), "scores": None if None in scores else scores}
-    if plain:
-        return {**own, "user": user, "items": [one["id"] for one in items]}
-    return {
-        **(request.get("fields") or {}),
-        **own,
-        "user_id": user,
-        "items": [{**(one.get("fields") or {}), "item_id": one["id"]} for one in items],
-    }
-
-
-def answer(request: Mapping[str, Any], scores: np.ndarray, seconds: float) -> bytes:
+def answer(ids: Sequence[Any], scores: np.ndarray, seconds: float) -> bytes:
     """Write the items of a request, the best first; `took` is in milliseconds."""
-    best, items = np.argsort(-scores, kind="stable").tolist(), request["items"]
-    values = scores.tolist()
-    ranked = [{"item": items[i]["id"], "score": values[i]} for i in best]
+    best, values = np.argsort(-scores, kind="stable").tolist(), scores.tolist()
+    ranked = [{"item": ids[i], "score": values[i]} for i in best]
     return to_json({"took": round(1000 * seconds, 3), "items": ranked})

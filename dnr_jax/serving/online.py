@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dnr_jax.data.direct import length
 from dnr_jax.data.encoders import count_unknown
 from dnr_jax.serving import program
 from dnr_jax.serving.model import (
@@ -80,7 +81,7 @@ class Engine:
         return self._begin(raw)
 
     def _begin(self, raw: Sequence[Raw]) -> Finish:
-        places = np.searchsorted(self.sizes, [len(one["items"]) for one in raw])
+        places = np.searchsorted(self.sizes, [length(one) for one in raw])
         parts = []
         for place in np.unique(places).tolist():
             rows = np.flatnonzero(places == place).tolist()
@@ -92,7 +93,7 @@ class Engine:
             for rows, (coming, counts) in parts:
                 unknown.update(counts)
                 for row, scores in zip(rows, np.asarray(coming)[: len(rows)], strict=True):
-                    found[row] = scores[: len(raw[row]["items"])]
+                    found[row] = scores[: length(raw[row])]
             return found, unknown
 
         return finish
@@ -100,7 +101,7 @@ class Engine:
     def _give(self, raw: Sequence[Raw], size: int) -> tuple[jax.Array, dict[str, int]]:
         """Hand requests to the device: their scores, when it has computed, and unknown values."""
         arrays = self._encoder.arrays(raw, size)
-        scores = [one.get("scores") or [0.0] * len(one["items"]) for one in raw]  # 0 = not read
+        scores = [one.get("scores") or [0.0] * length(one) for one in raw]  # 0 = not read
         given = self._encoder.raw_scores(scores, arrays["where"])
         padded = jax.tree.map(to_power_of_two, (arrays, given))
         coming = self._program(self._parameters, *padded)

@@ -72,7 +72,7 @@ def make(model: Model, engine: Engine, *, limit: int) -> ASGIApp:
     @app.post("/rank", openapi_extra={"requestBody": schema})
     async def rank(request: Request) -> Response:
         try:
-            response = await _ranked(request, reader, batcher, gauges, model.encoders.plain)
+            response = await _ranked(request, reader, batcher, gauges)
         except HTTPException as error:
             response = await http_exception_handler(request, error)
         except RequestValidationError as error:
@@ -123,21 +123,21 @@ def _begin(engine: Engine, gauges: Gauges, requests: Sequence[Any]) -> Callable[
 
 
 async def _ranked(
-    request: Request, reader: messages.Reader, batcher: Batcher, gauges: Gauges, plain: bool
+    request: Request, reader: messages.Reader, batcher: Batcher, gauges: Gauges
 ) -> Response:
-    """Answer `POST /rank`; `plain`: see `Encoders`."""
+    """Answer `POST /rank`."""
     body = await _body(request)
     began = time.perf_counter()
     asked = _read(reader, body)
     try:
-        scores = await batcher(messages.raw(asked, plain=plain))
+        scores = await batcher(asked.raw)
     except OverloadedError as error:
         raise HTTPException(503, f"overloaded: {error}", {"Retry-After": "1"}) from None
     if not np.isfinite(scores).all():
         raise HTTPException(500, "the model gives scores that are no finite numbers")
     seconds = time.perf_counter() - began
     gauges.seconds.observe(seconds)
-    return Response(messages.answer(asked, scores, seconds), media_type="application/json")
+    return Response(messages.answer(asked.ids, scores, seconds), media_type="application/json")
 
 
 async def _body(request: Request) -> bytes:
@@ -151,7 +151,7 @@ async def _body(request: Request) -> bytes:
     return b"".join(parts)
 
 
-def _read(reader: messages.Reader, body: bytes) -> dict[str, Any]:
+def _read(reader: messages.Reader, body: bytes) -> messages.Asked:
     try:
         return reader(body)
     except ValidationError as error:

@@ -50,6 +50,19 @@ def test_an_encoder_is_read_from_the_folder_of_a_model(packed, candidates):
     jax.tree.map(np.testing.assert_array_equal, mine, theirs)
 
 
+def test_items_may_come_by_column(packed, candidates):
+    encoders = dnr_jax.load(packed).encoders
+    records = [raw(own) for own in groups(candidates)]
+    columns = [
+        one | {"items": {name: [item[name] for item in one["items"]] for name in one["items"][0]}}
+        for one in records
+    ]
+    mine, theirs = (encoders.direct().arrays(requests, 16) for requests in (columns, records))
+    assert mine.keys() == theirs.keys()
+    for name, array in mine.items():
+        np.testing.assert_array_equal(array, theirs[name])
+
+
 @pytest.mark.parametrize(
     ("keys", "values", "ids"),
     [
