@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.artist import Artist
@@ -17,6 +18,8 @@ LEGEND_WIDTH, LEGEND_HEIGHT = 3.2, 0.18  # inches that a long name needs; 3 line
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 DASHES = ("-", "--", ":", "-.")
 GREY = "#BBBBBB"
+TOLD_APART = 2 * len(COLOURS)  # rows of one panel, at most
+OTHERS = {"color": GREY, "linestyle": "-", "linewidth": 0.8, "zorder": 1, "label": "other rows"}
 
 
 def grid(count: int, *, columns: int) -> tuple[Figure, list[Axes]]:
@@ -54,6 +57,19 @@ def finish(figure: Figure, title: str) -> Figure:
         fontsize=8.5,
     )
     return figure
+
+
+def styles(quality: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """Choose how each row is drawn: all can be told apart, or the best `TOLD_APART` of them can.
+
+    Args:
+      quality: of each row by its label, higher is better; only its order counts, and that of rows
+        is the order of their styles.
+    """
+    best = sorted(quality, key=lambda label: -quality[label])[:TOLD_APART]
+    shown = {label: style(number) for number, label in enumerate(n for n in quality if n in best)}
+    chosen = {label: own | {"label": label} for label, own in shown.items()}
+    return {label: chosen.get(label, OTHERS) for label in quality}
 
 
 def style(number: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from dnr_jax import durable, json_files
 from dnr_jax.io import row_files, run_folder
-from dnr_jax.reports.panels import COLOURS, DPI, GREY, finish, grid, headline, style
+from dnr_jax.reports.panels import COLOURS, DPI, GREY, OTHERS, finish, grid, headline, style, styles
 
 BINS = 25
 RELIABILITY_BINS = 10
@@ -37,10 +37,11 @@ def draw(folder: Path, labels: Mapping[str, str]) -> dict[str, Figure]:
       labels: what a reader sees, by row, in table order; other rows are not drawn.
     """
     samples, curves = _read_samples(folder, labels), _read_curves(folder, labels)
+    others = {label for label, own in _styles(curves).items() if own is OTHERS}
     figures = {
         "training": training(curves),
         "speed": speed(curves, _read_seconds(folder, labels)),
-        "score_noise": score_noise(samples),
+        "score_noise": score_noise({n: s for n, s in samples.items() if n not in others}),
         "generated_scores": generated_scores(samples),
         "reliability": reliability(samples),
         "sensitivity": sensitivity(_read_sweeps(folder)),
@@ -70,9 +71,11 @@ def training(curves: Mapping[str, Records]) -> Figure | None:
     if not order:
         return None
     figure, axes = grid(len(order), columns=3)
+    chosen = _styles(curves)
     for axis, term in zip(axes, order, strict=True):
-        for number, (label, group) in enumerate(curves.items()):
-            _curve(axis, group, term, label=label, **style(number))
+        for label, group in curves.items():
+            own = chosen[label]
+            _curve(axis, group, term, band=own is not OTHERS, **own)
         headline(axis, term.replace("_", " "))
         axis.set(xlabel="epoch")
         axis.locator_params(axis="x", integer=True)
@@ -92,14 +95,13 @@ def speed(curves: Mapping[str, Records], seconds: Mapping[str, Seconds]) -> Figu
     if not timed:
         return None
     figure, axes = grid(2, columns=2)
-    for number, (label, group) in enumerate(timed.items()):
-        term = next(name for name in group[0] if name.startswith("valid"))
-        epochs = sorted(_epochs(group))
-        of = [[r[term] for r in group if r["epoch"] == epoch] for epoch in epochs]
-        mean = [100 * float(np.mean(values)) for values in of]
+    chosen = _styles(timed)
+    for label, group in timed.items():
+        term, by_epoch = _validation(group)
+        epochs, mean = list(by_epoch), [100 * value for value in by_epoch.values()]
         reached = np.cumsum([seconds[label][epoch] for epoch in epochs]).tolist()
         for axis, places in zip(axes, (epochs, reached), strict=True):
-            axis.plot(places, mean, label=label, **style(number))
+            axis.plot(places, mean, **chosen[label])
         axes[0].set(xlabel="epoch", ylabel=f"{term}, percent")
     axes[1].set(xlabel="seconds of training, all seeds and trials")
     return finish(figure, "Faster, or better?")
@@ -107,6 +109,19 @@ def speed(curves: Mapping[str, Records], seconds: Mapping[str, Seconds]) -> Figu
 
 def _epochs(group: Records) -> set[int]:
     return {record["epoch"] for record in group}
+
+
+def _validation(group: Records) -> tuple[str, dict[int, float]]:
+    """Return the name of validation's metric, and its mean over seeds by epoch."""
+    term = next(name for name in group[0] if name.startswith("valid"))
+    epochs = sorted(_epochs(group))
+    of = {epoch: [r[term] for r in group if r["epoch"] == epoch] for epoch in epochs}
+    return term, {epoch: float(np.mean(values)) for epoch, values in of.items()}
+
+
+def _styles(curves: Mapping[str, Records]) -> dict[str, dict[str, Any]]:
+    """Choose how rows are drawn: of many those that were best on validation can be told apart."""
+    return styles({label: max(_validation(g)[1].values()) for label, g in curves.items()})
 
 
 def score_noise(samples: Mapping[str, Samples]) -> Figure | None:
@@ -244,7 +259,7 @@ def _read_samples(folder: Path, labels: Mapping[str, str]) -> dict[str, Samples]
     return {label: sample for label, sample in found.items() if sample and len(sample["labels"])}
 
 
-def _curve(axis: Axes, records: Records, term: str, **style: Any) -> None:
+def _curve(axis: Axes, records: Records, term: str, *, band: bool, **style: Any) -> None:
     values: dict[int, list[float]] = {}
     for record in records:
         if record.get(term) is not None:
@@ -255,9 +270,9 @@ def _curve(axis: Axes, records: Records, term: str, **style: Any) -> None:
     mean = np.array([np.mean(values[e]) for e in epochs])
     spread = np.array([np.std(values[e], ddof=1) if len(values[e]) > 1 else 0.0 for e in epochs])
     axis.plot(epochs, mean, marker="." if len(epochs) < 12 else None, **style)
-    axis.fill_between(
-        epochs, mean - spread, mean + spread, color=style["color"], alpha=0.15, linewidth=0
-    )
+    if band:
+        low, high = mean - spread, mean + spread
+        axis.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
 def _noise(sample: Samples, name: str, positive: bool) -> np.ndarray:

@@ -168,6 +168,27 @@ def test_rows_stay_distinct_after_the_colours_run_out():
     assert len(set(styles)) == 20
 
 
+def test_of_many_rows_the_best_on_validation_are_told_apart_and_the_others_are_grey(folder):
+    curves = {
+        f"row {n}": [
+            {"seed": seed, "epoch": epoch, "valid n@6": n * (2 - epoch) + 0.1 * seed, "loss": 1.0}
+            for seed in (0, 1)
+            for epoch in (1, 2)
+        ]
+        for n in range(20)
+    }
+    figure = plots.training(curves)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["other rows", *(f"row {n}" for n in range(6, 20))]
+    lines = panel(figure, "valid n@6").lines
+    looks = [(line.get_color(), line.get_linestyle()) for line in lines]
+    assert looks[:6] == [(panels.GREY, "-")] * 6
+    assert len(set(looks[6:])) == 14
+    assert len(panel(figure, "valid n@6").collections) == 14  # bands
+    few = plots.training(dict(list(curves.items())[:3]))
+    assert [text.get_text() for text in few.legends[0].get_texts()] == list(curves)[:3]
+
+
 def test_sensitivity_is_the_mean_over_seeds_at_each_value():
     sweeps = {"lambda_m": {0.5: [20.0, 22.0], 0.1: [18.0]}, "lambda_e": {0.0: [19.0], 5.0: [20.0]}}
     figure = plots.sensitivity(sweeps)
