@@ -43,7 +43,11 @@ _ON = "every finished epoch is kept; start the same command again to go on"
 @click.option(
     "--model", "row", metavar="ROW", help="Train this row alone, as dnr_b or sasrec_score."
 )
-@click.option("--rows", metavar="ROWS", help="Compare these, as score,dnr_b,pier_score.")
+@click.option(
+    "--rows",
+    metavar="ROWS",
+    help="Compare these, as score,dnr_b,pier_score, beside the trivial scorers.",
+)
 @click.option(
     "--seeds", type=click.IntRange(1), help="Trainings of each row; default: 5, or 3 for many."
 )
@@ -74,8 +78,11 @@ def train(logs: Path, out: Path, overwrite: bool, **options: Any) -> None:
         console.log_plainly()
         from dnr_jax import experiment, reports, serving
         from dnr_jax.experiment import newer_logs, own_logs
+        from dnr_jax.io import event_files
 
         serving.check_out(out, overwrite=overwrite)
+        if options["tensorboard"]:
+            event_files.require()
         advice = _advice(logs, options)
         click.echo("\n".join(advice.words))
         workdir = options["workdir"] or out.with_name(f"{out.name}.run")

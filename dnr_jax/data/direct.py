@@ -23,6 +23,7 @@ from dnr_jax.data.raw_values import (
     two_rows,
 )
 
+LARGEST_SCORE = 1e38  # in size, of a first stage: float32 holds the difference of any two
 UNSHIFTED = ("", "as_is", "sigmoid")  # transforms of scores that a shift would change
 NEGATIVE, POSITIVE = 2, 3  # what a history says of an item, beside its id
 # Of data whose raw requests hold nothing but ids.

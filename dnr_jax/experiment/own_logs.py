@@ -89,7 +89,7 @@ def advise(
     Args:
       given: what the user says, as nested plain data; it wins over every rule.
       data: the kind of data, a name of `data.DATASETS`.
-      table: rows to compare, between commas; "" = by rule.
+      table: rows to compare, between commas, beside those that learn nothing; "" = by rule.
       model: the one row to be trained, beside those that learn nothing; "" = all.
 
     Raises:
@@ -97,11 +97,17 @@ def advise(
     """
     settings.find("kind of data", data, {n: entry for n, entry in DATASETS.items() if entry.direct})
     base = merged(config_files.load(data), ALWAYS.get(data, {}))
-    asked = ",".join(dict.fromkeys([*TRIVIAL, model])) if model else table
+    wished = [model] if model else [one.strip() for one in table.split(",") if one.strip()]
+    asked = ",".join(dict.fromkeys([*TRIVIAL, *wished])) if wished else ""
     [plan] = make_plan(merged(base, given, {"table": asked or TRIVIAL[0]}))
     if asked:  # what is wrong with rows is said before the table is read
         _check_rows(list(plan.rows), [], model)
     counts = count(datasets.arrays(plan.data))
+    if not counts.requests:
+        raise ValueError(
+            "no training request is left that has a positive label of a weight above 0: there is "
+            "nothing to learn from. See what `dnr-jax check` says of labels, weights and splits"
+        )
     wanted = asked or ",".join(rows(counts))
     config = merged(base, rules(counts, given.get("train", {})), given, {"table": wanted})
     [plan] = make_plan(config)

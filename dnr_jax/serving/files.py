@@ -98,10 +98,14 @@ def score_file(
         made = {part: _counts(parts / part.name, part.rows) for part in _parts(spans)}
         resumed = sum(part.rows for part, found in made.items() if found is not None)
         counts = Counter[str]()
-        with tqdm(total=spans[-1], initial=resumed, unit="row", disable=not progress) as bar:
-            for part, found in _score(scorer, candidates, made, parts):
-                counts += found
-                bar.update(part.rows if made[part] is None else 0)
+        try:
+            with tqdm(total=spans[-1], initial=resumed, unit="row", disable=not progress) as bar:
+                for part, found in _score(scorer, candidates, made, parts):
+                    counts += found
+                    bar.update(part.rows if made[part] is None else 0)
+        except (ValueError, FloatingPointError):  # of the table: no later call can go on from here
+            durable.remove(parts)
+            raise
         durable.publish(parts / _WHOLE, out)
         durable.remove(parts)
     return Summary(out, counts, candidates.missing, resumed)

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, TypeAdapter, Validatio
 from pydantic_core import CoreSchema, core_schema, to_json
 from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
+from dnr_jax.data.direct import LARGEST_SCORE
 from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.table.schema import features_of
 
@@ -127,7 +128,7 @@ def _reader(
         kind = _kind(feature.name, feature.kind, encoders)
         (of_item if feature.side == "item" else own)[feature.name] = _optional(kind)
     events: Any = list[Event] if encoders.plain else list[Id]
-    score: Any = FiniteFloat
+    score: Any = Annotated[FiniteFloat, Field(ge=-LARGEST_SCORE, le=LARGEST_SCORE)]
     if encoders.transforms["score"] == "as_is":
         score = Annotated[FiniteFloat, Field(ge=0, le=1)]
     item = {

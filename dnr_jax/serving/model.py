@@ -19,7 +19,7 @@ from packaging.version import Version
 
 from dnr_jax import sealed, settings
 from dnr_jax.data import DATASETS, encoders
-from dnr_jax.data.direct import PLAIN
+from dnr_jax.data.direct import LARGEST_SCORE, PLAIN
 from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.protocols import scale
 from dnr_jax.io import model_files
@@ -275,8 +275,11 @@ def _given(place: str, request: RawRequest, transform: str | None) -> np.ndarray
     if given is None:
         raise ValueError(f"{place} has no 'scores', which this model reads: give one for each item")
     scores = np.asarray(given, np.float64)
-    if scores.shape != (count,) or not np.isfinite(scores).all():
-        raise ValueError(f"{place}: scores are {given!r}: give {count} finite numbers, one an item")
+    if scores.shape != (count,) or not (np.abs(scores) <= LARGEST_SCORE).all():
+        raise ValueError(
+            f"{place}: scores are {given!r}: give {count} finite numbers, one an item, none above "
+            f"{LARGEST_SCORE:g} in size"
+        )
     if transform is None and not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError(f"{place}: scores are {given!r}: this model reads scores in [0, 1]")
     return scores

@@ -44,7 +44,7 @@ def test_a_table_becomes_a_model_and_a_killed_training_goes_on(train, logs, tmp_
 
     def dying(job, progress):
         calls.append(job.row.key)
-        if len(calls) == 2:
+        if len(calls) == 4:
             raise KeyboardInterrupt
         true(job, progress)
 
@@ -54,7 +54,7 @@ def test_a_table_becomes_a_model_and_a_killed_training_goes_on(train, logs, tmp_
     assert not out.exists()
     code, said, err = train(out, "--rows", rows)
     assert code == 0, err
-    assert calls == ["retriever", "score", "score"]
+    assert calls == ["random", "popularity", "retriever", "score", "score"]
     assert "145 training requests: at most 1 epochs in batches of 16 requests" in said
     assert "data: test: models are compared on 20 requests with a positive" in said
     assert "the model is score, the best trained row on validation: N@6 0." in said
@@ -66,7 +66,7 @@ def test_a_table_becomes_a_model_and_a_killed_training_goes_on(train, logs, tmp_
     assert err == f"error: {out} exists already: choose another name, or --overwrite\n"
     code, said, err = train(out, "--model", "score", "--overwrite")
     assert code == 0, err
-    assert len(calls) == 5  # the rows that were not there yet: random and popularity
+    assert len(calls) == 5  # every row is there already
     assert {path.name for path in tmp_path.iterdir()} == {"model", "model.run"}
 
 
@@ -91,7 +91,10 @@ def test_rows_that_read_scores_are_left_out_where_there_are_none(train, logs, tm
     [
         (["--model", "dnr_bb"], "config.table: there is no row 'dnr_bb'; did you mean 'dnr_b'?"),
         (["--model", "retriever"], "--model=retriever learns nothing: choose a row that is"),
-        (["--rows", "random,retriever"], "none of the rows random, retriever can be trained"),
+        (
+            ["--rows", "random,retriever"],
+            "none of the rows random, popularity, retriever can be trained",
+        ),
         (["--set", "reranker.widht=8"], "config.reranker: there is no knob 'widht'; did you mean"),
         (
             ["--set", "width=3"],
@@ -108,6 +111,15 @@ def test_a_wrong_option_is_one_line_and_writes_nothing(train, tmp_path, argument
     assert said in err
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_without_a_training_request_is_one_line(train, logs, tmp_path):
+    path = tmp_path / "weights.parquet"
+    pl.read_parquet(logs).with_columns(weight=pl.lit(0.0)).write_parquet(path)
+    code, _, err = train(tmp_path / "model", table=path)
+    assert code == 1
+    assert "no training request is left that has a positive label of a weight above 0" in err
+    assert {one.name for one in tmp_path.iterdir()} == {"weights.parquet"}
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,21 @@ def test_a_bad_table_writes_nothing(call, packed, candidates, tmp_path, change, 
     assert {path.name for path in tmp_path.iterdir()} - {"cache"} == {table.name}
 
 
+def test_a_fault_that_is_found_on_the_way_leaves_nothing(packed, table, tmp_path, monkeypatch):
+    true, calls = Scorer.computed, []
+
+    def faulty(self, prepared):
+        calls.append(1)
+        if len(calls) == 3:
+            raise ValueError("lists of 2 numbers")
+        return true(self, prepared)
+
+    monkeypatch.setattr(Scorer, "computed", faulty)
+    with pytest.raises(ValueError, match="lists of 2 numbers"):
+        files.score_file(Scorer(packed), table, tmp_path / "ranked.parquet", rows=50)
+    assert [path.name for path in tmp_path.iterdir()] == [table.name]
+
+
 def test_names_are_checked_first(call, packed, run, table, tmp_path):
     code, _, err = score(call, packed, table, tmp_path / "ranked.csv")
     assert code == 1

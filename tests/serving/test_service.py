@@ -81,6 +81,7 @@ def with_item(body, **changes):
         (lambda b: b | {"history": "3"}, ["body", "history"]),
         (lambda b: b | {"fields": {"c_weekday": [1]}}, ["body", "fields", "c_weekday"]),
         (lambda b: with_item(b, score="high"), ["body", "items", 1, "score"]),
+        (lambda b: with_item(b, score=-1e300), ["body", "items", 1, "score"]),
         (lambda b: with_item(b, score=None), ["body", "items", 1, "score"]),
         (lambda b: with_item(b, id=None), ["body", "items", 1, "id"]),
         (

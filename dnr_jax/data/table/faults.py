@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from dnr_jax.data.direct import LARGEST_SCORE
 from dnr_jax.data.table import columns
 from dnr_jax.data.table.columns import SPLIT_NAMES
 
@@ -71,6 +72,12 @@ def _finite(expected: str, cure: str) -> Rule:
         yield Fault(column.name, bad, expected, cure)
 
     return rule
+
+
+def _not_huge(column: Column) -> Iterator[Fault]:
+    expected = f"a score between -{LARGEST_SCORE:g} and {LARGEST_SCORE:g}"
+    huge = column.number.abs() > LARGEST_SCORE
+    yield Fault(column.name, huge, expected, "Scale the column down, or give ranks.")
 
 
 def _at_least_0(expected: str, cure: str) -> Rule:
@@ -156,6 +163,7 @@ ROLES: Mapping[str, tuple[Rule, ...]] = {
     "user_id": (_ID,),
     "score": (
         _finite("a finite score", "Drop the row, or score it."),
+        _not_huge,
         _missing("a score", "Every candidate needs one: score it or drop the row."),
     ),
     "rank": (

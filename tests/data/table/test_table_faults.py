@@ -7,6 +7,11 @@ from tests.table_cases import examine, log, prepare, put
 
 NAN, INF = float("nan"), float("inf")
 CASES = {
+    "huge score": (
+        put(log(), 5, score=1e300),
+        {},
+        r"row 6: score is 1e\+300, expected a score between -1e\+38 and 1e\+38 \(1 such row\)",
+    ),
     "nan score": (put(log(), 5, score=NAN), {}, r"row 6: score is nan, expected a finite score"),
     "infinite score": (put(log(), 5, score=INF), {}, r"row 6: score is inf"),
     "score out of range": (
