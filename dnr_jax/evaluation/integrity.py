@@ -147,7 +147,8 @@ def _position_finding(name: str, split: Split) -> Finding:
     if np.isnan(p):
         return Finding(WARN, f"positions {name}", "too few positives to test their positions")
     bad = p < SUSPICIOUS_P
-    text = f"positions of positives are {'NOT ' if bad else ''}uniform: chi-square p = {p:.2g}"
+    places = "places of positives among the candidates as they are stored"
+    text = f"{places} are {'NOT ' if bad else ''}uniform: chi-square p = {p:.2g}"
     return Finding(LEAK if bad else OK, f"positions {name}", text)
 
 

@@ -116,7 +116,7 @@ def check_chance(name: str, split: Split, probed: Probe, *, k: int) -> list[Find
     return [constant, *(_at_chance(name, scorer, probed, k) for scorer in _BLIND)]
 
 
-_BLIND = {"stored_order": "the stored order", "position": "a scorer that knows positions only"}
+_BLIND = {"stored_order": "the stored order", "position": "a scorer that knows stored places only"}
 
 
 def _at_chance(name: str, scorer: str, probed: Probe, k: int) -> Finding:
@@ -151,7 +151,10 @@ def check_scores(name: str, probed: Probe, *, k: int) -> list[Finding]:
     if gain < -TOLERANCE * error:
         return [*lines, Finding(LEAK, f"scores {name}", _inversion(probed, k))]
     if not gain > TOLERANCE * error:
-        text = "the retriever's scores tell positives from negatives no better than chance"
+        text = (
+            "too few requests, or scores at chance: the retriever's AUC - 0.5 is "
+            f"{gain:.3f}, less than {TOLERANCE:g} standard errors of {error:.3f}"
+        )
         return [*lines, Finding(WARN, f"scores {name}", text)]
     return lines
 

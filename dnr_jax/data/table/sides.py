@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import polars as pl
@@ -10,6 +11,7 @@ from dnr_jax.data.table import columns, schema
 from dnr_jax.data.table.reader import ROW, Source, collect, locate, open_table
 
 _KEY = "__key__"
+_LOG = logging.getLogger(__name__)
 
 
 def join(table: Source, own: str, given: Any, role: str) -> Source:
@@ -43,6 +45,7 @@ def join(table: Source, own: str, given: Any, role: str) -> Source:
             f"{side.place} and {table.place} both have {', '.join(both)}: keep it in one of them"
         )
     _check_ids(side, key)
+    _warn_of_strangers(table, own, side, key)
     described = side.frame.select(
         _as_text(key, side.types[key]).alias(_KEY),
         *(pl.col(name).alias(new) for name, new in names.items()),
@@ -51,6 +54,21 @@ def join(table: Source, own: str, given: Any, role: str) -> Source:
     frame = frame.join(described, on=_KEY, how="left", maintain_order="left").drop(_KEY)
     types = {new: side.types[name] for name, new in names.items()}
     return Source(frame, table.types | types, table.files)
+
+
+def _warn_of_strangers(table: Source, own: str, side: Source, key: str) -> None:
+    """Say if most ids of a table are not in its side table: they may be other ids."""
+    asked = table.frame.select(_as_text(own, table.types[own]).alias(_KEY)).drop_nulls().unique()
+    known = side.frame.select(_as_text(key, side.types[key]).alias(_KEY))
+    counts = pl.len().alias("asked"), pl.col(_KEY).is_in(known.collect()[_KEY].implode()).sum()
+    found = collect(asked.select(counts), table.files)
+    of, there = found.row(0)
+    if 2 * there < of:
+        _LOG.warning(
+            "%s has %d of the %d values of %s in %s; what it says of the others is missing: look "
+            "whether both write ids in the same way",
+            *(side.place, there, of, own, table.place),
+        )
 
 
 def _as_text(name: str, kind: pl.DataType) -> pl.Expr:

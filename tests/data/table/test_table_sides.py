@@ -67,6 +67,12 @@ def test_a_bad_side_table_is_named(sides, changed, expected):
         examine(frame, **sides(**changed))
 
 
+@pytest.mark.parametrize(("shift", "warned"), [(0, False), (1000, True)])
+def test_a_side_table_of_other_ids_is_told(sides, caplog, shift, warned):
+    examine(log(), **sides(item_id=pl.col("item_id") + shift))
+    assert ("write ids in the same way" in caplog.text) is warned
+
+
 def test_a_side_table_needs_ids_on_both_sides(tmp_path, sides):
     with pytest.raises(ValueError, match="the table has no column user_id"):
         examine(log().drop("user_id"), **sides())
