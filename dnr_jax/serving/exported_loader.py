@@ -3,6 +3,7 @@
 What a raw request is stands in encoder.py; its `"scores"` are the first stage's, one an item.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,24 +18,35 @@ HERE = Path(__file__).resolve().parent
 
 
 class Model:
-    """The model of this folder."""
+    """The model of this folder; raises `ValueError` if its program is not the one that was written."""
 
     def __init__(self) -> None:
         self.about = json.loads((HERE / "export.json").read_text("utf-8"))
         self.encoder = load(HERE / "model" / "encoders", self.about["score"])
         with np.load(HERE / "model" / "parameters.npz", allow_pickle=False) as archive:
             self.parameters = jax.device_put(dict(archive))
-        program = export.deserialize(bytearray((HERE / "program.bin").read_bytes()))
+        content = (HERE / "program.bin").read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.about["program_sha256"]:
+            raise ValueError(f"{HERE / 'program.bin'} is damaged: copy the folder again")
+        program = export.deserialize(bytearray(content))
         self.program = jax.jit(program.call)
 
     def scores(self, requests: list[dict[str, Any]]) -> list[np.ndarray]:
-        """Score each request's items: a list of float32 [n], higher is better."""
+        """Score each request's items: a list of float32 [n], higher is better.
+
+        Raises `ValueError` if a request has no scores of the first stage, and the model reads them.
+        """
+        bare = [n for n, raw in enumerate(requests) if raw.get("scores") is None]
+        if bare and self.about["reads_scores"]:
+            raise ValueError(
+                f"request {bare[0]} has no 'scores', one an item: this model reads them"
+            )
         sizes = [len(raw["items"]) for raw in requests]
         longest, usual = max(sizes), self.about["candidates"]
         size = usual if longest <= usual else 1 << (longest - 1).bit_length()
         rows = 1 << (len(requests) - 1).bit_length()  # powers of two: few shapes are compiled
         arrays = self.encoder.arrays(requests, size)
-        given = [raw.get("scores", [0.0] * n) for raw, n in zip(requests, sizes, strict=True)]
+        given = [raw.get("scores") or [0.0] * n for raw, n in zip(requests, sizes, strict=True)]
         inputs = arrays, self.encoder.raw_scores(given, arrays["where"])
         padded = jax.tree.map(
             lambda a: np.pad(a, [(0, rows - len(a)), *[(0, 0)] * (a.ndim - 1)]), inputs

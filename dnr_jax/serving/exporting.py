@@ -108,4 +108,5 @@ def _about(model: Model, content: bytes) -> dict[str, Any]:
         "least_candidates": model.card["task"]["slate_size"],
         "history": model.encoders.history,
         "score": model.card["score"],
+        "reads_scores": model.reads_scores,
     }

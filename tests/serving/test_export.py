@@ -1,6 +1,9 @@
 """An exported model ranks as it did, in a process that has jax and numpy but not this package."""
 
 import json
+import shutil
+import subprocess
+import sys
 from datetime import datetime
 
 import jax
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 from factories import SMALL, initial_params, make_batch, make_task
 from jax import export
-from served import elsewhere, groups, raw
+from served import ALONE, elsewhere, groups, raw
 
 import dnr_jax
 from dnr_jax import rerankers
@@ -41,6 +44,27 @@ def test_it_ranks_as_the_model_does_where_the_package_cannot_be_imported(
     for mine, theirs in zip(model.scores(requests), scores, strict=True):
         np.testing.assert_allclose(theirs, mine, atol=1e-6)
     assert ranked == model.rank(requests)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (False, "request 1 has no 'scores', one an item: this model reads them"),
+        (True, "program.bin is damaged: copy the folder again"),
+    ],
+)
+def test_what_an_artefact_cannot_score_is_an_error(exported, tmp_path, damage, said):
+    folder = shutil.copytree(exported, tmp_path / "artefact")
+    if damage:
+        content = bytearray((folder / "program.bin").read_bytes())
+        content[len(content) * 7 // 10] ^= 1
+        (folder / "program.bin").write_bytes(content)
+    bare = {"items": REQUESTS[0]["items"]}
+    command = [sys.executable, "-c", ALONE, str(folder)]
+    given = json.dumps([REQUESTS[0], bare])
+    done = subprocess.run(command, input=given, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert said in done.stderr.splitlines()[-1]
 
 
 def test_the_artefact_says_what_it_is_and_holds_the_model(packed, exported):
