@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class Model:
-    """The model of this folder; raises `ValueError` if its program is not the one that was written."""
+    """The model of this folder; raises `ValueError` if its program is damaged."""
 
     def __init__(self) -> None:
         self.about = json.loads((HERE / "export.json").read_text("utf-8"))
