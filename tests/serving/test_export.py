@@ -49,7 +49,7 @@ def test_it_ranks_as_the_model_does_where_the_package_cannot_be_imported(
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (False, "request 1 has no 'scores', one an item: the model reads them"),
+        (False, "request 1 has no 'scores', one an item: this model reads them"),
         (True, "program.bin is damaged: copy the folder again"),
     ],
 )
