@@ -103,11 +103,6 @@ def advise(
     if asked:  # what is wrong with rows is said before the table is read
         _check_rows(list(plan.rows), [], model)
     counts = count(datasets.arrays(plan.data))
-    if not counts.requests:
-        raise ValueError(
-            "no training request is left that has a positive label of a weight above 0: there is "
-            "nothing to learn from. See what `dnr-jax check` says of labels, weights and splits"
-        )
     wanted = asked or ",".join(rows(counts))
     config = merged(base, rules(counts, given.get("train", {})), given, {"table": wanted})
     [plan] = make_plan(config)
@@ -121,8 +116,17 @@ def advise(
 
 
 def count(prepared: Prepared) -> Counts:
-    """Count what the rules look at."""
+    """Count what the rules look at.
+
+    Raises:
+      ValueError: there is no training request.
+    """
     split = prepared.splits["train"]
+    if not len(split.request_id):
+        raise ValueError(
+            "no training request is left that has a positive label of a weight above 0: there is "
+            "nothing to learn from. See what `dnr-jax check` says of labels, weights and splits"
+        )
     return Counts(
         requests=len(split.request_id),
         histories=bool(np.any(split.batch.request.history_where)),

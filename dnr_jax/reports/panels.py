@@ -67,9 +67,9 @@ def styles(quality: Mapping[str, float]) -> dict[str, dict[str, Any]]:
         is the order of their styles.
     """
     best = sorted(quality, key=lambda label: -quality[label])[:TOLD_APART]
-    shown = {label: style(number) for number, label in enumerate(n for n in quality if n in best)}
-    chosen = {label: own | {"label": label} for label, own in shown.items()}
-    return {label: chosen.get(label, OTHERS) for label in quality}
+    shown = enumerate(label for label in quality if label in best)
+    told_apart = {label: {**style(number), "label": label} for number, label in shown}
+    return {label: told_apart.get(label, OTHERS) for label in quality}
 
 
 def style(number: int) -> dict[str, Any]:

@@ -46,7 +46,10 @@ class Model:
         size = usual if longest <= usual else 1 << (longest - 1).bit_length()
         rows = 1 << (len(requests) - 1).bit_length()  # powers of two: few shapes are compiled
         arrays = self.encoder.arrays(requests, size)
-        given = [raw.get("scores") or [0.0] * n for raw, n in zip(requests, sizes, strict=True)]
+        given = [
+            [0.0] * n if raw.get("scores") is None else raw["scores"]  # a list, or an array
+            for raw, n in zip(requests, sizes, strict=True)
+        ]
         inputs = arrays, self.encoder.raw_scores(given, arrays["where"])
         padded = jax.tree.map(
             lambda a: np.pad(a, [(0, rows - len(a)), *[(0, 0)] * (a.ndim - 1)]), inputs

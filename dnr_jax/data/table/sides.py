@@ -45,30 +45,28 @@ def join(table: Source, own: str, given: Any, role: str) -> Source:
             f"{side.place} and {table.place} both have {', '.join(both)}: keep it in one of them"
         )
     _check_ids(side, key)
-    _warn_of_strangers(table, own, side, key)
     described = side.frame.select(
         _as_text(key, side.types[key]).alias(_KEY),
         *(pl.col(name).alias(new) for name, new in names.items()),
     )
     frame = table.frame.with_columns(_as_text(own, table.types[own]).alias(_KEY))
+    of, known = _counts(table, frame, described)
+    if 2 * known < of:
+        _LOG.warning(
+            "%s has %d of the %d values of %s in %s; what it says of the others is missing: look "
+            "whether both write ids in the same way",
+            *(side.place, known, of, own, table.place),
+        )
     frame = frame.join(described, on=_KEY, how="left", maintain_order="left").drop(_KEY)
     types = {new: side.types[name] for name, new in names.items()}
     return Source(frame, table.types | types, table.files)
 
 
-def _warn_of_strangers(table: Source, own: str, side: Source, key: str) -> None:
-    """Say if most ids of a table are not in its side table: they may be other ids."""
-    asked = table.frame.select(_as_text(own, table.types[own]).alias(_KEY)).drop_nulls().unique()
-    known = side.frame.select(_as_text(key, side.types[key]).alias(_KEY))
-    counts = pl.len().alias("asked"), pl.col(_KEY).is_in(known.collect()[_KEY].implode()).sum()
-    found = collect(asked.select(counts), table.files)
-    of, there = found.row(0)
-    if 2 * there < of:
-        _LOG.warning(
-            "%s has %d of the %d values of %s in %s; what it says of the others is missing: look "
-            "whether both write ids in the same way",
-            *(side.place, there, of, own, table.place),
-        )
+def _counts(table: Source, frame: pl.LazyFrame, described: pl.LazyFrame) -> tuple[Any, ...]:
+    """Count the ids of a table, and those of them that its side table has."""
+    asked = frame.select(_KEY).drop_nulls().unique()
+    both = asked.join(described.select(_KEY, known=True), on=_KEY, how="left")
+    return collect(both.select(pl.len(), pl.col("known").sum()), table.files).row(0)
 
 
 def _as_text(name: str, kind: pl.DataType) -> pl.Expr:
