@@ -19,7 +19,7 @@ from dnr_jax.data.table import candidates as tables
 from dnr_jax.data.table import coded_candidates as coded_
 from dnr_jax.data.table.arrays import places
 from dnr_jax.data.table.candidates import Candidates
-from dnr_jax.data.table.coded_candidates import Coded
+from dnr_jax.data.table.coded_candidates import GIVEN, Coded
 from dnr_jax.data.table.reader import ROW
 from dnr_jax.data.table.settings import TableSettings
 from dnr_jax.serving.first_stage import liked
@@ -36,8 +36,9 @@ class Scored(NamedTuple):
 
     Attributes:
       table: the columns of `SCHEMA`: ids as they were given, score float32 (higher is better), rank
-        int32 (1 is best) and the first stage's own score, float64 or null. Requests come in the
-        order in which they first appeared, the candidates of each by rank.
+        int32 (1 is best) and the first stage's own score, float64 or null; then those of
+        `Candidates.passed`. Requests come in the order in which they first appeared, the candidates
+        of each by rank.
       counts: of requests, candidates, and unknown values by column, as "unknown item.item_id".
     """
 
@@ -227,12 +228,16 @@ def _ranked(rows: pl.DataFrame, scores: np.ndarray) -> pa.Table:
     q = rows["q"].to_numpy()
     best = _best_first(q, scores)
     columns = {
-        "request_id": rows["given request_id"][best],
-        "item_id": rows["given item_id"][best],
+        "request_id": rows[f"{GIVEN}request_id"][best],
+        "item_id": rows[f"{GIVEN}item_id"][best],
         "score": pl.Series(scores[best]),
         "rank": pl.Series((1 + places(q)).astype(np.int32)),
-        "retriever_score": rows["given score"][best],
+        "retriever_score": rows[f"{GIVEN}score"][best],
     }
+    for name in rows.columns:
+        own = name.removeprefix(GIVEN)
+        if own not in (name, *SCHEMA):
+            columns[own] = rows[name][best]
     return pl.DataFrame(columns).to_arrow()
 
 

@@ -27,7 +27,7 @@ ROWS = 2**17  # of a part, about: it ends with a request
 SUFFIXES = (".parquet", ".pq")
 _PLAN, _WHOLE = "plan.json", "whole.parquet"
 _COUNTS = b"dnr_jax"
-_REPEATED = ["request_id", "item_id", "rank"]  # the columns in which a dictionary saves bytes
+_DISTINCT = ("score", "retriever_score")  # in the other columns a dictionary saves bytes
 _LOG = logging.getLogger(__name__)
 
 
@@ -78,7 +78,7 @@ def score_file(
     Args:
       scorer: of the model.
       given: a file or folder as of `data.table`, the rows of each request next to each other.
-      out: a Parquet file with the columns of `batches.SCHEMA`.
+      out: a Parquet file with the columns of `batches.Scored`.
       rows: of a part, about.
       overwrite: whether an `out` that is there is replaced, in one step at the end.
       progress: shows a bar.
@@ -164,6 +164,7 @@ def _plan(scorer: Scorer, candidates: Any, spans: list[int]) -> dict[str, Any]:
             "files": [[path, found.st_size, found.st_mtime_ns] for path, found in about],
             "columns": dict(schema.columns),
             "features": [list(feature) for feature in schema.features],
+            "passed": candidates.passed,
             "spans": spans,
         }
     )
@@ -263,6 +264,7 @@ class _Whole:
         """Write the rows of a part."""
         plain = part.replace_schema_metadata(None)
         if self._writer is None:
-            own: dict[str, Any] = {"use_dictionary": _REPEATED}
+            repeated = [name for name in plain.schema.names if name not in _DISTINCT]
+            own: dict[str, Any] = {"use_dictionary": repeated}
             self._writer = pq.ParquetWriter(self._path, plain.schema, **own)
         self._writer.write_table(plain)

@@ -54,6 +54,8 @@ def test_the_schema_is_kept(scorer, candidates):
         "score": pl.Float32(),
         "rank": pl.Int32(),
         "retriever_score": pl.Float64(),
+        "user_id": candidates["user_id"].dtype,
+        "timestamp": candidates["timestamp"].dtype,
     }
     given = candidates.select(*IDS, retriever_score="score").sort(IDS)
     assert found.select(given.columns).sort(IDS).equals(given)
@@ -144,7 +146,28 @@ def test_what_is_no_input_of_the_model_is_left_alone(scorer, candidates):
     noisy = candidates.with_columns(
         label=pl.lit("?"), click=pl.lit(1), rating=pl.lit(2), i_new=pl.lit({"a": 1}), note=pl.lit(0)
     )
-    assert ranked(scorer, noisy).equals(ranked(scorer, candidates))
+    found, expected = ranked(scorer, noisy), ranked(scorer, candidates)
+    assert found.drop("label", "click", "rating").equals(expected)
+
+
+@pytest.mark.parametrize("columns", ["", "user_id=member,exposed=seen,split=score_of"])
+def test_columns_with_a_meaning_are_passed_on_as_they_are(packed, candidates, columns):
+    random = np.random.default_rng(0)
+    row = pl.int_range(pl.len())
+    user = "member" if columns else "uid"
+    names = ["weight", "propensity", "position", "clicked", "label_buy", user]
+    values = {name: random.integers(9, size=len(candidates)) for name in names[:-1]}
+    given = candidates.rename({"user_id": user}).with_columns(
+        *(pl.Series(name, value) for name, value in values.items()),
+        pl.when(row % 3 == 0).then(pl.lit("yes")).alias("seen"),
+        pl.lit("test").alias("score_of"),
+        pl.lit("a note").alias("note"),
+        pl.lit(3).alias("rank"),
+    )
+    found = ranked(Scorer(packed, columns=columns), given)
+    passed = [*names, "timestamp", *(["seen", "score_of"] if columns else [])]
+    assert sorted(found.columns) == sorted([*batches.SCHEMA, *passed])
+    assert found.select(*IDS, *passed).sort(IDS).equals(given.select(*IDS, *passed).sort(IDS))
 
 
 def test_columns_of_other_names(packed, scorer, candidates):

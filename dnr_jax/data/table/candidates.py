@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dnr_jax.data.encoders import Encoders
@@ -14,6 +14,7 @@ from dnr_jax.data.table.schema import (
     PREFIXES,
     REQUIRED,
     ROLES,
+    TASK,
     Feature,
     features_of,
     plain,
@@ -21,7 +22,8 @@ from dnr_jax.data.table.schema import (
 )
 from dnr_jax.data.table.settings import TableSettings
 
-READ = (*REQUIRED, "score", "rank", "user_id", "timestamp", "history", "history_time")
+SCORES = ("score", "rank")  # of the first stage, or of a model
+READ = (*REQUIRED, *SCORES, "user_id", "timestamp", "history", "history_time")
 LISTS = ("history", "history_time")  # that a request repeats
 _OPTIONAL = ("user_id", "history")
 
@@ -33,11 +35,14 @@ class Candidates(NamedTuple):
       table: typed.
       missing: columns that the model reads where they are there, and that the table lacks.
       scored: whether there are scores of a first stage.
+      passed: columns that the ranked table has as they are: of user, time, label, position,
+        exposure, weight, propensity and split.
     """
 
     table: Typed
     missing: tuple[str, ...]
     scored: bool
+    passed: tuple[str, ...]
 
     @property
     def place(self) -> str:
@@ -56,7 +61,8 @@ class Candidates(NamedTuple):
         source, schema = self.table.source, self.table.schema
         lists = [schema.columns[role] for role in LISTS if role in schema.columns]
         request = schema.columns["request_id"]
-        for held in pieces.read(source, [*schema.used], spans, request, lists):
+        names = [*dict.fromkeys((*schema.used, *self.passed))]
+        for held in pieces.read(source, names, spans, request, lists):
             own = Source(held.lazy(), source.types, source.files)
             yield self._replace(table=columns.typed(own, schema, self.table.time_unit))
 
@@ -83,7 +89,8 @@ def read(given: Any, encoders: Encoders, settings: TableSettings) -> Candidates:
       ValueError: a required column is absent, or one is of a type that does not fit.
       TypeError: a frame of an unknown kind.
     """
-    source = examination.described(open_table(given), settings)
+    bare = open_table(given)
+    source = examination.described(bare, settings)
     features = {feature.name: feature for feature in features_of(encoders)}
     naming = _naming(settings.naming, features, source)
     types = {name: k for name, k in source.types.items() if _readable(name, naming, features)}
@@ -97,7 +104,8 @@ def read(given: Any, encoders: Encoders, settings: TableSettings) -> Candidates:
     if not len(encoders.vocabularies["user_id"].keys):  # there were no users in training
         missing = tuple(name for name in missing if name != "user_id")
     table = columns.typed(source, schema, examination.time_unit(source, schema))
-    return Candidates(table, missing, coding.has_score(schema.columns))
+    passed = _passed(bare.types, settings.naming, schema.columns)
+    return Candidates(table, missing, coding.has_score(schema.columns), passed)
 
 
 def _naming(given: Naming, features: Mapping[str, Feature], source: Source) -> Naming:
@@ -109,6 +117,19 @@ def _naming(given: Naming, features: Mapping[str, Feature], source: Source) -> N
     }
     words = {name: (f.side, f.kind) for name, f in features.items() if name in source.types}
     return Naming(named, {}, words, ())
+
+
+def _passed(names: Iterable[str], given: Naming, read: Mapping[str, str]) -> tuple[str, ...]:
+    """List the columns of `Candidates.passed`, known by their names or by what the user says."""
+    roles = [role for role in ROLES if role not in (*REQUIRED, *SCORES, *LISTS)]
+    others = {name for role, name in read.items() if role not in roles}
+    own = {name for role, name in given.columns.items() if role in roles} | {*given.labels}
+    customary = {plain(alias) for role in roles for alias in (role, *ROLES[role])}
+    return tuple(
+        name
+        for name in names
+        if name not in others and (name in own or plain(name) in customary or name.startswith(TASK))
+    )
 
 
 def _readable(name: str, naming: Naming, features: Mapping[str, Feature]) -> bool:

@@ -34,7 +34,8 @@ class Coded(NamedTuple):
     Attributes:
       rows: a row a candidate, those of a request together: `ROW`, `q` (number of the request),
         `code`, `score` (float64; 0 = there is none), the features of items, and what the table
-        itself has as `given request_id`, `given item_id` and `given score` (float64 or null).
+        itself has as `given request_id`, `given item_id`, `given score` (float64 or null) and
+        `given NAME` of each of `Candidates.passed`.
       requests: a row a request: `q`, `rows` (its candidates), `user_id` and the features of user
         and context.
       past: what the user met before each request.
@@ -59,7 +60,7 @@ class Coded(NamedTuple):
 def code(candidates: Candidates, encoders: Encoders) -> Coded:
     """Code all candidates of a table; requests are numbered as they first appear."""
     features = features_of(encoders)
-    frame = _with_given(candidates.table)
+    frame = _with_given(candidates.table, candidates.passed)
     _check_vectors(frame, encoders, candidates.place)
     frame = frame.with_columns(_absent(frame, features))
     sides = [f for f in features if f.side != "item"]
@@ -97,10 +98,11 @@ def _requests(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     return found.with_columns(values).with_row_index("q")
 
 
-def _with_given(table: Typed) -> pl.DataFrame:
-    """Read the typed rows, in the order of the table, and beside them its own ids and scores."""
+def _with_given(table: Typed, passed: tuple[str, ...]) -> pl.DataFrame:
+    """Read the typed rows, in the order of the table, and beside them what it has itself."""
     named, source = table.schema.columns, table.source
-    own = source.frame.select(ROW, *(pl.col(named[role]).alias(GIVEN + role) for role in REQUIRED))
+    of = {role: named[role] for role in REQUIRED} | {name: name for name in passed}
+    own = source.frame.select(ROW, *(pl.col(name).alias(GIVEN + new) for new, name in of.items()))
     frame = _sorted(collect(table.frame, source.files), ROW)
     score = pl.col("score") if "score" in frame.columns else pl.lit(None, pl.Float64)
     given = _sorted(collect(own, source.files), ROW).drop(ROW)
