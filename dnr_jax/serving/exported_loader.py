@@ -18,17 +18,17 @@ HERE = Path(__file__).resolve().parent
 
 
 class Model:
-    """The model of this folder; raises `ValueError` if its program is damaged."""
+    """The model of this folder; raises `ValueError` if one of its files is damaged."""
 
     def __init__(self) -> None:
         self.about = json.loads((HERE / "export.json").read_text("utf-8"))
+        for name, digest in self.about["sha256"].items():
+            if hashlib.sha256((HERE / name).read_bytes()).hexdigest() != digest:
+                raise ValueError(f"{HERE / name} is damaged: copy the folder again")
         self.encoder = load(HERE / "model" / "encoders", self.about["score"])
         with np.load(HERE / "model" / "parameters.npz", allow_pickle=False) as archive:
             self.parameters = jax.device_put(dict(archive))
-        content = (HERE / "program.bin").read_bytes()
-        if hashlib.sha256(content).hexdigest() != self.about["program_sha256"]:
-            raise ValueError(f"{HERE / 'program.bin'} is damaged: copy the folder again")
-        program = export.deserialize(bytearray(content))
+        program = export.deserialize(bytearray((HERE / "program.bin").read_bytes()))
         self.program = jax.jit(program.call)
 
     def scores(self, requests: list[dict[str, Any]]) -> list[np.ndarray]:

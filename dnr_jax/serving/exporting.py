@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 from datetime import UTC, datetime
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +15,8 @@ from jax import export as jax_export
 from dnr_jax import durable, sealed
 from dnr_jax.data import direct, raw_values
 from dnr_jax.data.folders import alone
+from dnr_jax.io.model_files import PARAMETERS
+from dnr_jax.io.run_folder import ENCODERS
 from dnr_jax.serving import exported_loader, folders, packing, program
 from dnr_jax.serving.model import Model, check_direct, load
 
@@ -50,24 +51,22 @@ def export(
 
     Raises:
       FileExistsError: `folder` exists, and may not be overwritten or is no artefact.
-      FileNotFoundError, ValueError: see `load` and `check_direct`; the model cannot be lowered, or
-        flatbuffers is not installed.
+      FileNotFoundError, ValueError: see `load` and `check_direct`; the model cannot be lowered.
       ArithmeticError: the program that was read back computes other scores.
     """
-    if util.find_spec("flatbuffers") is None:
-        raise ValueError("an export needs flatbuffers: pip install 'dnr_jax[export]'")
     target = Path(folder).absolute()
     packing.check_out(target, overwrite=overwrite, mark=ABOUT)
     model = load(path, row)
     check_direct(model, "exported")
     content = bytes(program.lower(model).serialize())
     _check_read_back(model, content)
-    about = _about(model, content)
     with alone(target), packing.place_of(target) as temporary:
-        packing.pack(path, row, temporary / folders.EXPORTED)
+        packed = packing.pack(path, row, temporary / folders.EXPORTED)
         durable.write_bytes(temporary / PROGRAM, content)
         for file, module in SOURCES.items():
             durable.write_bytes(temporary / file, _standing_alone(module).encode())
+        read = [temporary / PROGRAM, packed / PARAMETERS, *sorted((packed / ENCODERS).iterdir())]
+        about = _about(model, {str(f.relative_to(temporary)): sealed.digest(f) for f in read})
         sealed.write(temporary / ABOUT, about)
     return about
 
@@ -94,7 +93,7 @@ def _check_read_back(model: Model, content: bytes) -> None:
         )
 
 
-def _about(model: Model, content: bytes) -> dict[str, Any]:
+def _about(model: Model, digests: dict[str, str]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -102,7 +101,7 @@ def _about(model: Model, content: bytes) -> dict[str, Any]:
         "dnr_jax": metadata.version("dnr_jax"),
         "window": WINDOW,
         "platforms": list(program.PLATFORMS),
-        "program_sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": digests,
         "reranker": model.card["reranker"]["name"],
         "candidates": model.encoders.size,
         "least_candidates": model.card["task"]["slate_size"],

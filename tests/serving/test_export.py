@@ -49,16 +49,19 @@ def test_it_ranks_as_the_model_does_where_the_package_cannot_be_imported(
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (False, "request 1 has no 'scores', one an item: this model reads them"),
-        (True, "program.bin is damaged: copy the folder again"),
+        ("", "request 1 has no 'scores', one an item: this model reads them"),
+        ("program.bin", "program.bin is damaged: copy the folder again"),
+        ("model/parameters.npz", "parameters.npz is damaged: copy the folder again"),
+        ("model/encoders/keys.item_id.npy", "keys.item_id.npy is damaged: copy the folder again"),
+        ("model/encoders/encoders.json", "encoders.json is damaged: copy the folder again"),
     ],
 )
 def test_what_an_artefact_cannot_score_is_an_error(exported, tmp_path, damage, said):
     folder = shutil.copytree(exported, tmp_path / "artefact")
     if damage:
-        content = bytearray((folder / "program.bin").read_bytes())
+        content = bytearray((folder / damage).read_bytes())
         content[len(content) * 7 // 10] ^= 1
-        (folder / "program.bin").write_bytes(content)
+        (folder / damage).write_bytes(content)
     bare = {"items": REQUESTS[0]["items"]}
     command = [sys.executable, "-c", ALONE, str(folder)]
     given = json.dumps([REQUESTS[0], bare])
