@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 @click.option(
     "--columns", default="", metavar="PAIRS", help="As request_id=session,score=bm25; wins."
 )
+@click.option("--item-file", default="", metavar="FILE", help="Describes items, by item_id.")
+@click.option("--user-file", default="", metavar="FILE", help="Describes users, by user_id.")
 @click.option(
     "--set",
     "pairs",
@@ -39,6 +41,8 @@ def check(
     logs: Path,
     schema: str,
     columns: str,
+    item_file: str,
+    user_file: str,
     pairs: tuple[str, ...],
     k: int,
     size: int,
@@ -53,8 +57,10 @@ def check(
         from dnr_jax.data.settings import Shape
         from dnr_jax.evaluation import log_check
 
-        how = _settings({"schema": schema, "columns": columns}, pairs)
-        shape = Shape(max(size, k), k)
+        if k > size:
+            raise ValueError(f"--size is {size}: choose at least as many as --k, {k}")
+        own = {"schema": schema, "columns": columns, "item_file": item_file, "user_file": user_file}
+        how, shape = _settings(own, pairs), Shape(size, k)
         found = (
             log_check.glance(logs, how)
             if quick

@@ -149,31 +149,34 @@ class Encoded(NamedTuple):
     dropped: int = 0
 
 
-def load(folder: Path) -> Encoders:
+def load(folder: Path, *, cure: str = CURE) -> Encoders:
     """Read what `Encoders.save` wrote; arrays are memory-mapped after their hash was checked.
 
     Raises:
       FileNotFoundError: there is no such folder.
-      DamagedError: a file is missing, torn or changed, or is not what `save` writes.
+      DamagedError: a file is missing, torn or changed, or is not what `save` writes; `cure` says
+        what helps.
     """
-    content = sealed.read(folder / FILE, KEYS)
+    content = sealed.read(folder / FILE, KEYS, cure=cure)
     try:
         return Encoders(
             spec=read_spec(content["spec"]),
             size=int(content["size"]),
             history=int(content["history"]),
             vocabularies={
-                name: Vocabulary(_read(folder, f"keys.{name}", v["sha256"]), int(v["buckets"]))
+                name: Vocabulary(
+                    _read(folder, f"keys.{name}", v["sha256"], cure), int(v["buckets"])
+                )
                 for name, v in content["vocabularies"].items()
             },
             tables={
-                name: _read(folder, f"table.{name}", digest)
+                name: _read(folder, f"table.{name}", digest, cure)
                 for name, digest in content["tables"].items()
             },
             transforms=content["transforms"],
         )
     except (AttributeError, KeyError, TypeError) as error:
-        raise DamagedError(f"{folder / FILE} is not as written ({error!r}): {CURE}") from None
+        raise DamagedError(f"{folder / FILE} is not as written ({error!r}): {cure}") from None
 
 
 def read_spec(content: Mapping[str, Any]) -> FeatureSpec:
@@ -188,15 +191,15 @@ def _write(folder: Path, name: str, array: np.ndarray) -> str:
     return sealed.digest(path)
 
 
-def _read(folder: Path, name: str, digest: str) -> np.ndarray:
+def _read(folder: Path, name: str, digest: str, cure: str) -> np.ndarray:
     path = _file(folder, name)
     try:
-        sealed.check(path, digest)
+        sealed.check(path, digest, cure=cure)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         if isinstance(error, DamagedError):
             raise
-        raise DamagedError(f"{path} cannot be read ({error}): {CURE}") from None
+        raise DamagedError(f"{path} cannot be read ({error}): {cure}") from None
     return np.asarray(array)
 
 

@@ -138,8 +138,16 @@ def _label(metric: str) -> str:
     return metric.upper()
 
 
-def check_scores(name: str, probed: Probe, *, k: int) -> list[Finding]:
+def scored(split: Split) -> bool:
+    """Tell whether a first stage's scores tell any two candidates of a split apart."""
+    scores, where = np.asarray(split.batch.scores), np.asarray(split.batch.request.where)
+    return bool(np.ptp(scores[where]) > 0) if where.any() else False
+
+
+def check_scores(name: str, split: Split, probed: Probe, *, k: int) -> list[Finding]:
     """Tell how far the retriever's order and its reverse get on one split, and which one wins."""
+    if not scored(split):
+        return [Finding(WARN, f"scores {name}", "no first stage: all candidates have one score")]
     lines = [
         _order(name, scorer, title, probed, k)
         for scorer, title in (("retriever", "retriever order"), ("reversed", "REVERSED order"))
@@ -185,7 +193,10 @@ def check_exposure(name: str, split: Split, probed: Probe, *, k: int) -> Finding
     shown = {"retriever": per_request_metrics(scores, labels, where & exposed, k=k)}
     alone, overall = Probe(shown).mean("retriever", "auc"), probed.mean("retriever", "auc")
     share = (where & ~exposed).sum() / max(where.sum(), 1)
-    text = f"{share:.1%} of judged candidates were never shown and count as negatives; "
+    text = f"{share:.1%} of judged candidates were never shown and count as negatives"
+    if not scored(split):
+        return Finding(OK, f"exposure {name}", text)
+    text += "; "
     if np.isnan(overall) or np.isnan(alone):
         text += (
             "what that does to the retriever's AUC is unknown: no request has both a positive and "

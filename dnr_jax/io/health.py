@@ -20,7 +20,7 @@ import dnr_jax
 GIB = 2**30
 # Below these the smallest run is likely to stop half-way.
 LEAST_MEMORY, LEAST_DISK = 1.0, 1.0
-EXTRAS = ("export", "serve", "retrievers", "tensorboard")
+EXTRAS = ("serve", "retrievers", "tensorboard")
 _INSTALL = {"gpu": "jax[cuda13]", "tpu": "jax[tpu]"}
 _MEMORY = Path("/proc/meminfo")
 _LIMIT, _USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")

@@ -176,7 +176,7 @@ def load(path: str | os.PathLike[str], row: str | None = None) -> Model:
     card, params = model_files.load(folder)
     _note_version(folder, card)
     sealed.check(home / ENCODERS / encoders.FILE, card["encoders_sha256"], cure=model_files.CURE)
-    encoded = encoders.load(home / ENCODERS)
+    encoded = encoders.load(home / ENCODERS, cure=model_files.CURE)
     if encoded.plain:  # the scale of the first stage's scores is the run's, not that of its data
         encoded = encoded._replace(transforms={**PLAIN, "score": card["score"] or ""})
     reranker = _build(card, _task(card, encoded, home))

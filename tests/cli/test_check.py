@@ -40,6 +40,17 @@ def test_without_scores_there_is_no_first_stage_to_measure(call, logs):
     assert "no score and no rank" in out
     assert "\n  chance: N@3" in out
     assert "\n  first stage" not in out
+    assert "WARN  scores test:          no first stage: all candidates have one score" in out
+    assert "retriever" not in out
+
+
+def test_side_tables_are_joined(call, logs):
+    path = logs(log())
+    items = logs(log().select("item_id").unique().with_columns(brand=pl.lit("b")), "items.csv")
+    users = logs(log().select("user_id").unique().with_columns(city=pl.lit("c")), "users.csv")
+    code, out, _ = call("check", path, "--quick", "--item-file", items, "--user-file", users)
+    assert code == 0
+    assert "features: u_city, i_brand" in out
 
 
 def test_quick_leaves_out_what_takes_long(call, logs):
@@ -52,6 +63,14 @@ def test_quick_leaves_out_what_takes_long(call, logs):
     assert "WARN  test: models are compared on 4 requests with a positive" in out
     assert "audit" not in out
     assert "histories" not in out
+    row, user = pl.int_range(pl.len()), pl.col("user_id")
+    strange = log(
+        timestamp=pl.col("timestamp") + row % 4,
+        user_id=pl.when(pl.col("request_id") > 1).then(user),
+    )
+    _, out, _ = call("check", logs(strange), "--quick")
+    assert "WARN  40 requests have rows of several times: the earliest counts" in out
+    assert "WARN  2 requests name no user" in out
 
 
 def test_a_leak_is_an_exit_status(call, logs):
@@ -79,6 +98,7 @@ def test_columns_are_named_by_options_and_by_a_schema_file(call, logs, tmp_path)
         (["--set", "valid_share=many"], "data.valid_share is 'many': it must be of type float"),
         (["--set", "min_cuont=2"], "there is no knob 'min_cuont'; did you mean 'min_count'"),
         (["--columns", "item_id=itm"], "there is no column 'itm'; did you mean 'item_id'"),
+        (["--k", "60"], "--size is 50: choose at least as many as --k, 60"),
         (["--schema", "none.toml"], "schema is none.toml, but there is no such file"),
     ],
 )

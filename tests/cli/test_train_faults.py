@@ -58,13 +58,31 @@ CASES = {
     ),
     "one item": (parquet(log().filter(pl.col("position") == 2)), "label is 1 in every row"),
     "empty file": (csv(b""), "is empty (0 bytes): write it again, or remove it"),
-    "header alone": (csv(TEXT.split(b"\n")[0] + b"\n"), "has no rows: there is nothing to learn"),
+    "header alone": (csv(TEXT.split(b"\n")[0] + b"\n"), "has no rows: give it a row a candidate"),
     "torn Parquet": (torn, "is no whole Parquet file: it begins with b'PAR1' and ends with"),
     "mixed types": (
         csv(TEXT.replace(b",0.9,", b",high,", 1)),
         "row 2: score is 'high', expected a finite score (1 such row)",
     ),
-    "uneven lines": (csv(TEXT + b"1,2,3,4,5,6,7,8,9\n"), "cannot be read"),
+    "uneven lines": (
+        csv(TEXT + b"1,2,3,4,5,6,7,8,9\n"),
+        f"row {len(log()) + 1} has 9 values, the first line {len(log().columns)} names",
+    ),
+    "Latin-1": (csv(TEXT + b"1,2,Z\xfcrich,4\n"), f"row {len(log()) + 1} is no UTF-8"),
+    "UTF-16": (csv(TEXT.decode().encode("utf-16")), "is UTF-16, as its first bytes say: save it"),
+    "a name twice": (csv(TEXT.replace(b"position", b"score", 1)), "has 2 columns score: rename"),
+    "an empty id": (
+        parquet(put(log(item_id=pl.col("item_id").cast(pl.String)), 3, item_id=" ")),
+        "row 4: item_id is ' ', expected an id (1 such row). Every row needs one",
+    ),
+    "a far time": (
+        parquet(log(timestamp=pl.col("timestamp") + 90_000_000_000)),
+        "expected a time before 2200, in seconds since 1970",
+    ),
+    "times as text of digits": (
+        parquet(log(timestamp=pl.col("timestamp").cast(pl.String))),
+        "expected a time in ISO form, as the column is text",
+    ),
     "no table": (lambda path: path, "there is no file or folder"),
 }
 

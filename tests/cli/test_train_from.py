@@ -128,6 +128,17 @@ def test_a_conflict_is_one_line_and_writes_nothing(train, model, tmp_path, argum
     assert not list(tmp_path.iterdir())
 
 
+def test_logs_without_anything_to_train_on_are_refused(train, model, folder, tmp_path):
+    newer = pl.read_parquet(folder / "new.parquet")
+    early = pl.col("request_id") < newer["request_id"].quantile(0.85)
+    nothing = newer.with_columns(weight=pl.when(early).then(0.0).otherwise(1.0))
+    nothing.write_parquet(folder / "nothing.parquet")
+    code, _, err = train("nothing", tmp_path / "next", "--from", model)
+    assert code == 1
+    assert "no training request is left that has a positive label of a weight above 0" in err
+    assert not (tmp_path / "next").exists()
+
+
 def test_a_model_that_cannot_grow_is_refused_by_name(train, folder, tmp_path):
     code, _, err = train("new", tmp_path / "next", "--from", tmp_path / "nowhere")
     assert code == 1

@@ -34,6 +34,13 @@ REQUESTS = [
     {"items": [{"item_id": n} for n in range(20)], "scores": list(range(20))},  # longer than usual
 ]
 
+ARRAYS = """
+import numpy as np
+model, items = load.Model(), [{"item_id": n} for n in range(5)]
+mine, theirs = ([{"items": items, "scores": form(range(5))}] for form in (list, np.array))
+print(np.array_equal(model.scores(mine)[0], model.scores(theirs)[0]))
+"""
+
 
 def test_it_ranks_as_the_model_does_where_the_package_cannot_be_imported(
     packed, exported, candidates
@@ -44,6 +51,16 @@ def test_it_ranks_as_the_model_does_where_the_package_cannot_be_imported(
     for mine, theirs in zip(model.scores(requests), scores, strict=True):
         np.testing.assert_allclose(theirs, mine, atol=1e-6)
     assert ranked == model.rank(requests)
+
+
+def test_scores_may_be_arrays(exported):
+    """In this process: JSON of another one has no arrays."""
+    code = ALONE.split("model, requests =")[0] + ARRAYS
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(exported)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "True\n"
 
 
 @pytest.mark.parametrize(

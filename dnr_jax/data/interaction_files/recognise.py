@@ -187,6 +187,7 @@ def _unknown(path: Path, heads: dict[Path, Head]) -> str:
     seen = "; ".join(f"{file.name} begins with {_beginning(head)}" for file, head in heads.items())
     known = "; ".join(f"{name} ({one.about})" for name, one in LAYOUTS.items())
     return (
-        f"{path}: no file of interactions has a form that is known. {seen[:600]}. Name the columns "
-        f"by --config.data.columns=user=...,item=...,rating=...,time=...; known forms: {known}"
+        f"{path}: no file of interactions has a form that is known. {seen[:600]}. Name the "
+        "columns, as in --columns user=WHO,item=WHAT,rating=STARS,time=WHEN (in a config, "
+        f"config.data.columns); known forms: {known}"
     )

@@ -52,6 +52,7 @@ class Column(NamedTuple):
         return columns.number(self.name, self.kind)
 
 
+LATEST = 7_258_118_400 * 10**6  # microseconds: 2200
 Rule = Callable[[Column], Iterator[Fault]]
 
 
@@ -109,6 +110,17 @@ def _identifier(cure: str) -> Rule:
     return rule
 
 
+def _not_empty(cure: str) -> Rule:
+    """Make the rule that an id is no empty text."""
+
+    def rule(column: Column) -> Iterator[Fault]:
+        if column.kind == pl.String:
+            empty = pl.col(column.name).str.strip_chars() == ""
+            yield Fault(column.name, empty, "an id", cure)
+
+    return rule
+
+
 def _propensity(column: Column) -> Iterator[Fault]:
     real = ((column.number > 0) & (column.number <= 1)).fill_null(False)
     expected = "a probability above 0 and at most 1"
@@ -133,8 +145,14 @@ def _time(column: Column) -> Iterator[Fault]:
     if column.kind == pl.String:  # first of all what is neither a date nor a number
         bad = column.given & value.is_null() & column.number.is_null()
         yield Fault(column.name, bad, "a time", cure)
+        bad = value.is_null() & (column.number >= 0)
+        expected = "a time in ISO form, as the column is text"
+        yield Fault(column.name, bad, expected, "Write seconds and milliseconds as numbers.")
     early = ~(value >= 0).fill_null(False)
     yield Fault(column.name, column.given & early, "a time since 1970", cure)
+    late = (value > LATEST).fill_null(False)
+    expected = f"a time before 2200, in {column.unit} since 1970"
+    yield Fault(column.name, late, expected if column.kind.is_numeric() else "before 2200", cure)
 
 
 def _vector(column: Column) -> Iterator[Fault]:
@@ -155,12 +173,13 @@ def _numeric(column: Column) -> Iterator[Fault]:
 
 
 _ID = _identifier("Write ids as ints or text.")
-_EVERY_ID = _missing("an id", "Every row needs one: fill it in or drop the row.")
+_EACH = "Every row needs one: fill it in or drop the row."
+_EVERY_ID = (_ID, _missing("an id", _EACH), _not_empty(_EACH))
 # By role, in the order in which they are looked at.
 ROLES: Mapping[str, tuple[Rule, ...]] = {
-    "request_id": (_ID, _EVERY_ID),
-    "item_id": (_ID, _EVERY_ID),
-    "user_id": (_ID,),
+    "request_id": _EVERY_ID,
+    "item_id": _EVERY_ID,
+    "user_id": (_ID, _not_empty("Make it null where the user is unknown.")),
     "score": (
         _finite("a finite score", "Drop the row, or score it."),
         _not_huge,

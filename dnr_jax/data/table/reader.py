@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from dnr_jax.data.table import csv_files
+
 ROW, FILE = "__row__", "__file__"
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "Parquet": (".parquet", ".pq"),
@@ -21,6 +23,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
 MAGIC = {"Parquet": (b"PAR1", b"PAR1"), "Arrow": (b"ARROW1", b"ARROW1")}
 # Text that is an int and stays the same when written again: "007" is a name, not a number.
 INT, DIGITS = r"^(0|-?[1-9][0-9]*)$", r"^[+-]?[0-9]+$"
+_PARSED = pl.exceptions.ComputeError
 _BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
@@ -121,9 +124,12 @@ def _arrow(files: list[Path]) -> Source:
 
 def _csv(files: list[Path]) -> Source:
     """Read everything as text and find out what it is: a guess from a few rows can be wrong."""
-    separators = {"\t" if ".tsv" in file.name.lower() else "," for file in files}
+    separators = {_separator(file) for file in files}
     if len(separators) > 1:
-        raise ValueError(f"{files[0].parent} holds CSV and TSV files: keep one of them")
+        raise ValueError(
+            f"{files[0].parent} holds files whose columns are separated by "
+            f"{' and '.join(map(repr, sorted(separators)))}: keep one of them"
+        )
 
     def scan(some: Path | list[Path]) -> pl.LazyFrame:
         return pl.scan_csv(
@@ -144,6 +150,13 @@ def _csv(files: list[Path]) -> Source:
         if kind != pl.String
     )
     return Source(typed, found, tuple(files))
+
+
+def _separator(file: Path) -> str:
+    try:
+        return csv_files.separator(file)
+    except (OSError, EOFError) as error:
+        raise unreadable([file], error) from error
 
 
 def _text_types(
@@ -226,7 +239,11 @@ def collect(frame: pl.LazyFrame, files: Sequence[Path] = ()) -> pl.DataFrame:
 
 
 def unreadable(files: Sequence[Path], error: BaseException) -> ValueError:
-    """Make the error that names files and says why they cannot be read."""
+    """Make the error that names files, of CSV also the row, and says why they cannot be read."""
+    for file in files:
+        said = csv_files.fault(file) if _is(file, "CSV") and isinstance(error, _PARSED) else ""
+        if said:
+            return ValueError(said)
     named = f"{files[0]}{' or one of its neighbours' if len(files) > 1 else ''}"
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ValueError(f"{named if files else 'the table'} cannot be read: {reason}; write it again")

@@ -237,6 +237,16 @@ def few(splits: Mapping[str, Mapping[str, int]]) -> list[str]:
     return said
 
 
+def of_requests(found: Mapping[str, Any]) -> list[str]:
+    """Warn of requests that do not say, or do not agree on, whose they are and when they were."""
+    said, times = [], found.get("requests_over_several_times")
+    if times:
+        said.append(f"{times} requests have rows of several times: the earliest counts")
+    if found.get("requests_without_user"):
+        said.append(f"{found['requests_without_user']} requests name no user")
+    return said
+
+
 def half_width(requests: int) -> float:
     """Bound half the 95 % interval of a mean: values in [0, 1] deviate by 1 / 2 at most."""
     return float(1.96 * 0.5 / np.sqrt(requests))
@@ -245,7 +255,7 @@ def half_width(requests: int) -> float:
 def warnings(found: Mapping[str, Any]) -> list[str]:
     """Say what a user should know before trusting the numbers."""
     crowded = [name for name, count in found.get("hashed", {}).items() if _share(count) > CROWDED]
-    said = few(found["splits"])
+    said = [*few(found["splits"]), *of_requests(found)]
     said += [
         f"{name}: {CROWDED:.0%} or more of its values share both rows: hash it to more"
         for name in crowded
@@ -257,13 +267,6 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
             f"{found['lists_cut']} lists have more than {found['candidates']} candidates: "
             f"{found['candidates_cut']} that the first stage puts last were cut"
         )
-    if found.get("requests_over_several_times"):
-        said.append(
-            f"{found['requests_over_several_times']} requests have rows of several times: the "
-            "earliest counts"
-        )
-    if found.get("requests_without_user"):
-        said.append(f"{found['requests_without_user']} requests name no user")
     if found["history_events_not_before_request"]:
         said.append(
             f"{found['history_events_not_before_request']} events of histories are not before "

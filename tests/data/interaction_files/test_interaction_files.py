@@ -159,7 +159,7 @@ def write(path, text):
         ("userId,movieId,rating,timestamp\n1,2,3,9\n1,3,3,1600000000000\n", "mixes times"),
         ("userId,movieId,rating,timestamp\n", "holds no interaction"),
         ("", "is empty"),
-        ("a,b,c\n1,2,3\n", "Name the columns by --config.data.columns"),
+        ("a,b,c\n1,2,3\n", "Name the columns, as in --columns user=WHO"),
         ("user,item\n,2\n", "as user, expected an id"),
     ],
 )

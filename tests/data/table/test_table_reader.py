@@ -42,8 +42,25 @@ def test_every_format_gives_the_same_arrays(tmp_path):
     write_csv(frame, tmp_path / "log.csv", bom=True, crlf=True)
     write_csv(frame, tmp_path / "zipped.csv.gz")
     write_csv(frame, tmp_path / "tabs.tsv", separator="\t")
-    for name in ("log.parquet", "log.feather", "log.csv", "zipped.csv.gz", "tabs.tsv"):
-        assert_same(prepare(tmp_path / name, tmp_path), first)
+    write_csv(frame, tmp_path / "tabs.csv", separator="\t")
+    write_csv(frame, tmp_path / "semicolons.csv.gz", separator=";")
+    for path in sorted(tmp_path.glob("*.*")):
+        assert_same(prepare(path, tmp_path / "out"), first)
+
+
+def test_a_comma_in_the_first_line_is_what_separates(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text('item_id,"a;b;c",score\n1,2,3\n')
+    assert list(open_table(path).types) == ["item_id", "a;b;c", "score"]
+    path.write_text("item_id\n1\n")
+    assert list(open_table(path).types) == ["item_id"]
+
+
+def test_files_with_different_separators_are_refused(tmp_path):
+    write_csv(log(), tmp_path / "one.csv")
+    write_csv(log(), tmp_path / "two.csv", separator=";")
+    with pytest.raises(ValueError, match="columns are separated by ',' and ';': keep one"):
+        open_table(tmp_path)
 
 
 def test_every_kind_of_frame_gives_the_same_arrays(tmp_path):
@@ -210,10 +227,25 @@ def test_hidden_files_and_markers_are_passed_over(tmp_path):
     assert [p.name for p in find_files(tmp_path)[1]] == ["a.parquet"]
 
 
-def test_a_csv_of_uneven_lines_is_refused(tmp_path):
-    path = write_csv(log(), tmp_path / "log.csv")
-    path.write_text(path.read_text() + "1,2,3,4,5,6,7,8,9\n")
-    with pytest.raises(ValueError, match=r"log\.csv cannot be read"):
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"1,2,3,4,5,6,7,8,9\n", "row 161 has 9 values, the first line 7 names: quote a value"),
+        (b"1,2,Z\xfcrich\n", r"row 161 is no UTF-8 near b'1,2,Z\\xfcrich\\n': save the file"),
+    ],
+)
+def test_the_row_at_which_a_csv_ends_to_be_one_is_named(tmp_path, name, line, said):
+    path, content = tmp_path / name, log().write_csv().encode() + line
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    with pytest.raises(ValueError, match=rf"{name}, {said}"):
+        examine(path)
+
+
+def test_a_torn_zipped_csv_is_named(tmp_path):
+    path = write_csv(log(requests=4000), tmp_path / "log.csv.gz")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(ValueError, match=r"log\.csv\.gz cannot be read: .*write it again"):
         examine(path)
 
 
