@@ -69,9 +69,8 @@ def code(candidates: Candidates, encoders: Encoders) -> Coded:
     past = history.none(requests)
     if "history" in requests.columns:
         past = history.given(requests, _items(encoders))
-    numbers = requests.select("request_id", "q")
     flat = frame[[name for name in frame.columns if name not in first]].rechunk()
-    rows = flat.join(numbers, "request_id", how="left", maintain_order="left")
+    rows = _numbered(flat, requests)
     score = coding.score(set(frame.columns)).alias("score")
     rows = rows.with_columns(score, pl.col("item_id").alias("code"))
     items = [f for f in features if f.side == "item"]
@@ -96,6 +95,15 @@ def _requests(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     found = place.group_by("request_id", maintain_order=True).agg(pl.len().alias("rows"), *least)
     values = [frame[name].gather(found[name]) for name in names]
     return found.with_columns(values).with_row_index("q")
+
+
+def _numbered(rows: pl.DataFrame, requests: pl.DataFrame) -> pl.DataFrame:
+    """Give each row the number `q` of its request."""
+    run = rows["request_id"].rle_id()
+    if run.max() == len(requests) - 1:  # those of each follow each other
+        return rows.with_columns(q=run)
+    numbers = requests.select("request_id", "q")
+    return rows.join(numbers, "request_id", how="left", maintain_order="left")
 
 
 def _with_given(table: Typed, passed: tuple[str, ...]) -> pl.DataFrame:
