@@ -24,7 +24,7 @@ from dnr_jax.io import run_folder
 TRIVIAL = ("random", "popularity", "retriever")
 # Of few requests the others tend to learn a worse order than the first stage's, where `score_prior`
 # begins and then stays (docs/results/information.md).
-BACKBONE = ("plain", "score", "score_prior", "dnr_b", "dnr_g")
+BACKBONE = ("plain", "score", "score_dropout", "score_prior", "dnr_b", "dnr_g")
 BATCHES = 50  # of an epoch, about
 UPDATES = 2000  # of a training, about
 MOST_BATCH, LEAST_BATCH = 1024, 16
