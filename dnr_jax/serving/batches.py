@@ -18,7 +18,7 @@ from dnr_jax.data.encoders import count_unknown
 from dnr_jax.data.table import candidates as tables
 from dnr_jax.data.table import coded_candidates as coded_
 from dnr_jax.data.table.arrays import places
-from dnr_jax.data.table.candidates import Candidates
+from dnr_jax.data.table.candidates import RANKED, Candidates
 from dnr_jax.data.table.coded_candidates import GIVEN, Coded
 from dnr_jax.data.table.reader import ROW
 from dnr_jax.data.table.settings import TableSettings
@@ -26,7 +26,6 @@ from dnr_jax.serving.first_stage import liked
 from dnr_jax.serving.model import Model, check_direct, load, to_power_of_two
 from dnr_jax.types import Array, Request
 
-SCHEMA = ("request_id", "item_id", "score", "rank", "retriever_score")
 CELLS = 2**15  # candidates that the model is given at once, padding included
 Batch = TypeVar("Batch", pa.Table, pa.RecordBatch)
 
@@ -35,7 +34,7 @@ class Scored(NamedTuple):
     """Ranked candidates.
 
     Attributes:
-      table: the columns of `SCHEMA`: ids as they were given, score float32 (higher is better), rank
+      table: the columns of `RANKED`: ids as they were given, score float32 (higher is better), rank
         int32 (1 is best) and the first stage's own score, float64 or null; then those of
         `Candidates.passed`. Requests come in the order in which they first appeared, the candidates
         of each by rank.
@@ -236,7 +235,7 @@ def _ranked(rows: pl.DataFrame, scores: np.ndarray) -> pa.Table:
     }
     for name in rows.columns:
         own = name.removeprefix(GIVEN)
-        if own not in (name, *SCHEMA):
+        if own not in (name, *RANKED):
             columns[own] = rows[name][best]
     return pl.DataFrame(columns).to_arrow()
 

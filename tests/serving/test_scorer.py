@@ -7,6 +7,7 @@ import pytest
 
 import dnr_jax
 from dnr_jax.ahead import one_ahead
+from dnr_jax.data.table.candidates import RANKED
 from dnr_jax.serving import Scorer, batches
 
 IDS = ["request_id", "item_id"]
@@ -166,8 +167,14 @@ def test_columns_with_a_meaning_are_passed_on_as_they_are(packed, candidates, co
     )
     found = ranked(Scorer(packed, columns=columns), given)
     passed = [*names, "timestamp", *(["seen", "score_of"] if columns else [])]
-    assert sorted(found.columns) == sorted([*batches.SCHEMA, *passed])
+    assert sorted(found.columns) == sorted([*RANKED, *passed])
     assert found.select(*IDS, *passed).sort(IDS).equals(given.select(*IDS, *passed).sort(IDS))
+
+
+def test_a_column_with_the_name_of_an_answer_s_is_not_passed_on(packed, scorer, candidates):
+    given = candidates.rename({"score": "bm25"}).with_columns(score=pl.lit(1.0), rank=pl.lit(2))
+    found = ranked(Scorer(packed, columns="score=bm25,label=score,position=rank"), given)
+    assert found.equals(ranked(scorer, candidates))
 
 
 def test_columns_of_other_names(packed, scorer, candidates):

@@ -25,6 +25,7 @@ from dnr_jax.data.table.settings import TableSettings
 SCORES = ("score", "rank")  # of the first stage, or of a model
 READ = (*REQUIRED, *SCORES, "user_id", "timestamp", "history", "history_time")
 LISTS = ("history", "history_time")  # that a request repeats
+RANKED = (*REQUIRED, "score", "rank", "retriever_score")  # columns of candidates once ranked
 _OPTIONAL = ("user_id", "history")
 
 
@@ -35,8 +36,8 @@ class Candidates(NamedTuple):
       table: typed.
       missing: columns that the model reads where they are there, and that the table lacks.
       scored: whether there are scores of a first stage.
-      passed: columns that the ranked table has as they are: of user, time, label, position,
-        exposure, weight, propensity and split.
+      passed: columns that the ranked table has as they are, beside `RANKED`: of user, time, label,
+        position, exposure, weight, propensity and split.
     """
 
     table: Typed
@@ -122,7 +123,7 @@ def _naming(given: Naming, features: Mapping[str, Feature], source: Source) -> N
 def _passed(names: Iterable[str], given: Naming, read: Mapping[str, str]) -> tuple[str, ...]:
     """List the columns of `Candidates.passed`, known by their names or by what the user says."""
     roles = [role for role in ROLES if role not in (*REQUIRED, *SCORES, *LISTS)]
-    others = {name for role, name in read.items() if role not in roles}
+    others = {*RANKED, *(name for role, name in read.items() if role not in roles)}
     own = {name for role, name in given.columns.items() if role in roles} | {*given.labels}
     customary = {plain(alias) for role in roles for alias in (role, *ROLES[role])}
     return tuple(
