@@ -68,9 +68,16 @@ CASES = {
         csv(TEXT + b"1,2,3,4,5,6,7,8,9\n"),
         f"row {len(log()) + 1} has 9 values, the first line {len(log().columns)} names",
     ),
-    "Latin-1": (csv(TEXT + b"1,2,Z\xfcrich,4\n"), f"row {len(log()) + 1} is no UTF-8"),
+    "Latin-1": (csv(TEXT + b"1,2,Z\xfcrich,4,5,6,7\n"), f"row {len(log()) + 1} is no UTF-8"),
     "UTF-16": (csv(TEXT.decode().encode("utf-16")), "is UTF-16, as its first bytes say: save it"),
-    "a name twice": (csv(TEXT.replace(b"position", b"score", 1)), "has 2 columns score: rename"),
+    "a name twice": (csv(TEXT.replace(b"position", b"score", 1)), "has 2 columns 'score': rename"),
+    "CR alone": (csv(TEXT.replace(b"\n", b"\r")), "lines that end in CR alone: save it with LF or"),
+    "UTF-16 without its mark": (csv(TEXT.decode().encode("utf-16-le")), "is UTF-16, as its first"),
+    "a Latin-1 name": (
+        csv(TEXT.replace(b"position", b"pl\xe4ce", 1)),
+        "is no UTF-8: save the file",
+    ),
+    "cut off": (csv(TEXT[:-12]), "was cut off; write it again"),
     "an empty id": (
         parquet(put(log(item_id=pl.col("item_id").cast(pl.String)), 3, item_id=" ")),
         "row 4: item_id is ' ', expected an id (1 such row). Every row needs one",

@@ -221,6 +221,15 @@ def test_a_bad_table_is_one_clear_error(scorer, candidates, change, message):
         scorer(change(candidates).to_arrow())
 
 
+@pytest.mark.parametrize("named", ["score=scoer", "user_id=scoer", "history=scoer"])
+def test_a_misspelt_column_is_an_error_and_one_of_training_alone_is_not(packed, candidates, named):
+    table = candidates.to_arrow()
+    with pytest.raises(ValueError, match="there is no column 'scoer'; did you mean 'score'"):
+        Scorer(packed, columns=named)(table)
+    training = "label=clicked,position=place,timestamp=at"
+    assert len(Scorer(packed, columns=training)(table)) == len(candidates)
+
+
 def test_a_model_of_another_data_set_says_what_is_possible(packed):
     model = dnr_jax.load(packed)
     other = dnr_jax.Model(model.card | {"data": {"name": "recflow"}}, {}, model.encoders, None)

@@ -27,6 +27,7 @@ READ = (*REQUIRED, *SCORES, "user_id", "timestamp", "history", "history_time")
 LISTS = ("history", "history_time")  # that a request repeats
 RANKED = (*REQUIRED, "score", "rank", "retriever_score")  # columns of candidates once ranked
 _OPTIONAL = ("user_id", "history")
+_TIMES = ("timestamp", "history_time")
 
 
 class Candidates(NamedTuple):
@@ -110,11 +111,14 @@ def read(given: Any, encoders: Encoders, settings: TableSettings) -> Candidates:
 
 
 def _naming(given: Naming, features: Mapping[str, Feature], source: Source) -> Naming:
-    """Keep of what the user says what is needed here; features are what they were in training."""
+    """Keep of what the user says what is needed here; features are what they were in training.
+
+    The schema of training may name labels and times, which candidates need not have.
+    """
     named = {
         role: name
         for role, name in given.columns.items()
-        if role in REQUIRED or (role in READ and name in source.types)
+        if role in READ and (role not in _TIMES or name in source.types)
     }
     words = {name: (f.side, f.kind) for name, f in features.items() if name in source.types}
     return Naming(named, {}, words, ())

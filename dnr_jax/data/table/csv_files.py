@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 SEPARATORS = (",", "\t", ";", "|")
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins
-_FIRST_LINE = 2**20  # bytes at most
+_QUOTED = re.compile('"[^"]*"')
+_LINE = 2**20  # bytes of the first and of the last line, at most
 
 
 def separator(file: Path) -> str:
     """Tell what separates the columns of a file, by its first line.
 
     That is a comma, in `.tsv` a tab, and what else of `SEPARATORS` is most frequent in a line
-    without it.
+    without it; what is quoted does not count.
 
     Raises:
-      ValueError: the file is UTF-16, or its first line has a name twice.
+      ValueError: the file is no UTF-8, its lines end in CR alone, the first has a name twice, or
+        the last has fewer values than that has names.
       OSError, EOFError: it cannot be read.
     """
-    with _opened(file) as stream:
-        line = stream.readline(_FIRST_LINE)
-    if line.startswith(_UTF16):
-        raise ValueError(f"{file} is UTF-16, as its first bytes say: save it as UTF-8")
-    text = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    text = _first_line(file)
+    bare = _QUOTED.sub("", text)
     usual = "\t" if ".tsv" in file.name.lower() else ","
-    found = usual if usual in text else max((usual, *SEPARATORS), key=text.count)
+    found = usual if usual in bare else max((usual, *SEPARATORS), key=bare.count)
     names = next(csv.reader([text], delimiter=found), [])
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise ValueError(f"{file} has {names.count(twice[0])} columns {twice[0]}: rename one")
+        raise ValueError(f"{file} has {names.count(twice[0])} columns {twice[0]!r}: rename one")
+    last = _last_line(file)
+    if last and '"' not in last and last.count(found) < len(names) - 1:  # no part of a value
+        raise ValueError(
+            f"{file} ends with {last[-60:]!r}, {last.count(found) + 1} values of {len(names)}: it "
+            "was cut off; write it again"
+        )
     return found
 
 
@@ -53,13 +58,40 @@ def fault(file: Path) -> str:
     except UnicodeDecodeError as error:
         seen = error.object[max(0, error.start - 10) : error.start + 10]
         return f"{file}, row {number + 1} is no UTF-8 near {seen!r}: save the file as UTF-8"
-    except (OSError, EOFError):
+    except (OSError, EOFError, csv.Error):
         return ""  # torn: no fault of a row
     return ""
 
 
+def _first_line(file: Path) -> str:
+    with _opened(file) as stream:
+        line = stream.readline(_LINE).rstrip(b"\r\n")
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line:
+        raise ValueError(f"{file} is UTF-16, as its first bytes say: save it as UTF-8")
+    if b"\r" in line:
+        raise ValueError(f"{file} has lines that end in CR alone: save it with LF or CRLF")
+    try:
+        return line.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{file}: {line[:60]!r} is no UTF-8: save the file as UTF-8") from None
+
+
+def _last_line(file: Path) -> str:
+    """Return the last line of a plain file; "" = it is the only one, zipped, or very long."""
+    if _zipped(file):
+        return ""
+    with open(file, "rb") as stream:
+        stream.seek(max(0, file.stat().st_size - _LINE))
+        lines = stream.read().rstrip(b"\r\n").split(b"\n")
+    return lines[-1].decode(errors="replace").rstrip("\r") if len(lines) > 1 else ""
+
+
+def _zipped(file: Path) -> bool:
+    return file.suffix.lower() == ".gz"
+
+
 def _opened(file: Path) -> IO[bytes]:
-    return gzip.open(file) if file.suffix.lower() == ".gz" else open(file, "rb")  # type: ignore[return-value]
+    return gzip.open(file) if _zipped(file) else open(file, "rb")  # type: ignore[return-value]
 
 
 def _lines(stream: IO[bytes]) -> Iterator[str]:

@@ -52,6 +52,8 @@ def test_a_comma_in_the_first_line_is_what_separates(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text('item_id,"a;b;c",score\n1,2,3\n')
     assert list(open_table(path).types) == ["item_id", "a;b;c", "score"]
+    path.write_text('item_id;"a, b";score\n1;2;"3\n4"\n')
+    assert list(open_table(path).types) == ["item_id", "a, b", "score"]
     path.write_text("item_id\n1\n")
     assert list(open_table(path).types) == ["item_id"]
 
@@ -232,7 +234,7 @@ def test_hidden_files_and_markers_are_passed_over(tmp_path):
     ("line", "said"),
     [
         (b"1,2,3,4,5,6,7,8,9\n", "row 161 has 9 values, the first line 7 names: quote a value"),
-        (b"1,2,Z\xfcrich\n", r"row 161 is no UTF-8 near b'1,2,Z\\xfcrich\\n': save the file"),
+        (b"1,2,Z\xfcrich,4,5,6,7\n", r"row 161 is no UTF-8 near b'1,2,Z\\xfcrich,4,5,': save"),
     ],
 )
 def test_the_row_at_which_a_csv_ends_to_be_one_is_named(tmp_path, name, line, said):
