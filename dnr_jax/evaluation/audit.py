@@ -40,7 +40,7 @@ def audit(prepared: Prepared, *, k: int, protocol: str) -> dict[str, Any]:
     for name, result in probed.items():
         split = prepared.splits[name]
         found += probes.check_chance(name, split, result, k=k)
-        found += [probes.check_pool(name, split), *probes.check_scores(name, split, result, k=k)]
+        found += [probes.check_pool(name, split), *probes.check_scores(name, result, k=k)]
         found.append(probes.check_exposure(name, split, result, k=k))
     return {
         "protocol": protocol,

@@ -85,8 +85,7 @@ def glance(given: Any, settings: TableSettings, *, seed: int = 0) -> Checked:
     """Look at every value, but make no arrays and so no audit; see `check_log`."""
     seen = table.examine(given, settings, seed=seed)
     found = report.facts(seen, weight_cap=settings.weight_cap)
-    warnings = [*report.few(found["splits"]), *report.of_requests(found)]
-    said = {"findings": report.findings(found), "warnings": warnings}
+    said = {"findings": report.findings(found), "warnings": report.before_arrays(found)}
     return Checked(found | said, None)
 
 

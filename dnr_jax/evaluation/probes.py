@@ -30,10 +30,12 @@ class Probe(NamedTuple):
     Attributes:
       scorers: metrics by name, by the scorer's name.
       unknown: why a number could not be computed, if any could not.
+      scored: whether a first stage's scores tell any two candidates apart.
     """
 
     scorers: dict[str, dict[str, np.ndarray]]
     unknown: str = ""
+    scored: bool = True
 
     def mean(self, scorer: str, metric: str) -> float:
         """Average over the requests that count; NaN if there is none."""
@@ -64,7 +66,12 @@ def probe(prepared: Prepared, name: str, *, k: int) -> Probe:
     }
     labels, where = np.asarray(split.batch.labels), judged(split)
     values = {s: per_request_metrics(x, labels, where, k=k) for s, x in scorers.items()}
-    return Probe(values, _what_is_missing(split))
+    return Probe(values, _what_is_missing(split), _tell_apart(split))
+
+
+def _tell_apart(split: Split) -> bool:
+    scores, where = np.asarray(split.batch.scores), np.asarray(split.batch.request.where)
+    return bool(where.any() and np.ptp(scores[where]) > 0)
 
 
 def _what_is_missing(split: Split) -> str:
@@ -138,15 +145,9 @@ def _label(metric: str) -> str:
     return metric.upper()
 
 
-def scored(split: Split) -> bool:
-    """Tell whether a first stage's scores tell any two candidates of a split apart."""
-    scores, where = np.asarray(split.batch.scores), np.asarray(split.batch.request.where)
-    return bool(np.ptp(scores[where]) > 0) if where.any() else False
-
-
-def check_scores(name: str, split: Split, probed: Probe, *, k: int) -> list[Finding]:
+def check_scores(name: str, probed: Probe, *, k: int) -> list[Finding]:
     """Tell how far the retriever's order and its reverse get on one split, and which one wins."""
-    if not scored(split):
+    if not probed.scored:
         return [Finding(WARN, f"scores {name}", "no first stage: all candidates have one score")]
     lines = [
         _order(name, scorer, title, probed, k)
@@ -190,12 +191,12 @@ def check_exposure(name: str, split: Split, probed: Probe, *, k: int) -> Finding
     """
     where, exposed = judged(split), np.asarray(split.batch.exposed)
     scores, labels = np.asarray(split.batch.scores), np.asarray(split.batch.labels)
-    shown = {"retriever": per_request_metrics(scores, labels, where & exposed, k=k)}
-    alone, overall = Probe(shown).mean("retriever", "auc"), probed.mean("retriever", "auc")
     share = (where & ~exposed).sum() / max(where.sum(), 1)
     text = f"{share:.1%} of judged candidates were never shown and count as negatives"
-    if not scored(split):
+    if not probed.scored:
         return Finding(OK, f"exposure {name}", text)
+    shown = {"retriever": per_request_metrics(scores, labels, where & exposed, k=k)}
+    alone, overall = Probe(shown).mean("retriever", "auc"), probed.mean("retriever", "auc")
     text += "; "
     if np.isnan(overall) or np.isnan(alone):
         text += (

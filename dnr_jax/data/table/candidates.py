@@ -16,6 +16,7 @@ from dnr_jax.data.table.schema import (
     ROLES,
     TASK,
     Feature,
+    customary,
     features_of,
     plain,
     understand,
@@ -25,7 +26,7 @@ from dnr_jax.data.table.settings import TableSettings
 SCORES = ("score", "rank")  # of the first stage, or of a model
 READ = (*REQUIRED, *SCORES, "user_id", "timestamp", "history", "history_time")
 LISTS = ("history", "history_time")  # that a request repeats
-RANKED = (*REQUIRED, "score", "rank", "retriever_score")  # columns of candidates once ranked
+RANKED = (*REQUIRED, *SCORES, "retriever_score")  # columns of candidates once ranked
 _OPTIONAL = ("user_id", "history")
 _TIMES = ("timestamp", "history_time")
 
@@ -129,11 +130,11 @@ def _passed(names: Iterable[str], given: Naming, read: Mapping[str, str]) -> tup
     roles = [role for role in ROLES if role not in (*REQUIRED, *SCORES, *LISTS)]
     others = {*RANKED, *(name for role, name in read.items() if role not in roles)}
     own = {name for role, name in given.columns.items() if role in roles} | {*given.labels}
-    customary = {plain(alias) for role in roles for alias in (role, *ROLES[role])}
+    usual = customary(*roles)
     return tuple(
         name
         for name in names
-        if name not in others and (name in own or plain(name) in customary or name.startswith(TASK))
+        if name not in others and (name in own or plain(name) in usual or name.startswith(TASK))
     )
 
 
@@ -141,5 +142,5 @@ def _readable(name: str, naming: Naming, features: Mapping[str, Feature]) -> boo
     """Tell whether a column may be read: labels and features unknown to the model may not."""
     if name in features or name in naming.columns.values():
         return True
-    others = {plain(alias) for role in ROLES if role not in READ for alias in (role, *ROLES[role])}
+    others = customary(*(role for role in ROLES if role not in READ))
     return name[:2] not in PREFIXES and plain(name) not in others

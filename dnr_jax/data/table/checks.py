@@ -108,7 +108,7 @@ def shown(value: Any) -> str:
     """Write a value for a message: `missing`, or as Python writes it, at most 80 characters."""
     if value is None:
         return "missing"
-    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < columns.LARGEST_EXACT
     text = repr(int(value) if whole else value)
     return text if len(text) <= 80 else text[:77] + "..."
 

@@ -21,25 +21,32 @@ def separator(file: Path) -> str:
     without it; what is quoted does not count.
 
     Raises:
-      ValueError: the file is no UTF-8, its lines end in CR alone, the first has a name twice, or
-        the last has fewer values than that has names.
+      ValueError: the file is no UTF-8, or its lines end in CR alone.
       OSError, EOFError: it cannot be read.
     """
-    text = _first_line(file)
-    bare = _QUOTED.sub("", text)
+    bare = _QUOTED.sub("", _first_line(file))
     usual = "\t" if ".tsv" in file.name.lower() else ","
-    found = usual if usual in bare else max((usual, *SEPARATORS), key=bare.count)
-    names = next(csv.reader([text], delimiter=found), [])
+    return usual if usual in bare else max((usual, *SEPARATORS), key=bare.count)
+
+
+def check(file: Path, separator: str) -> None:
+    """Look at the first and the last line of a file.
+
+    Raises:
+      ValueError: the first has a name twice, or the last has fewer values than that has names.
+      OSError, EOFError: it cannot be read.
+    """
+    names = next(csv.reader([_first_line(file)], delimiter=separator), [])
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(f"{file} has {names.count(twice[0])} columns {twice[0]!r}: rename one")
     last = _last_line(file)
-    if last and '"' not in last and last.count(found) < len(names) - 1:  # no part of a value
+    values = last.count(separator) + 1
+    if last and '"' not in last and values < len(names):  # no part of a value
         raise ValueError(
-            f"{file} ends with {last[-60:]!r}, {last.count(found) + 1} values of {len(names)}: it "
-            "was cut off; write it again"
+            f"{file} ends with {last[-60:]!r}, {values} values of {len(names)}: it was cut off; "
+            "write it again"
         )
-    return found
 
 
 def fault(file: Path) -> str:

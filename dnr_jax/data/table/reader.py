@@ -154,7 +154,9 @@ def _csv(files: list[Path]) -> Source:
 
 def _separator(file: Path) -> str:
     try:
-        return csv_files.separator(file)
+        found = csv_files.separator(file)
+        csv_files.check(file, found)
+        return found
     except (OSError, EOFError) as error:
         raise unreadable([file], error) from error
 

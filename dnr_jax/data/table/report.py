@@ -237,9 +237,9 @@ def few(splits: Mapping[str, Mapping[str, int]]) -> list[str]:
     return said
 
 
-def of_requests(found: Mapping[str, Any]) -> list[str]:
-    """Warn of requests that do not say, or do not agree on, whose they are and when they were."""
-    said, times = [], found.get("requests_over_several_times")
+def before_arrays(found: Mapping[str, Any]) -> list[str]:
+    """Warn of what `facts` tell: few requests, and such without a user or with several times."""
+    said, times = few(found["splits"]), found.get("requests_over_several_times")
     if times:
         said.append(f"{times} requests have rows of several times: the earliest counts")
     if found.get("requests_without_user"):
@@ -255,7 +255,7 @@ def half_width(requests: int) -> float:
 def warnings(found: Mapping[str, Any]) -> list[str]:
     """Say what a user should know before trusting the numbers."""
     crowded = [name for name, count in found.get("hashed", {}).items() if _share(count) > CROWDED]
-    said = [*few(found["splits"]), *of_requests(found)]
+    said = before_arrays(found)
     said += [
         f"{name}: {CROWDED:.0%} or more of its values share both rows: hash it to more"
         for name in crowded

@@ -155,6 +155,11 @@ def plain(name: str) -> str:
     return name.strip().lower().translate({ord(c): None for c in "_- "})
 
 
+def customary(*roles: str) -> set[str]:
+    """Return the names under which people keep columns of some roles, each as `plain` has it."""
+    return {plain(alias) for role in roles for alias in (role, *ROLES[role])}
+
+
 def find_role(role: str, names: Iterable[str], place: str) -> str:
     """Return the column that is `role` by its name; `ValueError` for none, or several."""
     names = list(names)
@@ -189,7 +194,7 @@ def _check_hashed(features: Iterable[Feature], naming: Naming) -> None:
 def _customary(role: str, names: list[str], place: str) -> str | None:
     if role in names:
         return role
-    wanted = {plain(alias) for alias in (role, *ROLES[role])}
+    wanted = customary(role)
     found = [name for name in names if plain(name) in wanted]
     if len(found) > 1:
         raise ValueError(
