@@ -7,7 +7,7 @@
 100 % of them, as industrial rerankers train on recent exposures. `noise`: the stages of RecFlow's
 simulated cascade see what a user likes more and more noisily; as the truth is known there, the
 table has each row's rank correlation with it too, the retriever's order among them: a reranker that
-denoises lies above it. Rows train until validation improves no more, at three rates. `delta_x` is
+denoises lies above it. Rows train to convergence, at three learning rates. `delta_x` is
 that of Eq. 5 (arXiv 2509.18736), -KL(p_phi(x | z) || p(x | z)) averaged over both labels, of the
 scores that the last epoch's generator (without one, the noise) makes of test candidates, by kernel
 densities; 0 is best. Each value is an ordinary run folder under `--workdir`, and a command that is

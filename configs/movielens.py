@@ -9,11 +9,11 @@ exposed_plus_sampled, or exposed_plus_retrieved (the published one, whose scores
 audit), or several of them with commas between. Presets: the default (small, 3 seeds), `smoke`
 (about a minute), `rivals` (every model under every protocol, each with the same two trials of the
 learning rate), `ablation` (DNR with parts left out, and over its weights), `converged` (what DNR
-claims, with its controls, trained until validation improves no more), `first_stages` (PRM and
-SASRec on one retriever after another, of the size of `rivals`), `variants` (further controls
-and forms that the paper does not have, trained so), `matching` (list models without and with the
-product of history and candidate, trained so), `paper` (the group's settings at full size) and
-`rivals_paper` (every model at that size). Measured times and metrics are in docs/results/.
+claims, with its controls, trained to convergence), `first_stages` (PRM and SASRec on one retriever
+after another, of the size of `rivals`), `variants` (further controls and forms that the paper does
+not have, to convergence), `matching` (list models without and with the product of history and
+candidate, to convergence), `paper` (the group's settings at full size) and `rivals_paper` (every
+model at that size). Measured times and metrics are in docs/results/.
 """
 
 from ml_collections import ConfigDict

@@ -6,10 +6,9 @@
 Presets: the default (a small model, 2 seeds), `smoke` (one seed, a tiny simulation, about a
 minute), `rivals` (every model, each with the same two trials of the learning rate), `ablation`
 (DNR with parts left out, and over its weights), `converged` (what DNR claims, with its controls,
-trained until validation improves no more), `variants` and `matching` (further controls, forms and
-list models, trained so), `paper` (the group's settings at full size; meant for the real data on a
-GPU or TPU) and `rivals_paper` (every model at that size). Measured times and metrics are in
-docs/results/.
+trained to convergence), `variants` and `matching` (further controls, forms and list models,
+trained so), `paper` (the group's settings at full size; meant for the real data on a GPU or TPU)
+and `rivals_paper` (every model at that size). Measured times and metrics are in docs/results/.
 """
 
 from ml_collections import ConfigDict

@@ -9,9 +9,8 @@ LOGS is a Parquet, Arrow or CSV file, or a folder of them, with the columns `req
 Presets: the default (a small model, 2 seeds), `smoke` (one seed, a tiny table, about a minute),
 `rivals` (every model, each with the same two trials of the learning rate), `ablation` (DNR with
 parts left out, and over its weights), `converged` (what DNR claims, with its controls, trained
-until validation improves no more), `variants` and `matching` (further controls, forms and list
-models, trained so), `paper` (the group's settings at full size) and `rivals_paper` (every model at
-that size).
+to convergence), `variants` and `matching` (further controls, forms and list models, trained so),
+`paper` (the group's settings at full size) and `rivals_paper` (every model at that size).
 """
 
 from ml_collections import ConfigDict

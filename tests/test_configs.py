@@ -65,6 +65,16 @@ def test_rows_that_train_to_convergence_have_equal_budgets_on_one_backbone(modul
     assert {"plain", "score", "score_dropout", "dnr_g"} <= {row.key for row in learned}
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_the_rate_of_converged_rows_falls_twice_before_they_end_together(module):
+    (plan,) = make_plan(get_config(module, "converged").to_dict())
+    for row in (row for row in plan.rows if row.trains):
+        assert row.train.patience == 0
+        for settings in (row.optim.reranker, row.optim.generator):
+            assert settings.decay_factor == 0.1
+            assert 2 * settings.decay_every < row.train.epochs
+
+
 def test_list_models_stand_without_and_with_matching_in_one_table():
     (plan,) = make_plan(get_config("movielens", "matching").to_dict())
     rows = {row.key: row for row in plan.rows}
