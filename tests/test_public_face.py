@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
@@ -96,6 +97,10 @@ def test_the_retriever_of_a_run_finds_what_to_rank(quickstart):
         model.retrieve([[5]])
     with pytest.raises(ValueError, match="is one request, not a list of them"):
         model.retrieve(asked)
+    with pytest.raises(ValueError, match="of type generator, expected a list of requests"):
+        model.retrieve(one for one in [asked])
+    with pytest.raises(ValueError, match=r"of type LazyFrame, .*: collect it first"):
+        model.rank(pl.LazyFrame({"item_id": [1]}))
 
 
 @pytest.mark.parametrize(

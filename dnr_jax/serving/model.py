@@ -121,8 +121,7 @@ class Model:
         """
         if isinstance(requests, Frame):
             return _frames().Scorer(self).in_order(requests)
-        if isinstance(requests, Mapping):
-            raise ValueError("requests is one request, not a list of them: give [request]")
+        _check_list(requests)
         if not requests:
             return []
         plain = [{key: raw[key] for key in raw if key != "scores"} for raw in requests]
@@ -153,11 +152,20 @@ class Model:
                 "this model was saved without a retriever: only models of interactions have one, "
                 "and not of one whose scores came from elsewhere. Give requests with items"
             )
-        if isinstance(requests, Mapping):
-            raise ValueError("requests is one request, not a list of them: give [request]")
+        _check_list(requests)
         first_stage.check(self.encoders, requests)
         size = self.encoders.size if size is None else size
         return list(self.first_stage.retrieve(requests, size))
+
+
+def _check_list(requests: Any) -> None:
+    if isinstance(requests, Mapping):
+        raise ValueError("requests is one request, not a list of them: give [request]")
+    if not isinstance(requests, Sequence):
+        raise ValueError(
+            f"requests is of type {type(requests).__name__}, expected a list of requests or a "
+            "frame of polars, pandas or pyarrow: collect it first"
+        )
 
 
 def load(path: str | os.PathLike[str], row: str | None = None) -> Model:
