@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dnr_jax"
 LEVELS = [
-    {"types", "ops", "settings", "config_files", "ahead", "durable", "json_files", "sealed"},
+    {
+        *("types", "ops", "settings", "config_files", "ahead"),
+        *("durable", "json_files", "sealed", "named_arrays"),
+    },
     {"nn", "data", "divergences", "metrics", "io"},
     {"retrievers", "rerankers", "noise", "objectives"},
     {"training", "evaluation"},
@@ -24,6 +27,7 @@ INNER = {
     ("ops", "types"),
     ("json_files", "durable"),
     ("sealed", "json_files"),
+    ("named_arrays", "types"),
     ("config_files", "settings"),
 }
 FOREIGN = {"torch", "tensorflow", "pandas", "sklearn", "keras", "rax", "ranx"}

@@ -95,11 +95,11 @@ def test_the_retriever_of_a_run_finds_what_to_rank(quickstart):
         model.retrieve([asked, {"usr": 5}])
     with pytest.raises(ValueError, match="request 0 is a list: it must be a mapping"):
         model.retrieve([[5]])
-    with pytest.raises(ValueError, match="is one request, not a list of them"):
+    with pytest.raises(ValueError, match=r"of type dict, expected a list of .*\[request\]"):
         model.retrieve(asked)
     with pytest.raises(ValueError, match="of type generator, expected a list of requests"):
         model.retrieve(one for one in [asked])
-    with pytest.raises(ValueError, match=r"of type LazyFrame, .*: collect it first"):
+    with pytest.raises(ValueError, match=r"of type LazyFrame, .*; collect a lazy one first"):
         model.rank(pl.LazyFrame({"item_id": [1]}))
 
 

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from flax import traverse_util
 
 from dnr_jax import durable, sealed
 from dnr_jax.json_files import DamagedError
+from dnr_jax.named_arrays import flatten, unflatten
 from dnr_jax.types import Params
 
-_nest: Callable[..., dict[str, Any]] = traverse_util.unflatten_dict
+SEPARATOR = "/"  # in the names of arrays
 CARD = "model.json"
 PARAMETERS = "parameters.npz"
 FORMAT = 1
@@ -43,7 +41,7 @@ def save(folder: Path, card: Mapping[str, Any], params: Params) -> None:
       params: nested dicts of arrays, their keys without "/"; `{}` for a model that learns nothing.
     """
     archive = io.BytesIO()
-    np.savez(archive, **flatten(params))  # type: ignore[arg-type]
+    np.savez(archive, **flatten(params, SEPARATOR))  # type: ignore[arg-type]
     content = archive.getvalue()
     durable.write_bytes(folder / PARAMETERS, content)
     seal = {"format": FORMAT, "parameters_sha256": hashlib.sha256(content).hexdigest()}
@@ -65,7 +63,7 @@ def load(folder: Path) -> tuple[dict[str, Any], Params]:
     if hashlib.sha256(content).hexdigest() != card["parameters_sha256"]:
         raise DamagedError(f"{path} is missing or changed: {CURE}")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return card, unflatten({name: arrays[name] for name in arrays.files})
+        return card, unflatten({name: arrays[name] for name in arrays.files}, SEPARATOR)
 
 
 def _check_format(folder: Path, card: Mapping[str, Any]) -> None:
@@ -82,15 +80,3 @@ def _check_format(folder: Path, card: Mapping[str, Any]) -> None:
             f"model {folder} was written before its card said {', '.join(missing)}: train it anew, "
             "by the same command in a new folder"
         )
-
-
-def flatten(params: Params) -> dict[str, np.ndarray]:
-    """Name each array by its path in nested dicts, as `a/b/c`."""
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    name = partial(jax.tree_util.keystr, simple=True, separator="/")
-    return {name(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Nest arrays again that `flatten` has named."""
-    return _nest(arrays, sep="/")

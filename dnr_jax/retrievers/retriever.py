@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import numpy as np
-from flax import traverse_util
 
 from dnr_jax.data.lists import Catalogue, Events
 from dnr_jax.data.protocols import SCORES
+from dnr_jax.named_arrays import flatten, unflatten
 from dnr_jax.settings import Settings, knob
 from dnr_jax.types import Array, Params
 
 # What a retriever has learned: plain arrays by name.
 State = Mapping[str, np.ndarray]
-_nest: Callable[..., dict[str, Any]] = traverse_util.unflatten_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +138,9 @@ class Retriever(NamedTuple):
 
 def named(params: Params) -> dict[str, np.ndarray]:
     """Name the arrays of nested dicts and lists by their place, as `tables.users.0`."""
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    name = partial(jax.tree_util.keystr, simple=True, separator=".")
-    return {name(path): np.asarray(leaf) for path, leaf in leaves}
+    return flatten(params, ".")
 
 
 def nested(state: State) -> dict[str, Any]:
     """Nest arrays again that `named` has named; a list has become a dict of its numbers."""
-    return _nest(state, sep=".")
+    return unflatten(state, ".")

@@ -23,7 +23,8 @@ from dnr_jax.data.table.coded_candidates import GIVEN, Coded
 from dnr_jax.data.table.reader import ROW
 from dnr_jax.data.table.settings import TableSettings
 from dnr_jax.serving.first_stage import liked
-from dnr_jax.serving.model import Model, check_direct, load, to_power_of_two
+from dnr_jax.serving.model import Model, check_direct, load
+from dnr_jax.serving.shapes import to_power_of_two
 from dnr_jax.types import Array, Request
 
 CELLS = 2**15  # candidates that the model is given at once, padding included

@@ -10,7 +10,8 @@ import polars as pl
 
 from dnr_jax.data.encoders import KNOWN, Encoders
 from dnr_jax.data.store import Prepared
-from dnr_jax.serving.model import Model, to_power_of_two
+from dnr_jax.serving.model import Model
+from dnr_jax.serving.shapes import to_power_of_two
 from dnr_jax.types import Batch
 
 AT_ONCE = 512  # requests

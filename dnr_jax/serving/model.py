@@ -30,6 +30,7 @@ from dnr_jax.rerankers import RERANKERS
 from dnr_jax.retrievers import kept
 from dnr_jax.serving import first_stage, folders
 from dnr_jax.serving.first_stage import FirstStage
+from dnr_jax.serving.shapes import to_power_of_two
 from dnr_jax.types import Array, Params, Request, Reranker, Task, apply, rank
 
 _LOG = logging.getLogger(__name__)
@@ -159,12 +160,10 @@ class Model:
 
 
 def _check_list(requests: Any) -> None:
-    if isinstance(requests, Mapping):
-        raise ValueError("requests is one request, not a list of them: give [request]")
     if not isinstance(requests, Sequence):
         raise ValueError(
-            f"requests is of type {type(requests).__name__}, expected a list of requests or a "
-            "frame of polars, pandas or pyarrow: collect it first"
+            f"requests is of type {type(requests).__name__}, expected a list of requests, as "
+            "[request], or a frame of polars, pandas or pyarrow; collect a lazy one first"
         )
 
 
@@ -291,14 +290,3 @@ def _given(place: str, request: RawRequest, transform: str | None) -> np.ndarray
     if transform is None and not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError(f"{place}: scores are {given!r}: this model reads scores in [0, 1]")
     return scores
-
-
-def to_power_of_two(array: Any) -> np.ndarray:
-    """Add empty requests, so that few batch sizes are ever compiled."""
-    array = np.asarray(array)
-    rows = 1 << (len(array) - 1).bit_length()
-    if rows == len(array):
-        return array
-    padded = np.zeros((rows, *array.shape[1:]), array.dtype)  # a tenth of the time of np.pad
-    padded[: len(array)] = array
-    return padded

@@ -12,13 +12,8 @@ import numpy as np
 from dnr_jax.data.direct import length
 from dnr_jax.data.encoders import count_unknown
 from dnr_jax.serving import program
-from dnr_jax.serving.model import (
-    Model,
-    check_direct,
-    to_power_of_two,
-    with_scores,
-    without_scores,
-)
+from dnr_jax.serving.model import Model, check_direct, with_scores, without_scores
+from dnr_jax.serving.shapes import to_power_of_two
 from dnr_jax.types import Request
 
 Raw = Mapping[str, Any]

@@ -12,6 +12,7 @@ from jax import numpy as jnp
 
 from dnr_jax.data.protocols import SCORES
 from dnr_jax.io import model_files
+from dnr_jax.named_arrays import flatten, unflatten
 from dnr_jax.serving.model import Model
 from dnr_jax.types import Array, Request
 
@@ -30,7 +31,7 @@ def of(model: Model) -> Program:
 
     def score(parameters: Mapping[str, Any], arrays: Mapping[str, Any], raw: Array) -> Array:
         request = Request(**arrays)
-        params = model_files.unflatten(parameters)
+        params = unflatten(parameters, model_files.SEPARATOR)
         return model.order(params, request, transform(raw, request.where))
 
     return score
@@ -38,7 +39,7 @@ def of(model: Model) -> Program:
 
 def parameters_of(model: Model) -> dict[str, np.ndarray]:
     """Name the parameters as their archive does."""
-    return model_files.flatten(model.params)
+    return flatten(model.params, model_files.SEPARATOR)
 
 
 def lower(model: Model) -> export.Exported:

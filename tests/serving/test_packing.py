@@ -42,7 +42,9 @@ def test_what_cannot_be_loaded_is_named(run, packed, tmp_path):
 
 
 def test_one_request_without_a_list_is_named(packed):
-    with pytest.raises(ValueError, match=r"not a list of them: give \[request\]"):
+    with pytest.raises(
+        ValueError, match=r"of type dict, expected a list of requests, as \[request\]"
+    ):
         dnr_jax.load(packed).rank(REQUEST)
 
 
