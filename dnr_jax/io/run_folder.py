@@ -195,7 +195,10 @@ def _worked(path: Path, row: str) -> bool:
 
 
 def _settle_environment(path: Path) -> None:
-    """Save the environment of a new folder; note what differs in a resumed one."""
+    """Save the environment of a new folder; note what differs in a resumed one.
+
+    The command is the latest one: it makes the whole table, to which the first may lack rows.
+    """
     now = json_files.plain(environment.describe())
     if not (path / ENVIRONMENT).exists():
         json_files.write(path / ENVIRONMENT, now)
@@ -215,4 +218,8 @@ def _settle_environment(path: Path) -> None:
             path,
             ", ".join(changed),
         )
-        json_files.write(path / ENVIRONMENT, first | {"resumed": [*resumed, changed]})
+        resumed.append(changed)
+    elif first["command"] == now["command"]:
+        return
+    latest = first | {"command": now["command"]} | ({"resumed": resumed} if resumed else {})
+    json_files.write(path / ENVIRONMENT, latest)

@@ -89,6 +89,15 @@ def test_other_environment_is_noted(tmp_path, known_environment, caplog):
     assert caplog.text.count("another environment") == 1
 
 
+def test_the_command_of_a_folder_is_the_latest_one(tmp_path, known_environment, caplog):
+    run_folder.open_run(tmp_path, CONFIG).close()
+    first = read(tmp_path / "environment.json")
+    known_environment["command"] = "the same with more rows"
+    run_folder.open_run(tmp_path, CONFIG).close()
+    assert read(tmp_path / "environment.json") == first | {"command": "the same with more rows"}
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"command": "x"', '{"packages": 1}'])
 def test_a_damaged_environment_is_made_anew_with_a_warning(tmp_path, content, caplog):
     run_folder.open_run(tmp_path, CONFIG).close()
