@@ -32,13 +32,17 @@ _LINE_COUNTS = {
 
 
 def _of_fixed_length() -> re.Pattern[bytes]:
-    """Match opcodes of fixed length, the stop and places of the memo above 2^24 left out."""
+    """Match up to 4,096 opcodes of fixed length, but no stop and no place above 2^24 of the memo.
+
+    Without that bound a greedy repeat keeps every opcode for a way back; a possessive one, which
+    keeps none, matches too little before Python 3.11.5 (CPython issue 106052).
+    """
     by_length: dict[int, bytes] = {}
     for code, length in _FIXED.items():
         if code not in (_STOP, _LONG_PUT):
             by_length[length] = by_length.get(length, b"") + re.escape(bytes([code]))
     parts = [b"[%s].{%d}" % (codes, length) for length, codes in by_length.items()]
-    return re.compile(b"(?:%s|r.{3}\0)*+" % b"|".join(parts), re.DOTALL)
+    return re.compile(b"(?:%s|r.{3}\0){1,4096}" % b"|".join(parts), re.DOTALL)
 
 
 _RUN = _of_fixed_length()
@@ -56,10 +60,9 @@ def largest_place(path: Path) -> int:
 def _largest(data: mmap.mmap | bytes) -> int:
     largest, at, end = 0, 0, len(data)
     while at < end:
-        run = _RUN.match(data, at)
-        at = run.end() if run else at
-        code = data[at] if at < end else _STOP
-        if code in _LENGTHS:
+        if run := _RUN.match(data, at):
+            at = run.end()
+        elif (code := data[at]) in _LENGTHS:
             start = at + 1 + _LENGTHS[code]
             at = start + int.from_bytes(data[at + 1 : start], "little")
         elif code in _LINE_COUNTS:
