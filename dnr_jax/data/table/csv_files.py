@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import re
@@ -11,6 +12,7 @@ from typing import IO
 
 SEPARATORS = (",", "\t", ";", "|")
 _QUOTED = re.compile('"[^"]*"')
+_QUOTES = 'close each quote, and write one that is part of a value as "" within quotes'
 _LINE = 2**20  # bytes of the first and of the last line, at most
 
 
@@ -50,24 +52,51 @@ def check(file: Path, separator: str) -> None:
 
 
 def fault(file: Path) -> str:
-    """Say which row is the first that is no UTF-8, or has more values than names; "" = none."""
-    number = 0
+    """Say which row is the first that a parser stumbles over; "" = none, as in a torn file.
+
+    It is no UTF-8, has more values than there are names, or a quote that is out of place.
+    """
+    number, lone = 0, 0
     try:
-        with _opened(file) as stream:
-            rows = csv.reader(_lines(stream), delimiter=separator(file))
-            names = next(rows)
-            for number, row in enumerate(rows, 1):
-                if len(row) > len(names):
-                    return (
-                        f"{file}, row {number} has {len(row)} values, the first line {len(names)} "
-                        "names: quote a value that holds the separator"
-                    )
+        for number, row, names in _rows(file):
+            if len(row) > names:
+                cure = "quote a value that holds the separator"
+                return f"{file}, row {number} {_unequal(row, names)}: {cure}"
+            lone = lone or number * any(value.count('"') % 2 for value in row)
     except UnicodeDecodeError as error:
         seen = error.object[max(0, error.start - 10) : error.start + 10]
         return f"{file}, row {number + 1} is no UTF-8 near {seen!r}: save the file as UTF-8"
-    except (OSError, EOFError, csv.Error):
-        return ""  # torn: no fault of a row
-    return ""
+    except csv.Error:
+        lone = number + 1
+    except (OSError, EOFError):
+        return ""
+    return f"{file}, row {lone} has a quote out of place: {_QUOTES}" if lone else ""
+
+
+def check_lengths(file: Path) -> None:
+    """Look at the number of values of each row, of a file that can be parsed.
+
+    Raises:
+      ValueError: a row has fewer than there are names, so that its last ones would seem missing.
+    """
+    with contextlib.suppress(csv.Error):  # what its parser took, as a value of 200,000 characters
+        for number, row, names in _rows(file):
+            if 0 < len(row) < names:
+                cure = "write each value, also an empty one"
+                raise ValueError(f"{file}, row {number} {_unequal(row, names)}: {cure}")
+
+
+def _rows(file: Path) -> Iterator[tuple[int, list[str], int]]:
+    """Iterate over number (from 1) and values of each row, and how many names there are."""
+    with _opened(file) as stream:
+        rows = csv.reader(_lines(stream), delimiter=separator(file), strict=True)
+        names = len(next(rows))
+        for number, row in enumerate(rows, 1):
+            yield number, row, names
+
+
+def _unequal(row: list[str], names: int) -> str:
+    return f"has {len(row)} values, the first line {names} names"
 
 
 def _first_line(file: Path) -> str:

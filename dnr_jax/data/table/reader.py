@@ -144,6 +144,7 @@ def _csv(files: list[Path]) -> Source:
     frame = scan(files)
     types = _types(frame, files)
     found = _text_types(frame, list(types), tuple(files))
+    _check_lengths(frame.select(list(types)[-1]), files)
     typed = frame.with_columns(
         pl.col(name).str.strip_chars().cast(kind)
         for name, kind in found.items()
@@ -159,6 +160,13 @@ def _separator(file: Path) -> str:
         return found
     except (OSError, EOFError) as error:
         raise unreadable([file], error) from error
+
+
+def _check_lengths(last: pl.LazyFrame, files: list[Path]) -> None:
+    """Refuse rows that end early, which read as ones whose last values are missing."""
+    if collect(last.null_count(), files).item():
+        for file in files:
+            csv_files.check_lengths(file)
 
 
 def _text_types(

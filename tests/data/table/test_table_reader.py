@@ -229,10 +229,17 @@ def test_hidden_files_and_markers_are_passed_over(tmp_path):
     assert [p.name for p in find_files(tmp_path)[1]] == ["a.parquet"]
 
 
+QUOTED = "has a quote out of place: close each quote"
+
+
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        (b'"1,2,3,4,5,6,7\n1,2,3,4,5,6,7\n', f"row 161 {QUOTED}"),
+        (b'1,"2"x,3,4,5,6,7\n1,2,3,4,5,6,7\n', f"row 161 {QUOTED}"),
+        (b'1,2"x,3,4,5,6,7\n1,2,3,4,5,6,7\n', f"row 161 {QUOTED}"),
+        (b"1,2,3,4,5,6\n1,2,3,4,5,6,7\n", "row 161 has 6 values, the first line 7 names: write"),
         (b"1,2,3,4,5,6,7,8,9\n", "row 161 has 9 values, the first line 7 names: quote a value"),
         (b"1,2,Z\xfcrich,4,5,6,7\n", r"row 161 is no UTF-8 near b'1,2,Z\\xfcrich,4,5,': save"),
     ],
@@ -242,6 +249,12 @@ def test_the_row_at_which_a_csv_ends_to_be_one_is_named(tmp_path, name, line, sa
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     with pytest.raises(ValueError, match=rf"{name}, {said}"):
         examine(path)
+
+
+def test_a_last_column_may_have_gaps_beside_very_long_values(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(f"a,b\n1,x\n{'1 ' * 100_000},\n2,\n")
+    assert open_table(path).frame.collect()["b"].to_list() == ["x", None, None]
 
 
 def test_a_torn_zipped_csv_is_named(tmp_path):
