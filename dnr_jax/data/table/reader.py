@@ -5,7 +5,8 @@ Nothing is read before it is asked for, and then in batches, only the columns in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,17 +132,9 @@ def _csv(files: list[Path]) -> Source:
             f"{' and '.join(map(repr, sorted(separators)))}: keep one of them"
         )
 
-    def scan(some: Path | list[Path]) -> pl.LazyFrame:
-        return pl.scan_csv(
-            some,
-            separator=min(separators),
-            infer_schema=False,
-            row_index_name=ROW,
-            include_file_paths=FILE,
-        )
-
+    scan = partial(pl.scan_csv, separator=min(separators), infer_schema=False)
     _check_alike(files, lambda file: scan(file).collect_schema())
-    frame = scan(files)
+    frame = scan(files, row_index_name=ROW, include_file_paths=FILE)
     types = _types(frame, files)
     found = _text_types(frame, list(types), tuple(files))
     _check_lengths(frame.select(list(types)[-1]), files)
@@ -211,6 +204,7 @@ def _in_memory(given: Any) -> Source:
         raise TypeError(
             f"a table is a path or a frame of polars, pandas or pyarrow, not a {type(given)}"
         )
+    _check_names(frame.collect_schema(), "the table")
     frame = frame.with_row_index(ROW).with_columns(pl.lit("").alias(FILE))
     return Source(frame, _types(frame, []), ())
 
@@ -223,13 +217,19 @@ def _types(frame: pl.LazyFrame, files: list[Path]) -> dict[str, pl.DataType]:
     return {name: kind for name, kind in schema.items() if name not in (ROW, FILE)}
 
 
+def _check_names(names: Iterable[str], place: Path | str) -> None:
+    for name in {ROW, FILE}.intersection(names):
+        raise ValueError(f"{place} has a column {name!r}, a name that is used here: rename it")
+
+
 def _check_alike(files: list[Path], read: Callable[[Path], Mapping[str, Any]]) -> None:
     first: dict[str, Any] | None = None
     for file in files:
         try:
-            found = {n: k for n, k in dict(read(file)).items() if n not in (ROW, FILE)}
+            found = dict(read(file))
         except _BROKEN as error:
             raise unreadable([file], error) from error
+        _check_names(found, file)
         first = found if first is None else first
         differing = [n for n in {**first, **found} if first.get(n) != found.get(n)]
         if differing:

@@ -229,6 +229,17 @@ def test_hidden_files_and_markers_are_passed_over(tmp_path):
     assert [p.name for p in find_files(tmp_path)[1]] == ["a.parquet"]
 
 
+@pytest.mark.parametrize("name", ["__row__", "__file__"])
+@pytest.mark.parametrize("form", ["csv", "parquet", "ipc", "memory"])
+def test_a_column_with_a_name_of_ours_is_refused(tmp_path, name, form):
+    table = log().with_columns(pl.lit(1).alias(name))
+    path = tmp_path / f"log.{form}"
+    if form != "memory":
+        getattr(table, f"write_{form}")(path)
+    with pytest.raises(ValueError, match=f"has a column '{name}', .*rename it"):
+        open_table(table if form == "memory" else path)
+
+
 QUOTED = "has a quote out of place: close each quote"
 
 
