@@ -74,7 +74,7 @@ def make_work(
     spec, knobs = sharding.rounded(spec, layout), standard_case.PRM | sizes
     reranker = rerankers.build("prm", Task(spec), **knobs)
     adam = OptimizerSettings(tables=updates)
-    optimizer = two_player_optimizer(adam, adam, steps_per_epoch=10_000)
+    optimizer = two_player_optimizer(adam, adam, steps_per_epoch=(10_000, 10_000))
     game = Game(reranker, None, None, own_loss=None, objective=ObjectiveSettings())
     first = jax.tree.map(lambda a: jnp.asarray(a[:1]), example)
     draw = partial(

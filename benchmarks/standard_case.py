@@ -77,7 +77,7 @@ def make_game(work: Work, dtype: str, *, task: Task = TASK, **sizes: Any) -> Gam
 
 
 def optimizer() -> optax.GradientTransformationExtraArgs:
-    return two_player_optimizer(ADAM, ADAM, steps_per_epoch=10_000)
+    return two_player_optimizer(ADAM, ADAM, steps_per_epoch=(10_000, 10_000))
 
 
 def fresh(game: Game, batch: Batch, seed: int = 0) -> TrainState:

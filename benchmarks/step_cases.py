@@ -80,7 +80,9 @@ def trace(case: Case, sharding: Any, **sizes: Any) -> Any:
     """Trace an epoch of a case, on arguments of which the shapes alone are known."""
     game, batch = _game(case, sizes), standard_case.make_batch(case.batch, items=case.items)
     adam = OptimizerSettings(tables=case.tables)
-    optimizer = two_player_optimizer(adam, adam, steps_per_epoch=10_000, groups=case.stage.groups)
+    optimizer = two_player_optimizer(
+        adam, adam, steps_per_epoch=(10_000, 10_000), groups=case.stage.groups
+    )
     plays = game.divergence is not None
     sparse = () if case.tables == "dense" else ("reranker", *["generator"] * plays)
     spec = _task(case.items).spec

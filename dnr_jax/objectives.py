@@ -43,15 +43,18 @@ class Entry(NamedTuple):
       mean: `(logits, labels, weights)`, all `float32 [B, N]`, to a float32 scalar.
       mass: `(labels, weights)` to the float32 scalar that the mean was divided by. The mean over a
         batch is the sum of the means of its parts, each times its share of the mass.
+      log_odds: whether sigmoid(logit) estimates P(z = 1 | x). It does not where adding a constant
+        to all logits of a request leaves the loss unchanged.
     """
 
     mean: Callable[[Array, Array, Array], Array]
     mass: Callable[[Array, Array], Array]
+    log_odds: bool
 
 
 LOSSES: dict[str, Entry] = {
-    "bce": Entry(losses.bce, losses.bce_mass),
-    "attention_rank": Entry(losses.attrank, losses.attrank_mass),
+    "bce": Entry(losses.bce, losses.bce_mass, log_odds=True),
+    "attention_rank": Entry(losses.attrank, losses.attrank_mass, log_odds=False),
 }
 
 
@@ -73,6 +76,14 @@ class ObjectiveSettings(Settings):
     label_smoothing: float = knob(
         0.0, "share s of L_theta's labels: z (1 - s) + s / 2", at_least=0, below=1
     )
+
+    def check(self) -> None:
+        """Refuse smooth labels under a loss for which every label above 0 is a positive."""
+        if self.label_smoothing and self.loss == "attention_rank":
+            raise ValueError(
+                f"label_smoothing is {self.label_smoothing}, which makes every candidate a "
+                "positive under the loss 'attention_rank': set it to 0, or the loss to 'bce'"
+            )
 
 
 def direct_loss(logits: Array, labels: Array, weights: Array, *, loss: str) -> Array:

@@ -187,6 +187,8 @@ class Reranker(NamedTuple):
       init, encode, decode: the likelihood. These three are all that DNR needs.
       arrange: the order in which a model that builds lists shows them; None = by the logits.
       stages: its own paper's training; () = the binary cross-entropy of the logits.
+      log_odds: whether `stages` make sigmoid(logit) an estimate of P(z = 1 | x), which list-wise
+        losses and policies do not: a constant added to all logits leaves those unchanged.
     """
 
     init: Init
@@ -194,6 +196,7 @@ class Reranker(NamedTuple):
     decode: Decode
     arrange: Arrange | None = None
     stages: tuple[Stage, ...] = ()
+    log_odds: bool = True
 
 
 class NoiseInit(Protocol):

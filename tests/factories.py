@@ -134,3 +134,13 @@ def make_full_batch() -> Batch:
         where=jnp.ones((B, N), bool), candidates=jnp.asarray(candidates, jnp.int32)
     )
     return batch.replace(request=request, scores=jnp.asarray(rng.random((B, N)), jnp.float32))
+
+
+def assert_others_follow(order, logits, where):
+    """Check that real candidates outside a shown list, which have <= 0, are ordered by logits."""
+    order, logits, real = np.asarray(order), np.asarray(logits), np.asarray(where)
+    for shown, s, r in zip(order, logits, real, strict=True):
+        larger = (s[r][None] > s[r][:, None]).sum(axis=1)
+        rest = shown[r] <= 0
+        assert rest.any() or r.sum() <= 6
+        np.testing.assert_array_equal(shown[r][rest], -larger[rest])

@@ -239,7 +239,7 @@ def test_list_wise_weights_are_those_of_the_settings():
 @pytest.mark.parametrize("case", range(3))
 def test_means_of_parts_add_up_by_their_share_of_the_mass(loss, case):
     s, z, w = list(list_wise_cases())[case]
-    mean, mass = LOSSES[loss]
+    mean, mass, _ = LOSSES[loss]
     parts = [(s[:2], z[:2], w[:2]), (s[2:], z[2:], w[2:])]
     masses = np.array([mass(*part[1:]) for part in parts])
     np.testing.assert_allclose(masses.sum(), mass(z, w), rtol=1e-6)
@@ -248,9 +248,20 @@ def test_means_of_parts_add_up_by_their_share_of_the_mass(loss, case):
     np.testing.assert_allclose(np.dot(shares, means), mean(s, z, w), rtol=1e-5)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_logits_are_log_odds_only_where_the_loss_fixes_their_offset(loss):
+    s, z, w = next(list_wise_cases())
+    moved = abs(LOSSES[loss].mean(s + 3.0, z, w) - LOSSES[loss].mean(s, z, w))
+    assert (moved > 0.1) if LOSSES[loss].log_odds else (moved < 1e-5)
+
+
 @pytest.mark.parametrize(
     ("knobs", "match"),
     [
+        (
+            {"loss": "attention_rank", "label_smoothing": 0.1},
+            r"label_smoothing is 0\.1, .* set it to 0, or the loss to 'bce'",
+        ),
         ({"loss": "hinge"}, "loss is 'hinge': it must be one of bce, attention_rank"),
         ({"lambda_m": -0.1}, "lambda_m is -0.1: it must be 0 or more"),
         ({"lambda_adv": np.nan}, "lambda_adv is nan"),

@@ -20,10 +20,12 @@ from dnr_jax.io.run_folder import RunFolder
 from dnr_jax.nn.item_tables import padded
 from dnr_jax.nn.precision import compute_in
 from dnr_jax.noise import GENERATORS, NOISES, Observed
+from dnr_jax.objectives import LOSSES
 from dnr_jax.rerankers import RERANKERS
 from dnr_jax.training import sharding
 from dnr_jax.training.optimizers import two_player_optimizer
 from dnr_jax.training.parts import part_size
+from dnr_jax.training.settings import TrainSettings
 from dnr_jax.training.sharding import Apply, DeviceLayout
 from dnr_jax.types import Batch, Divergence, Noise, Reranker, Stage, Task, apply, rank
 
@@ -46,7 +48,8 @@ class Assembly(NamedTuple):
       reranker: the model.
       score: its `(params, request, scores) -> logits` without dropout, or the order of the lists
         that it builds; rows of the same reranker share one object, and so one compiled program.
-      arranges: whether `score` is such an order, which is no probability.
+      arranges: whether `score` is such an order.
+      log_odds: whether the sigmoid of `score` estimates the probability of a positive.
       stages: what it is trained by, one after the other.
       heuristic: noise of phase 1; None for rows without denoising.
       generator: noise of phase 2; None for rows that never learn one.
@@ -60,6 +63,7 @@ class Assembly(NamedTuple):
     reranker: Reranker
     score: Apply
     arranges: bool
+    log_odds: bool
     stages: tuple[Stage, ...]
     heuristic: Noise | None
     generator: Noise | None
@@ -130,16 +134,31 @@ def _assembly(
         reranker=model.reranker,
         score=model.rank if arranges else model.apply,
         arranges=arranges,
+        log_odds=not arranges and _log_odds(row, model.reranker, own=own),
         stages=(model.reranker.stages or PLAIN) if own else PLAIN,
         heuristic=heuristic,
         generator=generator,
         divergence=DIVERGENCES[row.divergence.name].build(row.divergence.settings),
         optimizer=partial(
-            two_player_optimizer, row.optim.reranker, row.optim.generator, steps_per_epoch=batches
+            two_player_optimizer,
+            row.optim.reranker,
+            row.optim.generator,
+            steps_per_epoch=_updates(row.train, batches),
         ),
         layout=layout,
         task=task,
     )
+
+
+def _updates(train: TrainSettings, batches: int) -> tuple[int, int]:
+    """Count both players' updates in an epoch of phase 2, see `epoch.alternate`."""
+    return batches, -(-batches // train.reranker_updates) * train.generator_updates
+
+
+def _log_odds(row: Row, reranker: Reranker, *, own: bool) -> bool:
+    if own and reranker.stages:
+        return reranker.log_odds
+    return LOSSES[row.objective.loss].log_odds
 
 
 def _graft(earlier: Start, row: Row, parts: Assembly, prepared: Prepared) -> Graft:

@@ -167,9 +167,9 @@ def _extra(
     params: Params,
     rate: float,
 ) -> dict[str, Any]:
-    """Tell how a row was trained; an order is no probability and has no calibration."""
-    ordered = progress is None or job.parts.arranges
-    metrics = found.metrics | (dict.fromkeys(UNCALIBRATED, np.nan) if ordered else {})
+    """Tell how a row was trained; scores that are not log-odds have no calibration."""
+    calibrated = progress is not None and job.parts.log_odds
+    metrics = found.metrics | ({} if calibrated else dict.fromkeys(UNCALIBRATED, np.nan))
     record: dict[str, Any] = {"trivial": progress is None, "metrics": metrics}
     if progress is None:
         return record
@@ -199,8 +199,9 @@ def _analysis(
     arrays = {
         "scores": np.asarray(split.batch.scores),
         "labels": np.asarray(split.batch.labels),
-        "probabilities": expit(logits),
     }
+    if parts.log_odds:
+        arrays["probabilities"] = expit(logits)
     batch, key = jax.tree.map(np.asarray, split.batch), jax.random.key(seed)
     if parts.heuristic is not None:
         arrays["generated_phase1"] = _generate(parts.heuristic.sample, {}, key, batch)

@@ -23,7 +23,7 @@ from dnr_jax.io.metrics_file import METRICS, MetricsFile
 ROWS = "rows"
 ANALYSIS = "analysis"
 MODELS = "models"
-DRAWN = ("scores", "labels", "probabilities")  # what every analysis holds
+DRAWN = ("scores", "labels")  # what every analysis holds
 _KEYS = ("rows", "files", "metrics")
 # What a damaged .npz raises; a flipped bit may also ask for a password or an unknown compression.
 _UNREADABLE = (

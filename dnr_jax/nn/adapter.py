@@ -203,6 +203,7 @@ def taught(
     dropout: float,
     run_all: Callable[[Any, Request, Array], Any] | None = None,
     arrange: Callable[[Any, Memory, Array, Array], Array] | None = None,
+    log_odds: bool = True,
 ) -> Reranker:
     """Make a `Reranker` of a module that is trained by losses of its own.
 
@@ -214,6 +215,7 @@ def taught(
         and `decode` do.
       arrange: `arrange(module, memory, scores, where) -> [B, N]`, the order of the list that the
         module builds; None = it shows the order of its logits.
+      log_odds: see `Reranker`.
     """
     scorer = wrap(module, dropout=dropout, run_all=run_all or (arrange and _by_arranging(arrange)))
     return scorer._replace(
@@ -222,6 +224,7 @@ def taught(
             Stage(name, module_loss(module, method, dropout=dropout), groups, share)
             for name, method, groups, share in lessons
         ),
+        log_odds=log_odds,
     )
 
 
@@ -237,9 +240,12 @@ def logit_loss(reranker: Reranker, loss: Callable[[Array, Array, Array], Array])
     return own
 
 
-def trained_by(reranker: Reranker, loss: Callable[[Array, Array, Array], Array]) -> Reranker:
+def trained_by(
+    reranker: Reranker, loss: Callable[[Array, Array, Array], Array], *, log_odds: bool
+) -> Reranker:
     """Give `reranker` one stage of training, by `loss(logits, labels, weights)`."""
-    return reranker._replace(stages=(Stage("train", logit_loss(reranker, loss)),))
+    own = Stage("train", logit_loss(reranker, loss))
+    return reranker._replace(stages=(own,), log_odds=log_odds)
 
 
 def _by_arranging(

@@ -6,14 +6,13 @@ the end of a list that ran out of candidates (a logged slate may have holes else
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
 from dnr_jax import ops
 from dnr_jax.types import Array
-
-# Above every sigmoid, so that the items of a list stand before all others.
-_LIST_FLOOR = 2.0
 
 
 def take_items(values: Array, lists: Array) -> Array:
@@ -33,7 +32,8 @@ def take_items(values: Array, lists: Array) -> Array:
 def score_list(lists: Array, logits: Array, where: Array) -> Array:
     """Score candidates so that sorting shows the list first, then the others by their logits.
 
-    Position k of K gets `2 + K - k + 1`, every other real candidate `sigmoid(g) < 1`.
+    Position k of K gets K - k + 1 > 0, every other real candidate minus the number of those with a
+    larger logit: a function of their order alone, as the offset and scale of g may be arbitrary.
 
     Args:
       lists: `int32 [B, K]`.
@@ -44,10 +44,13 @@ def score_list(lists: Array, logits: Array, where: Array) -> Array:
       `float32 [B, N]`, `ops.MASKED_LOGIT` where `where` is False.
     """
     size = lists.shape[-1]
-    heights = _LIST_FLOOR + size - jnp.arange(size, dtype=jnp.float32)
+    heights = size - jnp.arange(size, dtype=jnp.float32)
     chosen = jax.nn.one_hot(lists, logits.shape[-1], dtype=bool)  # [B, K, N]; -1 matches none
     listed = (chosen * heights[None, :, None]).max(axis=-2)
-    return ops.mask_logits(jnp.where(listed > 0, listed, jax.nn.sigmoid(logits)), where)
+    ascending = jnp.sort(jnp.where(where, logits, -jnp.inf), axis=-1)
+    not_larger = jax.vmap(partial(jnp.searchsorted, side="right"))(ascending, logits)
+    others = (not_larger - logits.shape[-1]).astype(jnp.float32)
+    return ops.mask_logits(jnp.where(listed > 0, listed, others), where)
 
 
 def top_list(logits: Array, where: Array, size: int) -> Array:

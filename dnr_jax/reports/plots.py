@@ -1,7 +1,7 @@
 """Plots of a run folder: training curves, score noise, generated scores, reliability.
 
-The last three read `analysis/<row>.npz`: `scores`, `labels` and `probabilities` (sigmoid of the
-logits), all `float32 [M]` over a sample of judged test candidates, and `generated_phase1`,
+The last three read `analysis/<row>.npz`: `scores` and `labels`, all `float32 [M]` over a sample of
+judged test candidates, `probabilities` where the logits are log-odds, and `generated_phase1` and
 `generated_phase2` where the row has such a generator.
 """
 
@@ -38,12 +38,13 @@ def draw(folder: Path, labels: Mapping[str, str]) -> dict[str, Figure]:
     """
     samples, curves = _read_samples(folder, labels), _read_curves(folder, labels)
     others = {label for label, own in _styles(curves).items() if own is OTHERS}
+    judged = {label: sample for label, sample in samples.items() if "probabilities" in sample}
     figures = {
         "training": training(curves),
         "speed": speed(curves, _read_seconds(folder, labels)),
-        "score_noise": score_noise({n: s for n, s in samples.items() if n not in others}),
+        "score_noise": score_noise({n: s for n, s in judged.items() if n not in others}),
         "generated_scores": generated_scores(samples),
-        "reliability": reliability(samples),
+        "reliability": reliability(judged),
         "sensitivity": sensitivity(_read_sweeps(folder)),
     }
     return {name: figure for name, figure in figures.items() if figure is not None}

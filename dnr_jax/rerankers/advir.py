@@ -63,28 +63,43 @@ def direction(gradient: Array) -> Array:
     return jnp.where(length > 0, gradient / jnp.where(length > 0, length, 1.0), 0.0)
 
 
+def attack(reranker: Reranker, params: Params, batch: Batch) -> tuple[Array, Array]:
+    """Choose negatives and directions against the model as it would be deployed, without dropout.
+
+    Returns:
+      The weights of `sampling_weights`, `float32 [B, N]`, and delta / eps, `float32 [B, N, D]`; no
+      gradient passes.
+    """
+    memory: Encoded = reranker.encode(params, batch.request)
+
+    def judge(states: Array) -> Array:
+        return reranker.decode(params, memory._replace(inner=states), batch.scores)
+
+    drawn = sampling_weights(judge(memory.inner), batch.labels, batch.weights)
+    slope = jax.grad(lambda h: bce(judge(h), batch.labels, drawn))(memory.inner)
+    return drawn, jax.lax.stop_gradient(direction(slope))
+
+
 def adversarial_loss(reranker: Reranker, *, radius: float, weight: float) -> Loss:
-    """Make L of the reranker of a wrapped module whose memory is h; eps is `radius`, a `weight`."""
+    """Make L of the reranker of a wrapped module whose memory is h; eps is `radius`, a `weight`.
+
+    Both terms drop out the same units.
+    """
 
     def loss(
         params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
     ) -> Array:
         require_key(key, train=train)
         keys = (None, None) if key is None else jax.random.split(key)
+        drawn, worst = attack(reranker, params, batch)
         encoded: Encoded = reranker.encode(params, batch.request, key=keys[0], train=train)
-        states = encoded.inner
 
-        def judge(states: Array, *, train: bool) -> Array:
+        def judge(states: Array) -> Array:
             memory = encoded._replace(inner=states)
-            return reranker.decode(params, memory, batch.scores, key=keys[1], train=train)
+            logits = reranker.decode(params, memory, batch.scores, key=keys[1], train=train)
+            return bce(logits, batch.labels, drawn)
 
-        # What the model would answer as deployed: neither draw nor direction depends on dropout.
-        drawn = sampling_weights(judge(states, train=False), batch.labels, batch.weights)
-        fixed = jax.lax.stop_gradient(states)
-        slope = jax.grad(lambda h: bce(judge(h, train=False), batch.labels, drawn))(fixed)
-        moved = states + radius * direction(jax.lax.stop_gradient(slope))
-        plain, attacked = (bce(judge(h, train=train), batch.labels, drawn) for h in (states, moved))
-        return plain + weight * attacked
+        return judge(encoded.inner) + weight * judge(encoded.inner + radius * worst)
 
     return loss
 

@@ -77,4 +77,5 @@ def lowest_first(scores: Array, where: Array) -> Array:
 
 def dlcm(task: Task, settings: Trunk) -> Reranker:
     """Build DLCM (Ai et al. 2018, arXiv 1804.05936)."""
-    return trained_by(wrap(DLCM(task.spec, settings), dropout=settings.dropout), attrank)
+    scorer = wrap(DLCM(task.spec, settings), dropout=settings.dropout)
+    return trained_by(scorer, attrank, log_odds=False)

@@ -168,4 +168,5 @@ def irgan(task: Task, settings: IRGANSettings) -> Reranker:
         Lesson("game", IRGAN.play),
         dropout=settings.dropout,
         run_all=IRGAN.run_all,
+        log_odds=settings.ranked_by == "discriminator",
     )

@@ -126,4 +126,5 @@ class SetRank(nn.Module):
 
 def setrank(task: Task, settings: SetRankSettings) -> Reranker:
     """Build SetRank (Pang et al. 2020, arXiv 1912.05891), trained by AttRank as in the paper."""
-    return trained_by(wrap(SetRank(task.spec, settings), dropout=settings.dropout), attrank)
+    scorer = wrap(SetRank(task.spec, settings), dropout=settings.dropout)
+    return trained_by(scorer, attrank, log_odds=False)

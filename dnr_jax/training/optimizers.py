@@ -113,7 +113,7 @@ def two_player_optimizer(
     reranker: OptimizerSettings,
     generator: OptimizerSettings,
     *,
-    steps_per_epoch: int,
+    steps_per_epoch: tuple[int, int],
     groups: tuple[str, ...] = (),
 ) -> optax.GradientTransformationExtraArgs:
     """Join both players' optimisers over `params = {"reranker": ..., "generator": ...}`.
@@ -124,13 +124,14 @@ def two_player_optimizer(
     Args:
       reranker: settings of the reranker's Adam.
       generator: settings of the generator's Adam.
-      steps_per_epoch: batches of an epoch, >= 1.
+      steps_per_epoch: updates of the reranker and of the generator in an epoch in which both learn,
+        each >= 1; each one's `decay_every` counts its own, the generator's from its first epoch on.
       groups: the reranker's parameter groups to update, the others stay as they are; () = all.
     """
-    adam = partial(adam_with_l2, steps_per_epoch=steps_per_epoch)
+    steps, generator_steps = steps_per_epoch
     transforms = {
-        "reranker": on_turn(adam(reranker), RERANKER),
-        "generator": on_turn(adam(generator), GENERATOR),
+        "reranker": on_turn(adam_with_l2(reranker, steps_per_epoch=steps), RERANKER),
+        "generator": on_turn(adam_with_l2(generator, steps_per_epoch=generator_steps), GENERATOR),
     }
     # Zero gradients alone would not freeze a group: the L2 inside Adam would still move it.
     transforms[FROZEN] = optax.with_extra_args_support(optax.set_to_zero())

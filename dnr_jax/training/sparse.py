@@ -76,8 +76,7 @@ def batch_rows(
 
 def _ids(name: tables.Name, rows: int, spec: FeatureSpec, request: Request) -> Array | None:
     """List the rows that a batch reads of the parameter `name`; None if it is no such table."""
-    if name[-1] == "table":
-        # A table of positions, which has this name too, has too few rows to be either of these.
+    if name[-1] == "table" and "list_positions" not in name:
         for part in ((spec, request), history_alone(spec, request)):
             if rows == table_rows(part[0]):
                 return rows_read(*part)

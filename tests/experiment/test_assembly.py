@@ -10,6 +10,7 @@ from dnr_jax.experiment import datasets
 from dnr_jax.experiment.assembly import Job, assemble
 from dnr_jax.experiment.plan import make_plan
 from dnr_jax.experiment.stages import make_phases, stages_of
+from dnr_jax.training.epoch import alternate
 from dnr_jax.training.optimizers import GENERATOR, RERANKER
 
 LEARNED = ("plain", "score", "dnr_b", "dnr_g", "dnr_r", "dnr_b_conditional")
@@ -108,6 +109,26 @@ def test_a_model_that_needs_the_shown_order_refuses_data_without_one(blind):
     with pytest.raises(ValueError, match=r"'goalrank' learns from the order.*no training request"):
         assemble(*blind())
     assert not assemble(*blind(train={"loss": "direct"}))[0].arranges
+
+
+def test_only_a_loss_that_fixes_the_offset_of_the_logits_makes_log_odds(jobs):
+    own = jobs(table="plain,dlcm_score,dnr_b,goalrank_score,nar4rec_score,irgan_score")
+    assert {key for key, job in own.items() if job.parts.log_odds} == {
+        *("plain", "dnr_b", "goalrank_score")
+    }
+    listwise = jobs(table="plain,dnr_b", objective={"loss": "attention_rank"})
+    assert not any(job.parts.log_odds for job in listwise.values())
+    [equal] = jobs(table="dlcm_score", train={"loss": "direct"}).values()
+    assert equal.parts.log_odds
+
+
+def test_the_generator_s_epochs_are_of_its_own_updates(jobs):
+    train = {"generator_updates": 3, "reranker_updates": 4, "batch_size": 7}
+    [job] = jobs(table="dnr_b", train=train).values()
+    batches = -(-len(job.prepared.splits["train"].request_id) // 7)
+    turns = alternate(batches, generator_updates=3, reranker_updates=4).turns
+    counted = job.parts.optimizer.keywords["steps_per_epoch"]
+    assert counted == (np.sum(turns == RERANKER), np.sum(turns == GENERATOR))
 
 
 def test_rows_that_read_scores_are_refused_where_the_data_has_none(jobs):

@@ -6,6 +6,7 @@ import factories
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dnr_jax import ops
 from dnr_jax.nn import slates
@@ -60,10 +61,21 @@ def test_the_list_stands_before_the_others_which_keep_their_order():
     order = np.asarray(
         slates.score_list(jnp.array([[1, 3, -1]]), jnp.asarray(LOGITS), jnp.asarray(WHERE))[0]
     )
-    assert order[1] == 5.0
-    assert order[3] == 4.0
-    np.testing.assert_allclose(order[0], 1 / (1 + np.exp(-0.3)), rtol=1e-6)
+    assert order[1] == 3.0
+    assert order[3] == 2.0
+    assert -len(order) < order[0] <= 0.0
     assert order[2] == ops.MASKED_LOGIT
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(0, 1), (100, 1), (-100, 1), (0, 1e-3), (1e4, 1e2)])
+def test_the_others_keep_their_order_and_their_ties_whatever_the_logits(offset, scale):
+    logits = np.random.default_rng(0).integers(9, size=(6, 20)).astype(np.float32) * scale + offset
+    where = np.random.default_rng(1).random((6, 20)) < 0.8
+    lists = np.full((6, 1), -1, np.int32)
+    order = np.asarray(slates.score_list(jnp.asarray(lists), jnp.asarray(logits), where))
+    for found, given, real in zip(order, logits, where, strict=True):
+        pairs = np.sign(found[real][:, None] - found[real][None])
+        np.testing.assert_array_equal(pairs, np.sign(given[real][:, None] - given[real][None]))
 
 
 def test_chosen_before_is_a_running_set():

@@ -140,6 +140,15 @@ def test_an_empty_sample_is_not_drawn(make_run):
     assert plots.reliability(zero).axes[0].get_xlim() == (0, 1)
 
 
+def test_a_row_whose_logits_are_no_log_odds_has_no_probabilities_to_draw(make_run):
+    folder = make_run()
+    row_files.write_analysis(folder, "prm", dict.fromkeys(row_files.DRAWN, np.zeros(9, np.float32)))
+    figures = plots.draw(folder, LABELS)
+    titles = [text for axis in figures["reliability"].axes for text in [axis.get_title(loc="left")]]
+    assert not any("PRM" in title for title in titles)
+    assert len(titles) == 1
+
+
 def test_a_kill_while_a_plot_is_written_leaves_the_old_one(folder, monkeypatch):
     figures = plots.draw(folder, LABELS)
     (path, *_) = plots.save(folder, figures)

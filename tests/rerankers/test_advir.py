@@ -11,7 +11,7 @@ from test_contract import model_of
 
 from dnr_jax.nn.losses import bce
 from dnr_jax.rerankers import build
-from dnr_jax.rerankers.advir import adversarial_loss, direction, sampling_weights
+from dnr_jax.rerankers.advir import adversarial_loss, attack, direction, sampling_weights
 
 
 def test_every_direction_has_length_one_and_no_gradient_has_none():
@@ -84,6 +84,20 @@ def test_the_direction_is_held_fixed():
         jax.tree.leaves(losses(0.3, 1.0)[1]), jax.tree.leaves(expected), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_dropout_changes_neither_the_negatives_nor_the_directions():
+    model = model_of("advir")
+    noisy = build("advir", factories.make_task(), **(factories.SMALL | {"dropout": 0.5}))
+    run = factories.quick_jit(lambda params, batch: attack(noisy, params, batch))
+    drawn, worst = run(model.params, model.batch)
+    logits, batch = model.logits(model.batch), model.batch
+    np.testing.assert_allclose(
+        drawn, sampling_weights(logits, batch.labels, batch.weights), rtol=1e-5
+    )
+    lengths = np.linalg.norm(worst, axis=-1)
+    np.testing.assert_allclose(lengths[lengths > 0], 1.0, rtol=1e-5)
+    assert (lengths > 0).sum() == (np.asarray(drawn) > 0).sum()
 
 
 @pytest.mark.parametrize("knob", ["perturbation", "adversarial_weight"])

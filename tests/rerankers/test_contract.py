@@ -122,7 +122,9 @@ class Model:
         seed_axis = jax.vmap(self._score, in_axes=(0, None, None), axis_size=2)
         self.score_seeds = factories.quick_jit(seed_axis)
         # Where a model brings no loss of its own, DNR's is what teaches it.
-        self.stages = self.reranker.stages or trained_by(self.reranker, cross_entropy).stages
+        self.stages = (
+            self.reranker.stages or trained_by(self.reranker, cross_entropy, log_odds=True).stages
+        )
         self.lessons = factories.quick_jit(self._lessons)
         self.rank = factories.quick_jit(partial(types.rank, self.reranker))
 
@@ -300,8 +302,8 @@ def test_arranged_lists_stand_before_the_other_candidates(model):
     for row, real in zip(order, where, strict=True):
         count = min(size, real.sum())
         best = np.sort(row[real])[::-1]
-        np.testing.assert_array_equal(best[:count], 2.0 + size - np.arange(count))
-        assert np.all((best[count:] >= 0) & (best[count:] <= 1))
+        np.testing.assert_array_equal(best[:count], size - np.arange(count))
+        assert np.all((best[count:] <= 0) & (best[count:] > -real.sum()))
 
 
 @pytest.mark.parametrize("model", ARRANGING, indirect=True)

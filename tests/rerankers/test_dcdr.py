@@ -57,9 +57,7 @@ def test_the_best_list_seen_is_shown(name):
 def test_other_candidates_follow_by_the_scorer(name):
     model = model_of(name)
     order = np.asarray(model.rank(model.params, model.batch.request, model.batch.scores))
-    rest = (order < 2) & np.asarray(model.batch.request.where)
-    expected = jax.nn.sigmoid(model.logits(model.batch))
-    np.testing.assert_allclose(order[rest], np.asarray(expected)[rest], rtol=1e-4)
+    factories.assert_others_follow(order, model.logits(model.batch), model.batch.request.where)
 
 
 def test_the_scorer_judges_each_candidate_by_itself():

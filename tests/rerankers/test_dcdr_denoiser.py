@@ -55,23 +55,22 @@ def test_the_best_swaps_of_a_beam():
 
 
 def test_the_best_tokens_of_a_beam():
-    """A beam as wide as all lists is exhaustive: 5 * 4 lists without repeats."""
+    """Of 2 parents' 5 * 4 lists without repeats each, a beam of 20 keeps the distinct ones."""
     width = 20
     pad = [(0, width - 3), (0, 0), (0, 0)]
     gains, lists = jnp.pad(GAINS, pad), jnp.pad(LISTS, pad[:2])
     totals = jnp.pad(TOTALS, pad[:1], constant_values=ops.MASKED_LOGIT)
-    children = {}
+    reached = []
     for g, places, total in zip(GAINS[:2], LISTS[:2], TOTALS[:2], strict=True):
         logs = np.asarray(token_log_probabilities(g, places, WHERE, RATES), np.float64)
         for made in permutations(np.flatnonzero(WHERE).tolist(), 2):
             value = float(total) + logs[0, made[0]] + logs[1, made[1]]
-            children[made] = max(children.get(made, -np.inf), value)
-    lists, totals = step_back(TOKEN, gains, lists, totals, WHERE, RATES)
-    assert_beam((lists[:8], totals[:8]), best_of_distinct(children, lists[:8], totals[:8]))
-
-
-def best_of_distinct(children, lists, totals):
-    return best_of(children, int((np.asarray(totals) > ops.MASKED_LOGIT / 2).sum()))
+            reached.append((value, made))
+    best = sorted(reached, reverse=True)[:width]
+    distinct = {made: value for value, made in reversed(best)}
+    assert width / 2 < len(distinct) < width < len(reached)
+    found = step_back(TOKEN, gains, lists, totals, WHERE, RATES)
+    assert_beam(found, best_of(distinct, width))
 
 
 def test_a_narrow_beam_of_tokens_is_greedy():

@@ -204,8 +204,7 @@ def test_the_greedy_list_is_shown_before_the_others():
     for row, greedy in zip(order, lists, strict=True):
         best = greedy[greedy >= 0]
         np.testing.assert_array_equal(np.argsort(-row)[: len(best)], best)
-    rest = (order < 2) & np.asarray(WHERE)
-    np.testing.assert_allclose(order[rest], np.asarray(jax.nn.sigmoid(logits))[rest], rtol=1e-4)
+    factories.assert_others_follow(order, logits, WHERE)
 
 
 def test_the_policy_learns_which_items_are_rewarded():

@@ -39,7 +39,7 @@ REQUESTS, BATCH, SEEDS = 37, 10, [0, 1]
 PLAN = alternate(4, generator_updates=1, reranker_updates=1)
 # A large eps: Adam would blow the rounding of a gradient that should be 0 up to a whole step.
 ADAM = OptimizerSettings(learning_rate=1e-2, eps=1e-2, decay_factor=0.5, decay_every=7)
-OPTIMIZER = two_player_optimizer(ADAM, ADAM, steps_per_epoch=1)
+OPTIMIZER = two_player_optimizer(ADAM, ADAM, steps_per_epoch=(1, 1))
 COMPILED: list[str] = []  # names of the programs that were compiled
 DATA = jax.tree.map(np.asarray, factories.make_batch(B=REQUESTS))
 

@@ -69,9 +69,23 @@ def test_idle_player_and_its_state_stay_bit_identical(turn, active, idle):
     assert {int(count) for _, count in counts} == {2}
 
 
+def test_each_player_s_decay_counts_its_own_updates():
+    settings = dataclasses.replace(toy_players.SETTINGS, decay_every=2, decay_factor=0.1, clip=1e9)
+    optimizer = two_player_optimizer(settings, settings, steps_per_epoch=(3, 1))
+    params = {"reranker": jnp.zeros(1), "generator": jnp.zeros(1)}
+    update, state = jax.jit(optimizer.update), optimizer.init(params)
+    for turn, name, updates in ((RERANKER, "reranker", 6), (GENERATOR, "generator", 2)):
+        moves = []
+        for _ in range(updates + 1):
+            moved, state = update(jax.tree.map(jnp.ones_like, params), state, params, turn=turn)
+            moves.append(float(moved[name][0]))
+        np.testing.assert_allclose(moves[:-1], moves[0], rtol=1e-3)
+        np.testing.assert_allclose(moves[-1], 0.1 * moves[0], rtol=1e-3)
+
+
 def test_a_group_of_no_player_is_refused():
     settings = toy_players.SETTINGS
-    optimizer = two_player_optimizer(settings, settings, steps_per_epoch=1)
+    optimizer = two_player_optimizer(settings, settings, steps_per_epoch=(1, 1))
     with pytest.raises(ValueError, match=r"\['critic'\] belong to no player"):
         optimizer.init({"reranker": jnp.ones(1), "critic": jnp.ones(1)})
 

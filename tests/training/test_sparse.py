@@ -21,7 +21,7 @@ from dnr_jax.training.optimizers import (
     OptimizerSettings,
     two_player_optimizer,
 )
-from dnr_jax.training.sparse import make_sparse_step
+from dnr_jax.training.sparse import batch_rows, make_sparse_step
 from dnr_jax.training.step import Game, init_state
 from dnr_jax.types import FeatureSpec, Task
 
@@ -48,7 +48,7 @@ class Sums(nn.Module):
 
 def optimizer(updates):
     adam = OptimizerSettings(tables=updates, table_learning_rate=0.1, **KNOBS)
-    return two_player_optimizer(adam, adam, steps_per_epoch=1)
+    return two_player_optimizer(adam, adam, steps_per_epoch=(1, 1))
 
 
 def with_items(items):
@@ -98,6 +98,15 @@ def test_a_batch_that_reads_every_row_gives_the_dense_step(updates, part):
     for mine, other in ((sparse.params, dense.params), (sparse.opt_state, dense.opt_state)):
         jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), mine, other)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), terms, same)
+
+
+def test_a_table_of_positions_is_no_table_of_ids():
+    positions = jnp.zeros((table_rows(SPEC), 4))
+    params = {
+        "reranker": {"list_positions": {"table": positions}, "embedding": {"table": positions}}
+    }
+    found = batch_rows(params, SPEC, covering().request, players=PLAYERS, plays=True)
+    assert list(found) == [("reranker", "embedding", "table")]
 
 
 def slopes(table, batch):

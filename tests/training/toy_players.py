@@ -18,7 +18,7 @@ SETTINGS = OptimizerSettings(
     decay_factor=0.5,
     decay_every=7,
 )
-OPTIMIZER = two_player_optimizer(SETTINGS, SETTINGS, steps_per_epoch=1)
+OPTIMIZER = two_player_optimizer(SETTINGS, SETTINGS, steps_per_epoch=(1, 1))
 
 
 def batch(requests=12, candidates=5, seed=0):

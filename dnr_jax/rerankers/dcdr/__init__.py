@@ -60,7 +60,7 @@ class DCDRSettings(Trunk):
     condition_dropout: float = knob(
         0.1, "share of training lists whose feedback is hidden", at_least=0, below=1
     )
-    beam: int = knob(4, "W, lists kept at every step back", at_least=1)
+    beam: int = knob(4, "W, lists kept at most at every step back", at_least=1)
 
     def check(self) -> None:
         """Refuse rates that fall."""

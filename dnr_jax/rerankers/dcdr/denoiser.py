@@ -99,7 +99,7 @@ class ListDiffusion(nn.Module):
       process: the kind of noise.
       betas: beta_1..beta_T.
       condition_dropout: share of training requests whose feedback the denoiser does not see.
-      beam: W, lists kept at every step back.
+      beam: W, lists kept at most at every step back.
       trunk: sizes of the denoiser.
     """
 
@@ -230,7 +230,8 @@ def step_back(
       rates: of the step.
 
     Returns:
-      Lists and totals; a list that occurs twice keeps its higher total alone.
+      Lists and totals. A list that two parents lead to is kept once, with its higher total; its
+      other place among the W stays empty.
     """
     found = jax.vmap(process.log_probabilities, (0, 0, None, None))(gains, lists, where, rates)
     lists, totals = process.propose(found, lists, totals)

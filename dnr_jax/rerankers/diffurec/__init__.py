@@ -143,4 +143,5 @@ def diffurec(task: Task, settings: DiffuRecSettings) -> Reranker:
         DiffuRec(task.spec, settings),
         Lesson("train", DiffuRec.denoising_loss),
         dropout=settings.dropout,
+        log_odds=False,
     )

@@ -63,7 +63,7 @@ def distilled(school: School) -> Reranker:
     ) -> Array:
         return school.student.decode(params["student"], memory, scores, key=key, train=train)
 
-    return Reranker(partial(_enrol, school), encode, decode, stages=lessons(school))
+    return Reranker(partial(_enrol, school), encode, decode, stages=lessons(school), log_odds=False)
 
 
 def _enrol(school: School, key: Array, request: Request, scores: Array) -> Params:
