@@ -28,7 +28,7 @@ def load(argument: str) -> dict[str, Any]:
       argument: a file, or the bare name of a packaged config; either may end in `:PRESET`.
 
     Raises:
-      ValueError: there is no such file, it fails, or it gives no config; one line says why.
+      ValueError: the file does not exist, fails, or returns no config; the message is one line.
     """
     name, colon, preset = argument.partition(":")
     path = _find(name)

@@ -1,12 +1,12 @@
 """DLCM: a GRU reads the initial ranking, and its last state is the context of every candidate.
 
 Ai et al. 2018, arXiv 1804.05936. The GRU reads the candidates from the lowest to the highest score,
-so its last state s_n remembers the best ones best. With o_i its state after candidate i, the logit
-is `w (o_i tanh(W s_n + b))`. The model depends on the order of the scores even with
+so the best ones are the most recent in its last state s_n. With o_i its state after candidate i,
+the logit is `w (o_i tanh(W s_n + b))`. The model depends on the order of the scores even with
 `score_entry="none"`; tied scores are read in storage order. The paper's input `[h_i, x_i]` is the
 score entry "concatenate" at the place "early".
 
-Its own loss is AttRank on the plain logits; public ports clip them at 0 from below.
+Its own loss is AttRank on the plain logits; public ports clip negative logits to 0.
 
 Deviations: inputs are the fused user and item states h in place of hand-made features, and there is
 one head, whereas the paper allows several in parallel.

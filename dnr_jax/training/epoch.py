@@ -21,7 +21,7 @@ Epoch = Callable[
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss term or gradient stopped being a finite number."""
+    """A loss term or gradient is no longer finite."""
 
 
 class Alternation(NamedTuple):

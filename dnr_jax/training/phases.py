@@ -123,7 +123,7 @@ def compile_phase(phase: Phase, plan: StagePlan, states: TrainState, data: Batch
 
 
 def finished(progress: Progress, plan: StagePlan) -> bool:
-    """Tell whether all epochs are done or patience has run out (never before phase 2)."""
+    """Return whether all epochs are done or patience has run out (never before phase 2)."""
     epoch = int(progress.epoch)
     if epoch >= plan.epochs:
         return True

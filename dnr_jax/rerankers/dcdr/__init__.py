@@ -1,9 +1,9 @@
 """DCDR-style: discrete conditional diffusion of lists, DCDR-P (swaps) and DCDR-T (tokens).
 
-Lin et al. 2024, arXiv 2308.06982. R_0 is the shown list and its feedback c the condition; noise
-leads to R_t (`noise`), and the denoiser p(R_{t-1} | R_t, c, t) minimises
+Lin et al. 2024, arXiv 2308.06982. R_0 is the shown list, and its feedback c is the condition. Noise
+turns R_0 into R_t (`noise`), and the denoiser p(R_{t-1} | R_t, c, t) minimises
 
-    P:  -log p(R_{t-1} | R_t, c, t), the chain being drawn,
+    P:  -log p(R_{t-1} | R_t, c, t), for a random chain,
     T:  -mean_k sum_a q(a_{t-1} = a | a_t, a_0) log p(a_{t-1} = a | R_t, c, t), slot by slot,
 
 Each is the KL divergence from the posterior plus a constant (P: in expectation). To rerank, c is

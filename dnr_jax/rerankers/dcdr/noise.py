@@ -51,7 +51,7 @@ def rates_of(betas: Array) -> Rates:
 
 
 def possible_swaps(places: Array, where: Array) -> Array:
-    """Tell which candidates slot k may be swapped with, each swap once: `bool [K, N]`.
+    """Mark the candidates that slot k may be swapped with, each swap once: `bool [K, N]`.
 
     They are the candidates outside the list and those in a later slot.
 
@@ -107,7 +107,7 @@ def noise_by_swaps(
       key: typed key.
       start: R_0, `int32 [K]`.
       where: `bool [N]`.
-      rates: of all steps.
+      rates: rates of all steps.
       step: t, from 1.
     """
     stay = len(start) * where.shape[0]
@@ -171,7 +171,7 @@ def token_posterior(noisy: Array, start: Array, where: Array, rates: Rates) -> A
       noisy: a_t, `int32 [K]`.
       start: a_0, `int32 [K]`.
       where: `bool [N]`.
-      rates: of step t.
+      rates: rates of step t.
     """
     joint = _chance(noisy, where, 1.0 - rates.beta) * _chance(start, where, rates.before)
     total = joint.sum(axis=-1, keepdims=True)

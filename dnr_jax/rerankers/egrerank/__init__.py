@@ -16,9 +16,9 @@ clip would only act with a second step on the same lists.
 gamma, c and w are LibRerank's; no source gives `realism`. Deviations: evaluator and discriminator
 are `ListEvaluator` in place of a GRU; the fused states h replace the item MLP, and `Pointer` the
 generator; lists have K places and the greedy one is shown, whereas LibRerank samples all N places.
-Before the discriminator compares samples, they get the empty places of the logged list, which alone
-would give it away (a shown item need not be a candidate). The scorer is the policy's first choice:
-DNR and the binary cross-entropy train it, and it orders the items outside the list.
+Samples get the empty places of the logged list before the discriminator sees them, as these places
+would give the logged list away (a shown item need not be a candidate). The scorer is the policy's
+first choice: DNR and the binary cross-entropy train it, and it orders the items outside the list.
 
 The evaluator cannot judge items that it never saw. Where few candidates were shown, the policy
 learns lists that please the evaluator but not the user.

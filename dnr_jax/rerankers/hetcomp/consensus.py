@@ -90,5 +90,5 @@ def list_mle(logits: Array, ranks: Array, chosen: Array, *, where: Array) -> Arr
 
 
 def _better(ranks: Array, where: Array, *, share: int) -> Array:
-    """Tell which real candidates are among the best 1/`share` of their request, rounded down."""
+    """Mark the real candidates among the best 1/`share` of their request, rounded down."""
     return where & (share * ranks <= where.sum(axis=-1, keepdims=True))

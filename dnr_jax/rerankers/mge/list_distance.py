@@ -12,7 +12,7 @@ def disagreement(lists: Array, others: Array) -> Array:
 
     An item outside a list is tied with others outside and ranks below those inside. A pair has one
     of three orders: first above, second above, tied. Delta is 0 for equal lists and for a union of
-    one item, and 1 for lists without a common item (unless the union has less than two items).
+    one item, and 1 for lists without a common item (unless the union has fewer than two items).
 
     Args:
       lists: `int32 [B, S, K]`, without repeats; -1 = no item.

@@ -124,7 +124,7 @@ def nearest_and_farthest(
     Args:
       page: `int32 [B, K]`, -1 = no item, at the end.
       distances: `float32 [B, M]` >= 0.
-      orders: of `page_orders`.
+      orders: from `page_orders`.
       count: at most M.
     """
     moved = (orders != np.arange(orders.shape[1])[None]) * np.arange(1, orders.shape[1] + 1)[None]
