@@ -1,12 +1,12 @@
-"""Amazon-Books as the paper prepares it: ratings from 3 on are positive, 20-core, lists of 6.
+"""Amazon-Books as the paper prepares it: ratings of at least 3 are positive, 20-core, lists of 6.
 
   python -m dnr_jax.main --config configs/amazon_books.py --config.data.path=DIR
 
 DIR holds one file of book reviews or ratings: `reviews_Books_5.json.gz` (2014), `Books_5.json.gz`
 (2018) or `Books.jsonl.gz` (2023); docs/data.md says where to get them. The paper reports 35,736
-users, 38,121 items and 311,386 lists, and neither the release nor the whole filter: the counts are
-compared, and a difference is a warning. Without a path files of 2014's form are simulated. Presets:
-as in configs/interactions.py.
+users, 38,121 items and 311,386 lists, but neither the release nor the whole filter. So the counts
+are compared, and a difference is a warning. Without a path, files in the format of 2014 are
+simulated. Presets: as in configs/interactions.py.
 """
 
 from ml_collections import ConfigDict
@@ -36,5 +36,5 @@ PRESETS = common.presets(
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """Return what one of the presets above sets; "" is the default."""
+    """Return the config of one of the presets above; "" is the default."""
     return common.experiment(EXPERIMENT, *common.chosen(PRESETS, preset, "amazon_books.py"))

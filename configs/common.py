@@ -1,8 +1,8 @@
-"""What the experiments share: the rows of the tables, and sizes for small machines.
+"""Parts that the experiments share: the rows of the tables, and sizes for small machines.
 
-An experiment is nested plain data and says only what differs from the defaults. Each default
-stands beside its knob, with its meaning and range, in the file of what it belongs to, as in
-`dnr_jax/rerankers/prm.py`. Nothing of the package is imported here.
+An experiment is nested plain data and contains only what differs from the defaults. Each default is
+written next to its knob, with its meaning and range, in the file of the model or part, for example
+`dnr_jax/rerankers/prm.py`. Nothing from the package is imported here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,13 +27,13 @@ RIVALS_TABLE = (
     *("advir_score", "irgan_score", "hetcomp_score", "glorank_score"),
 )
 
-# The paper's ablation; `ablation` adds the rows over the weights.
+# The paper's ablation; `ablation` adds rows with other weights.
 ABLATION_TABLE = (
     *("retriever", "plain", "score", "score_add", "score_weight", "heuristic_g", "heuristic_b"),
     *("dnr_b_no_adv", "dnr_b_no_reg", "dnr_g", "dnr_b"),
 )
 
-# What DNR claims, with the controls: without scores, scores hidden at random, noise alone.
+# DNR's claim, with the controls: without scores, scores hidden at random, noise alone.
 CLAIM_TABLE = (
     *("random", "popularity", "retriever", "reversed", "plain", "score", "score_dropout"),
     *("heuristic_g", "dnr_g", "dnr_g_conditional", "dnr_b", "dnr_r"),
@@ -46,7 +46,7 @@ VARIANTS_TABLE = (
     *("dnr_r_rate", "score_prior", "dnr_g_prior"),
 )
 
-# List models without and with the product of history and candidate, beside two that have it anyway.
+# List models without and with the product of history and candidate, and two that have it anyway.
 MATCHING_MODELS = {
     "dlcm": "DLCM",
     "setrank": "SetRank",
@@ -62,7 +62,7 @@ MATCHING_TABLE = (
     *(f"{name}_{kind}" for name in MATCHING_MODELS for kind in ("score", "matching")),
 )
 
-# Retrievers of the table of first stages; item_knn and als, of the extra `retrievers`, may join.
+# Retrievers in the table of first stages; with the extra `retrievers`, add item_knn and als.
 FIRST_STAGES = (
     *("random", "popularity", "matrix_factorization", "two_tower", "sequential"),
     *("rankflow", "fs_ltr", "cascade"),
@@ -75,10 +75,10 @@ NOISES = (
     ("r", "DNR-R (resampled)", "resampled"),
 )
 
-# Models that have DNR rows of their own, `NAME_dnr_b` and so on, beside those of `config.reranker`.
+# Models with their own DNR rows, `NAME_dnr_b` and so on, in addition to those of `config.reranker`.
 BACKBONES = {"pier": "PIER", "gru4rec": "GRU4Rec", "sasrec": "SASRec"}
 
-# What a row sets to train on the observed scores alone.
+# The settings of a row that trains on the observed scores alone.
 NO_NOISE = {"noise": {"name": "none"}, "generator": {"name": "none"}}
 
 # Sizes of model, history and optimiser for two CPU cores and a few minutes. The optimiser was
@@ -92,10 +92,10 @@ SMALL = {
     "train": {"batch_size": 128, "patience": 0},
 }
 
-# The model of tables with many rows, a size smaller.
+# A smaller model for tables with many rows.
 NARROW = {"reranker": {"width": 16, "feed_forward": 32}}
 
-# The preset that shows in about a minute that everything works.
+# The preset that checks in about a minute that everything works.
 SMOKE = {
     "table": "random,popularity,retriever,reversed,dnr_b",
     "reranker": {"width": 16},
@@ -118,10 +118,10 @@ def presets(
 
     Args:
       train: training at the size of `SMALL`.
-      reduced: what differs in training for tables with many rows.
-      smoke: beside `SMOKE`, a size of the simulation.
-      rivals_too: beside `rivals`, at both sizes.
-      ablation_too: beside `ablation`.
+      reduced: changes of `train` for tables with many rows.
+      smoke: additions to `SMOKE`, such as the size of the simulation.
+      rivals_too: additions to `rivals`, at both sizes.
+      ablation_too: additions to `ablation`.
     """
     small = (SMALL, {"train": train})
     narrow = (*small, NARROW)
@@ -150,7 +150,7 @@ def experiment(*layers: Mapping[str, Any]) -> ConfigDict:
 
 
 def chosen(presets: Mapping[str, Any], name: str, file: str) -> Any:
-    """Return the preset of a name; `ValueError` lists the names there are."""
+    """Return the preset of a name; `ValueError` lists the known names."""
     if name not in presets:
         known = ", ".join(preset or "none" for preset in presets)
         raise ValueError(f"{file} has no preset {name!r}: choose one of {known}")
@@ -180,8 +180,8 @@ def rivals() -> dict[str, Any]:
 def converged(table: Sequence[str] = CLAIM_TABLE) -> dict[str, Any]:
     """Rows trained to convergence, each with the same trials of its learning rate.
 
-    A learning rate ten times smaller adds to every row, so each has the same schedule with two such
-    steps. Patience would end some rows before the first one, and so compare unlike schedules.
+    A tenfold decay of the learning rate improves every row, so all share a schedule with two such
+    steps. Patience would stop some rows before the first step, and schedules would differ.
     """
     decay = {"decay_every": 25}
     return {
@@ -198,7 +198,7 @@ def converged(table: Sequence[str] = CLAIM_TABLE) -> dict[str, Any]:
 
 
 def first_stages() -> dict[str, Any]:
-    """Two rerankers, without scores, with them and under DNR, on one retriever after another."""
+    """Two rerankers, without scores, with them and under DNR, on each of the retrievers."""
     kinds = ("dnr_g", "dnr_b", "dnr_b_conditional")
     prm = ("retriever", "plain", "score", *kinds)
     sasrec = ("sasrec", "sasrec_score", *(f"sasrec_{kind}" for kind in kinds))
@@ -209,7 +209,7 @@ def first_stages() -> dict[str, Any]:
 
 
 def ablation(*, epochs: int) -> dict[str, Any]:
-    """The paper's ablation, and DNR-B over lambda_c, lambda_m and lambda_e, of so many epochs."""
+    """The paper's ablation, and DNR-B with other lambda_c, lambda_m and lambda_e, in `epochs`."""
     quarters = sorted({round(epochs * share) for share in (0, 0.25, 0.5, 0.75)})
     swept = {
         **_sweep("noise", "lambda_c", (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)),
@@ -235,8 +235,8 @@ def _sweep(section: str, knob: str, values: Sequence[float]) -> dict[str, Any]:
 def rows() -> dict[str, Any]:
     """Return the rows: each names its model, its label and the knobs it sets.
 
-    A row's knobs win over the command line's; the row "dnr" sets none and is the config as it
-    stands. `{reranker}` stands for the name in `config.reranker`.
+    A row's knobs override the command line's; the row "dnr" sets none and is the config as given.
+    `{reranker}` is replaced by the name in `config.reranker`.
     """
     return {
         "random": _trivial("random", "random"),
@@ -379,7 +379,7 @@ def _bounded() -> dict[str, Any]:
 def _rival(row: str, label: str, name: str = "", **own: Any) -> dict[str, Any]:
     """Make a model's two rows, `row` without scores and `row_score` with them.
 
-    The model is `row` too, unless `name` says another; `own` are knobs that only it has.
+    The model is also called `row`, unless `name` is given; `own` are knobs that only it has.
     """
     name = name or row
     knobs = {"rerankers": {name: own}} if own else {}

@@ -1,13 +1,13 @@
-"""Interactions (user, item, rating?, time?) in any published form, or simulated ones.
+"""Interactions (user, item, rating?, time?) in any published format, or simulated ones.
 
   python -m dnr_jax.main --config configs/interactions.py --config.data.path=PATH
 
 PATH is a file or a folder: MovieLens 100K to 32M, Amazon of 2014, 2018 or 2023 (reviews or
 ratings), lines of `user item item ...`, or your own CSV, TSV, JSON lines or Parquet, with columns
-named by `--config.data.columns=user=member,item=sku,time=bought_at`. The form is recognised; say
-`--config.data.layout=amazon_2018_reviews` to insist on one. A retriever chooses and scores the
-candidates, under a protocol of `--config.candidates.name`. Presets: those of
-configs/movielens.py but `first_stages`.
+named by `--config.data.columns=user=member,item=sku,time=bought_at`. The format is recognised; set
+`--config.data.layout=amazon_2018_reviews`, for example, to choose one. A retriever chooses and
+scores the candidates, under a protocol of `--config.candidates.name`. Presets: those of
+configs/movielens.py except `first_stages`.
 """
 
 from ml_collections import ConfigDict
@@ -29,5 +29,5 @@ PRESETS = common.presets(
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """Return what one of the presets above sets; "" is the default."""
+    """Return the config of one of the presets above; "" is the default."""
     return common.experiment(EXPERIMENT, *common.chosen(PRESETS, preset, "interactions.py"))

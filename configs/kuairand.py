@@ -3,8 +3,8 @@
   python -m dnr_jax.main --config configs/kuairand.py --config.data.path=DIR
 
 DIR is the folder of the CSV files of KuaiRand-Pure, -1K or -27K; docs/data.md says where to get
-them. A retriever learns from the standard log up to the random log's first moment, the reranker
-from its pools, and test requests are what a user was shown at random (protocol
+them. A retriever learns from the standard log up to the start of the random log, and the reranker
+from its pools. Test requests are the videos that a user was shown at random (protocol
 `random_exposure`). For another protocol, on both standard logs:
 `--config.data.random_log=False --config.candidates.name=retrieved_pool`. Presets: as in
 configs/interactions.py.
@@ -31,5 +31,5 @@ PRESETS = common.presets(
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """Return what one of the presets above sets; "" is the default."""
+    """Return the config of one of the presets above; "" is the default."""
     return common.experiment(EXPERIMENT, *common.chosen(PRESETS, preset, "kuairand.py"))

@@ -6,14 +6,16 @@ DIR holds ML-100K's `u.data`, or ML-1M's `ratings.dat`, `users.dat` and `movies.
 `sequences.txt.gz` of item sequences without ratings. Without a path a small catalogue in ML-1M's
 format is simulated. Choose the protocol by `--config.candidates.name`: retrieved_pool (default),
 exposed_plus_sampled, or exposed_plus_retrieved (the published one, whose scores leak; see the
-audit), or several of them with commas between. Presets: the default (small, 3 seeds), `smoke`
-(about a minute), `rivals` (every model under every protocol, each with the same two trials of the
-learning rate), `ablation` (DNR with parts left out, and over its weights), `converged` (what DNR
-claims, with its controls, trained to convergence), `first_stages` (PRM and SASRec on one retriever
-after another, of the size of `rivals`), `variants` (further controls and forms that the paper does
-not have, to convergence), `matching` (list models without and with the product of history and
-candidate, to convergence), `paper` (the group's settings at full size) and `rivals_paper` (every
-model at that size). Measured times and metrics are in docs/results/.
+audit), or several of them separated by commas.
+
+Presets: the default (small, 3 seeds), `smoke` (about a minute), `rivals` (every model under every
+protocol, each with the same two trials of the learning rate), `ablation` (DNR without some parts,
+and with different weights), `converged` (DNR's claim, with its controls, trained to convergence),
+`first_stages` (PRM and SASRec on each retriever, at the size of `rivals`), `variants` (further
+controls, and variants that the paper does not have, to convergence), `matching` (list models
+without and with the product of history and candidate, to convergence), `paper` (the group's
+settings at full size) and `rivals_paper` (every model at that size). Measured times and metrics are
+in docs/results/.
 """
 
 from ml_collections import ConfigDict
@@ -22,10 +24,10 @@ from configs import common
 
 EXPERIMENT = {"data": {"name": "movielens"}, "candidates": {"name": "retrieved_pool"}}
 
-# Of the two trials of `rivals` the one that PRM with scores chose on validation.
+# The better trial of PRM with scores on validation, of the two in `rivals`.
 TUNED = {player: {"learning_rate": 9e-3} for player in ("reranker", "generator")}
 
-# For two CPU cores: a few minutes, and a few hours for tables of many rows.
+# For two CPU cores: a few minutes, or a few hours for tables with many rows.
 TRAIN = {"epochs": 10, "lambda_e": 5, "seeds": 3}
 NARROW = (common.SMALL, {"train": TRAIN}, common.NARROW)
 FIRST_STAGES = {"train": {"epochs": 6, "lambda_e": 3}, "optim": TUNED}
@@ -42,5 +44,5 @@ PRESETS = {
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """Return what one of the presets above sets; "" is the default."""
+    """Return the config of one of the presets above; "" is the default."""
     return common.experiment(EXPERIMENT, *common.chosen(PRESETS, preset, "movielens.py"))

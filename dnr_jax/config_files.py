@@ -1,4 +1,4 @@
-"""From `--config FILE.py:PRESET` or `--config NAME:PRESET` to what the config file sets."""
+"""Reads the config file of `--config FILE.py:PRESET` or `--config NAME:PRESET`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _NO_EXPERIMENT = ("__init__", "common")
 
 
 def load(argument: str) -> dict[str, Any]:
-    """Return what a config file sets, as nested plain data.
+    """Return the values that a config file sets, as nested plain data.
 
     Args:
       argument: a file, or the bare name of a packaged config; either may end in `:PRESET`.
 
     Raises:
-      ValueError: there is no such file, it fails, or it gives no config; one line says why.
+      ValueError: the file does not exist, fails, or returns no config; the message is one line.
     """
     name, colon, preset = argument.partition(":")
     path = _find(name)
@@ -79,13 +79,13 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 def _pop_room() -> dict[str, ModuleType]:
-    """Take the modules of the configs' folder out of the imported ones."""
+    """Remove the modules of the configs' folder from `sys.modules`, and return them."""
     names = [n for n in sys.modules if n == _ROOM or n.startswith(f"{_ROOM}.")]
     return {name: sys.modules.pop(name) for name in names}
 
 
 def _run(path: Path) -> ModuleType:
-    """Execute a config file as a module of its own."""
+    """Execute a config file as its own module."""
     module = ModuleType(path.stem)
     module.__file__ = str(path)
 
@@ -97,7 +97,7 @@ def _run(path: Path) -> ModuleType:
 
 
 def _call(path: Path, function: Any, *arguments: str) -> Any:
-    """Call a function of a config file; what it raises becomes one line."""
+    """Call a function of a config file; its exceptions become one-line errors."""
     try:
         return function(*arguments)
     except (Exception, SystemExit) as error:

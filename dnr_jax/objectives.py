@@ -13,10 +13,10 @@ For one request, with p the joint law of scores x and feedback z, and p_phi(x | 
       L_x      =  KL(p_phi || p_x)
       delta_x  = -KL(p_phi || p_{x|z}) <= 0
 
-q_theta is a product of Bernoulli laws over the candidates under the loss "bce", and the law of one
-pick among them, softmax(s), under "attention_rank"; `LOSSES` holds -log q_theta of both. The losses
-are means, over judged candidates or over requests with a positive: under "bce" a list's
-log-likelihood is -N times its mean.
+Under the loss "bce", q_theta is a product of Bernoulli laws over the candidates. Under
+"attention_rank" it is the law of one pick among them, softmax(s). `LOSSES` holds -log q_theta of
+both. The losses are means: over judged candidates, or over requests with a positive. Under "bce" a
+list's log-likelihood is therefore -N times its mean.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
     Attributes:
       mean: `(logits, labels, weights)`, all `float32 [B, N]`, to a float32 scalar.
       mass: `(labels, weights)` to the float32 scalar that the mean was divided by. The mean over a
-        batch is the sum of the means of its parts, each times its share of the mass.
+        batch is the sum of its parts' means, each weighted by the part's share of the mass.
       log_odds: whether sigmoid(logit) estimates P(z = 1 | x). It does not where adding a constant
         to all logits of a request leaves the loss unchanged.
     """
@@ -89,7 +89,7 @@ class ObjectiveSettings(Settings):
 def direct_loss(logits: Array, labels: Array, weights: Array, *, loss: str) -> Array:
     """Compute L_direct = -E[log q_theta(z | x)] from the logits of the observed scores x.
 
-    Training pairs each z with its own x, where the identity above takes x from the marginal p_x.
+    Training pairs each z with its own x, whereas the identity above draws x from the marginal p_x.
     """
     return LOSSES[loss].mean(logits, labels, weights)
 
@@ -100,15 +100,15 @@ def denoising_loss(noisy_logits: Array, labels: Array, weights: Array, *, loss: 
 
 
 def hide_scores(scores: Array, index: Array, key: Array, *, rate: float) -> Array:
-    """Set all scores of a request to 0 with a probability: dropout of x as a whole.
+    """Set all scores of a request to 0 with probability `rate`: dropout of x as a whole.
 
-    A model so trained ranks with and without a first stage. It is the simplest regulariser of the
-    use of x, and so the control of every cleverer one.
+    A model trained this way ranks with and without a first stage. This is the simplest way to make
+    a model rely less on x, and so the control for every more elaborate one.
 
     Args:
       scores: x, `float32 [B, N]`.
-      index: `uint32 [B]`, the requests' own numbers, which their draws depend on.
-      key: of the draws.
+      index: `uint32 [B]`, the requests' own numbers, folded into their keys.
+      key: random key.
       rate: the probability, in [0, 1]; 0 draws nothing.
     """
     if rate == 0:
@@ -118,15 +118,15 @@ def hide_scores(scores: Array, index: Array, key: Array, *, rate: float) -> Arra
 
 
 def smooth_labels(labels: Array, *, rate: float) -> Array:
-    """Draw labels towards one half, z (1 - s) + s / 2 (Szegedy et al. 2016, arXiv 1512.00567)."""
+    """Move labels towards one half, z (1 - s) + s / 2 (Szegedy et al. 2016, arXiv 1512.00567)."""
     return labels if rate == 0 else labels * (1 - rate) + rate / 2
 
 
 def adversarial_loss(noisy_logits: Array, labels: Array, weights: Array, *, loss: str) -> Array:
     """Compute L_adv = E[log q_theta(z | x')] (Eq. 5), up to its term in p(z | x').
 
-    That term does depend on phi through x', but p(z | x) is unknown; the paper treats it as
-    constant, and so it is left out of the value and of the gradient.
+    That term does depend on phi through x', but p(z | x) is unknown. The paper treats the term as
+    constant, so it is left out of both value and gradient.
     """
     return -LOSSES[loss].mean(noisy_logits, labels, weights)
 
@@ -150,7 +150,7 @@ def reranker_loss(
     """Compute L_theta = L_direct + lambda_m L_z; the generator is held fixed by the caller.
 
     Returns:
-      The loss, and its terms `direct` and `denoise` before their factors.
+      The loss, and its terms `direct` and `denoise` before weighting.
     """
     terms = {
         "direct": direct_loss(logits, labels, weights, loss=settings.loss),
@@ -177,7 +177,7 @@ def generator_loss(
       settings: the loss and its weights.
 
     Returns:
-      The loss, and its terms `adversarial` and `regulariser` before their factors.
+      The loss, and its terms `adversarial` and `regulariser` before weighting.
     """
     terms = {
         "adversarial": adversarial_loss(noisy_logits, labels, weights, loss=settings.loss),
@@ -187,5 +187,5 @@ def generator_loss(
 
 
 def generator_sum(adversarial: Array, regulariser: Array, *, settings: ObjectiveSettings) -> Array:
-    """Compute L_phi = lambda_adv L_adv + lambda_x L_x, of both losses or of both gradients."""
+    """Compute L_phi = lambda_adv L_adv + lambda_x L_x from both losses, or from both gradients."""
     return settings.lambda_adv * adversarial + settings.lambda_x * regulariser

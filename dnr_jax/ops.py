@@ -1,4 +1,4 @@
-"""Small array operations that every room shares. Masks are called `where`; True means real."""
+"""Small array operations that all modules share. Masks are called `where`; True means real."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def masked_log_softmax(logits: Array, where: Array, axis: int = -1) -> Array:
 def weighted_sum(values: Array, weights: Array) -> tuple[Array, Array]:
     """Return `(sum(values * weights), sum(weights))`; entries of weight 0 may be NaN or inf.
 
-    Sums travel and are divided last, so that shards and batches add up exactly.
+    Add the sums of shards and batches first and divide last: the mean is then exact.
     """
     weights = weights.astype(jnp.float32)
     return jnp.sum(jnp.where(weights > 0, values, 0.0) * weights), jnp.sum(weights)
@@ -61,7 +61,7 @@ def ranks(values: Array, where: Array) -> Array:
 
 
 def per_request_keys(key: Array, index: Array) -> Array:
-    """Give each request a key of its own: `fold_in(key, index)` for `index` `uint32 [B]`."""
+    """Give each request its own key: `fold_in(key, index)` for `index` `uint32 [B]`."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 

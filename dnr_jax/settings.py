@@ -1,4 +1,4 @@
-"""Typed knobs: frozen dataclasses whose fields carry a default, a range and one line of meaning.
+"""Typed knobs: frozen dataclasses whose fields have a default, a range and a line of explanation.
 
 Whatever can be configured (a model, a noise family, a data set, the training) declares its knobs
 once, in its own file:
@@ -7,7 +7,7 @@ once, in its own file:
     class CaserSettings(Trunk):
         window: int = knob(5, "how many of the latest events are read", at_least=1)
 
-Making one checks every type and range, so that what holds a `Settings` need not look again.
+Creating an instance checks every type and range, so code that receives a `Settings` need not.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-# The largest int of any knob: it is counted in int32 somewhere.
+# The largest int of any knob, as knobs end up in int32.
 MOST_INT = 2**31 - 1
-HOMES = 2  # places of a knob, sought in a section that has none, that a message names
+HOMES = 2  # sections that a message names, at most, where a misplaced knob exists
 
 
 class Allowed(NamedTuple):
@@ -40,7 +40,7 @@ class Allowed(NamedTuple):
     one_of: tuple[str, ...] = ()
 
     def holds(self, value: Any) -> bool:
-        """Tell whether one plain value is allowed."""
+        """Return whether one plain value is allowed."""
         if self.one_of:
             return value in self.one_of
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -54,7 +54,7 @@ class Allowed(NamedTuple):
         )
 
     def __str__(self) -> str:
-        """Say what is allowed: `1 or more`, `above 0 and at most 1`, `one of bce, bpr`."""
+        """Describe what is allowed: `1 or more`, `above 0 and at most 1`, `one of bce, bpr`."""
         if self.one_of:
             return f"one of {', '.join(self.one_of)}"
         words = [
@@ -76,16 +76,16 @@ def knob(
     below: float | None = None,
     one_of: Iterable[str] = (),
 ) -> Any:
-    """Declare a field of a `Settings`: its default, one line of meaning, and what it may be.
+    """Declare a field of a `Settings`: its default, a line of explanation, and its allowed values.
 
     Args:
-      default: a bool, int, float, str or tuple of numbers; its type is that of the annotation.
+      default: a bool, int, float, str or tuple of numbers, of the annotated type.
       why: what the knob does, for people who set it.
       at_least: bound of a number, or of each number of a tuple; None = none.
-      above: as `at_least`, exclusive.
+      above: like `at_least`, exclusive.
       at_most: upper bound.
-      below: as `at_most`, exclusive.
-      one_of: the names that a str may be.
+      below: like `at_most`, exclusive.
+      one_of: the allowed values of a str.
     """
     allowed = Allowed(at_least, above, at_most, below, tuple(one_of))
     return dataclasses.field(default=default, metadata={"why": why, "allowed": allowed})
@@ -93,14 +93,14 @@ def knob(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Base of all settings; making one raises `ValueError` for a wrong type or value.
+    """Base of all settings; creating one raises `ValueError` for a wrong type or value.
 
-    A subclass may add `check` for what concerns several knobs. Every message begins with a knob's
-    name, so that `read` can put the knob's place before it.
+    A subclass may add `check` for conditions on several knobs. Every message begins with a knob's
+    name, so that `read` can put the knob's section before it.
     """
 
     def __post_init__(self) -> None:
-        """Check types and ranges, then what concerns several knobs."""
+        """Check types and ranges, then conditions on several knobs."""
         types = _types(type(self))
         for field in dataclasses.fields(self):
             _check(field, types[field.name], getattr(self, field.name))
@@ -115,15 +115,15 @@ T = TypeVar("T")
 
 
 def read(kind: type[S], values: Mapping[str, Any], place: str) -> S:
-    """Make a `kind` of plain values; what is left out has its default.
+    """Make a `kind` from plain values; a knob that is left out has its default.
 
     Args:
       kind: the settings to make.
       values: by the knob's name; nested settings as nested mappings, tuples also as lists.
-      place: of the settings in the config, as in `config.rerankers.dcdr`.
+      place: path of the settings in the config, for example `config.rerankers.dcdr`.
 
     Raises:
-      ValueError: an unknown knob (the nearest known one is named), a wrong type or a value out of
+      ValueError: a knob is unknown (the nearest known one is named), has a wrong type or is out of
         range; the message begins with place and knob.
     """
     types, made = _types(kind), {}
@@ -141,18 +141,18 @@ def read(kind: type[S], values: Mapping[str, Any], place: str) -> S:
 
 
 def plain(settings: Settings) -> dict[str, Any]:
-    """Return the knobs as nested plain dicts, as `read` takes them."""
+    """Return the knobs as nested plain dicts, which `read` accepts."""
     return dataclasses.asdict(settings)
 
 
 def defaults(kind: type[Settings], *, without: type[Settings] = Settings) -> dict[str, Any]:
-    """Return the default of every knob of `kind` that `without`, a base of it, does not have."""
+    """Return the default of every knob of `kind` that its base `without` does not have."""
     inherited = _types(without)
     return {name: value for name, value in plain(kind()).items() if name not in inherited}
 
 
 def is_settings(kind: Any) -> bool:
-    """Tell whether an annotation is a class of settings."""
+    """Return whether an annotation is a class of settings."""
     return isinstance(kind, type) and issubclass(kind, Settings)
 
 
@@ -167,10 +167,10 @@ def unknown(kind: str, name: str, known: Iterable[str], *, elsewhere: Iterable[s
     """Say that `name` is not a known `kind`, with the nearest known one and all of them.
 
     Args:
-      kind: what it should be, for people.
-      name: what it is.
+      kind: what the name should be, in words for users.
+      name: the given name.
       known: names of that kind.
-      elsewhere: what else may be meant.
+      elsewhere: other suggestions.
     """
     known = sorted(known)
     near = [repr(one) for one in difflib.get_close_matches(name, known, n=1)]
@@ -180,7 +180,7 @@ def unknown(kind: str, name: str, known: Iterable[str], *, elsewhere: Iterable[s
 
 
 def unknown_knob(name: str, section: Iterable[str], config: Mapping[str, Any]) -> str:
-    """Say that a section has no knob `name`, and where the whole config has one."""
+    """Say that a section has no knob `name`, and where in the config there is one."""
     homes = sorted(_homes(name, config, "config"), key=lambda home: home.count("."))
     return unknown("knob", name, section, elsewhere=homes[:HOMES])
 
@@ -215,7 +215,7 @@ def _check(field: dataclasses.Field[Any], kind: Any, value: Any) -> None:
 
 
 def _fits(kind: Any, value: Any) -> bool:
-    """Tell whether a value is of an annotated plain type; an int serves as a float."""
+    """Return whether a value has an annotated plain type; an int is also a float."""
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)[0]
         return isinstance(value, tuple) and all(_fits(inner, part) for part in value)

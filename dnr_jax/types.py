@@ -1,4 +1,4 @@
-"""The shared words: what a request is, what a model is, what a noise family is.
+"""The shared types: requests, batches, models, noise families, divergences and metrics.
 
 Sizes: B batch, N candidates, T history, K shown list (slate), D width, S seeds.
 Every array of a `Request` or `Batch` has the leading axis B (or R, all requests of a split).
@@ -20,7 +20,7 @@ Memory = Any
 
 @struct.dataclass
 class Request:
-    """What a reranker may see: no labels and no scores, so a model cannot leak what is not here.
+    """The input of a reranker; labels and scores are not part of it, so a model cannot leak them.
 
     Feature columns hold ids of categorical values: 0 is padding, 1 unknown, known values start
     at 2. Column 0 of `user` is the user, column 0 of `history` and `candidates` is the item.
@@ -30,11 +30,11 @@ class Request:
         key, so that they do not depend on batch, order or shard.
       user: `int32 [B, Fu]`, user features.
       context: `int32 [B, Fc]`, request features (weekday, hour); `Fc` may be 0.
-      history: `int32 [B, T, Fh]`, what the user met before the request, left-padded, latest last.
+      history: `int32 [B, T, Fh]`, the user's events before the request, left-padded, latest last.
       history_where: `bool [B, T]`, True = real event.
       candidates: `int32 [B, N, Fi]`, item features, in a seeded random order.
       where: `bool [B, N]`, True = real candidate. All False in a padding request.
-      numbers: `float32 [B, Fn]`, numbers that describe user and context, about 1 in size; None =
+      numbers: `float32 [B, Fn]`, numeric features of user and context, of magnitude about 1; None =
         there are none.
       item_numbers: `float32 [B, N, Gn]`, those of the candidates; None = there are none.
     """
@@ -60,8 +60,8 @@ class Batch:
       labels: `float32 [B, N]` in [0, 1], the feedback z; 0 where unexposed or `where` is False.
       exposed: `bool [B, N]`, True = shown to the user.
       slate: `int32 [B, K]`, indices into N of the shown list in display order; -1 = none.
-      weights: `float32 [B, N]` >= 0, what each candidate's label counts for. 0 = unjudged: the
-        model sees the candidate, losses and metrics do not. 0 where `where` is False.
+      weights: `float32 [B, N]` >= 0, the weight of each candidate's label. 0 = unjudged: the model
+        sees the candidate, but losses and metrics ignore it. 0 where `where` is False.
     """
 
     request: Request
@@ -78,8 +78,8 @@ class FeatureSpec(NamedTuple):
     Attributes:
       user, context, history, item: column names of `Request.user`, `.context`, `.history`,
         `.candidates`, in column order. A history column and an item column of the same name
-        share one vocabulary, and so one embedding table. A name that stands several times among
-        the columns of a side is a bag: its values are summed.
+        share one vocabulary, and so one embedding table. A name that occurs several times among
+        the columns of a side is a bag: the embeddings of its values are summed.
       sizes: vocabulary size per column name, padding (0) and unknown (1) included.
       numbers, item_numbers: column names of the arrays of these names.
     """
@@ -94,14 +94,14 @@ class FeatureSpec(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a model may know of the data set and the table before it sees a request.
+    """What a model may know about the data set before it sees a request.
 
     Attributes:
       spec: column names and vocabulary sizes.
       slate_size: K >= 1, the length of the shown list.
       item_popularity: `float32 [V]`, training positives of each encoded item; None = not known.
       item_vectors: `float32 [V, d]`, a description of each encoded item; None = not known.
-      seed: of what a model draws while it is built.
+      seed: seed of a model's random draws while it is built.
     """
 
     spec: FeatureSpec
@@ -146,10 +146,10 @@ class Arrange(Protocol):
 
 
 class Loss(Protocol):
-    """What a stage of training minimises: a float32 scalar of one batch.
+    """The loss that a stage of training minimises: a float32 scalar of one batch.
 
-    `train=True` switches dropout on; a loss that samples draws from `key`, or from a fixed key
-    where there is none.
+    `train=True` switches dropout on. A loss that samples draws from `key`, or from a fixed key if
+    there is none.
     """
 
     def __call__(
@@ -161,12 +161,12 @@ class Stage(NamedTuple):
     """One part of a training procedure; the parts run one after the other.
 
     Attributes:
-      name: of its checkpoints and metrics.
-      loss: what it minimises; None = L_theta of DNR, or L_direct without noise.
+      name: name of its checkpoints and metrics.
+      loss: the loss that it minimises; None = L_theta of DNR, or L_direct without noise.
       groups: top-level groups of the parameters that it updates; () = all of them.
       share: its length as a share of `config.train.epochs`, > 0.
-      begin: maps the parameters that it starts from, keeping their shapes, as to copy a group into
-        another; applied once, before the first epoch, and not again when a killed run goes on.
+      begin: maps the parameters that it starts from, keeping their shapes, for example to copy one
+        group to another; applied once, before the first epoch, and not again when a run resumes.
     """
 
     name: str
@@ -214,8 +214,8 @@ class NoiseSample(Protocol):
 class Noise(NamedTuple):
     """A generator f_phi of noisy scores.
 
-    `sample` folds each request's own index into the key: the draw of a request does not depend
-    on its batch or shard. It is differentiable in `params` where the family has any.
+    `sample` folds each request's own index into the key, so the draw of a request does not depend
+    on its batch or shard. It is differentiable in `params`, if the family has any.
     """
 
     init: NoiseInit
@@ -227,8 +227,8 @@ class Divergence(Protocol):
     estimation error), differentiable in `generated`.
 
     Arguments: `generated`, `observed` `float32 [B, N]` in [0, 1]; `labels` `float32 [B, N]`, a
-    candidate is positive where > 0.5; `where` `bool [B, N]`, entries where it is False count for
-    nothing.
+    candidate is positive where > 0.5; `where` `bool [B, N]`, entries where it is False do not
+    count.
     """
 
     def __call__(
@@ -265,7 +265,7 @@ def apply(
 def rank(reranker: Reranker, params: Params, request: Request, scores: Array) -> Array:
     """Order the candidates as deployed: `float32 [B, N]`, higher = shown earlier.
 
-    These are the logits, unless the model arranges lists of its own.
+    These are the logits, unless the model arranges its own lists.
     """
     if reranker.arrange is None:
         return apply(reranker, params, request, scores)

@@ -33,13 +33,13 @@ class ExactDensitySettings(DivergenceSettings):
 def density_kl(settings: DensitySettings) -> Flat:
     """Make the KL of binned kernel densities: linear time, the default.
 
-    Its gradient has a cosine above 0.9999 with the exact one; its value is some 1e-3 nats off.
+    Its gradient has a cosine above 0.9999 with the exact one; its value is off by about 1e-3 nats.
     """
     return _kl(settings.bandwidth, "binned")
 
 
 def density_exact_kl(settings: ExactDensitySettings) -> Flat:
-    """Make the KL of exact kernel densities: all pairs, in blocks; the oracle."""
+    """Make the KL of exact kernel densities: all pairs, in blocks; the reference for the others."""
     return _kl(settings.bandwidth, "exact")
 
 
@@ -55,8 +55,8 @@ def _kl(bandwidth: float, method: str) -> Flat:
     ) -> Array:
         """Return sum_i w_i [log p_gen(x'_i) - log p_obs(x'_i)], L_x of arXiv 2509.18736, Eq. 5.
 
-        The mean over the generated sample itself: 0 for equal samples, slightly negative values
-        can occur for nearly equal ones.
+        It is a mean over the generated sample itself: 0 for equal samples, and possibly slightly
+        negative for nearly equal ones.
         """
         own = log_density(
             generated, generated, generated_weights, bandwidth=bandwidth, method=method

@@ -1,6 +1,6 @@
 """Gaussian-kernel sums over scores in [0, 1]: binned to a grid, exact in blocks, or by Pallas.
 
-`log_density` is the seam: one name, three implementations, the lines of `LOG_DENSITIES`.
+`log_density` is the interface to the three implementations in `LOG_DENSITIES`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dnr_jax.types import Array
 
 GRID = 4096  # nodes of the grid for the bulk
 TAIL_GRID = 512  # nodes of the grid on which far tails are summed in logarithms
-# Kernel sums (of 1 at most) below this are lost in the rounding of a float32 FFT.
+# Kernel sums (at most 1) below this are lost in the rounding of a float32 FFT.
 FFT_FLOOR = 1e-4
-# Two steps of the grid: a narrower kernel would fall between its nodes.
+# Two steps of the grid: a narrower kernel would fall between the nodes.
 LEAST_BINNED_BANDWIDTH = 2.0 / (GRID - 1)
-LEAST_BANDWIDTH = 1e-4  # narrower ones leave exponents of far tails too few digits in float32
+LEAST_BANDWIDTH = 1e-4  # for narrower ones exponents of far tails are too imprecise in float32
 BLOCK = 128  # rows of the exact sum that are held at once
 LOG_ZERO = -1e30  # finite, as -inf - -inf is NaN in gradients
 
@@ -72,7 +72,7 @@ def safe_log(values: Array) -> Array:
 
 
 def exact(points: Array, samples: Array, weights: Array, *, bandwidth: float) -> Array:
-    """Sum all pairs, `BLOCK` points at a time: the oracle (`LogDensity`)."""
+    """Sum all pairs, `BLOCK` points at a time: the reference (`LogDensity`)."""
     scale = 1.0 / (bandwidth * math.sqrt(2.0))
     return _log_sums(points * scale, samples * scale, safe_log(weights))
 
@@ -96,14 +96,14 @@ def _log_sums_forward(a: Array, b: Array, c: Array) -> tuple[Array, tuple[Array,
 
 
 def _log_sums_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, ...]:
-    """Sum over the rows of each gradient apart, an exponential a pair each time.
+    """Sum over the rows of each gradient separately, each time with one exponential per pair.
 
-    Faster on CPU than one pass that adds columns up as well, and a gradient that nobody asks for
-    costs nothing.
+    On a CPU this is faster than one pass that also sums over columns, and a gradient that is not
+    used costs nothing.
     """
     points, samples, log_weights, sums = saved
 
-    # The log-sum stays in the exponent, which is then <= 0: an outlier cannot overflow.
+    # The log-sum stays in the exponent, which is then <= 0, so an outlier cannot overflow.
     def to_point(a: Array, log_sum: Array) -> Array:
         gap = a - samples
         return -jnp.sum(jnp.exp(log_weights - gap**2 - log_sum) * gap, axis=1)
@@ -125,12 +125,12 @@ def _log_sums_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, ...]:
 _log_sums.defvjp(_log_sums_forward, _log_sums_backward)
 
 
-# Pallas: the exact sum again, by a kernel of its own for TPU and for NVIDIA GPUs.
+# Pallas: the exact sum again, by separate kernels for TPU and for NVIDIA GPUs.
 
 
 def pallas(points: Array, samples: Array, weights: Array, *, bandwidth: float) -> Array:
-    """Sum all pairs by a Pallas kernel; interpreted where there is neither TPU nor GPU."""
-    # Imported here, as Pallas takes a second to import and is seldom wanted.
+    """Sum all pairs by a Pallas kernel; interpreted if there is neither TPU nor GPU."""
+    # Imported here, as Pallas takes a second to import and is rarely used.
     from dnr_jax.divergences.pallas_sums import log_sums
 
     scale = 1.0 / (bandwidth * math.sqrt(2.0))
@@ -144,8 +144,8 @@ def binned(points: Array, samples: Array, weights: Array, *, bandwidth: float) -
     """Bin samples linearly, smooth the grid, interpolate its logarithm (`LogDensity`).
 
     Linear binning and FFT after Silverman (1982) and Wand (1994). A float32 FFT loses sums below
-    `FFT_FLOOR` of the largest possible one; there a coarser grid summed in logarithms takes over,
-    so that a generated score far from every observed one still feels which way to go.
+    `FFT_FLOOR` of the largest possible one. Below that a coarser grid, summed in logarithms, takes
+    over, so a generated score far from every observed one still has a useful gradient.
     """
     sums = fft_smooth(linear_bins(samples, weights, nodes=GRID), bandwidth=bandwidth)
     bulk = interpolate(jnp.log(jnp.maximum(sums, 0.5 * FFT_FLOOR)), points)
@@ -157,7 +157,7 @@ def binned(points: Array, samples: Array, weights: Array, *, bandwidth: float) -
 def _cells(values: Array, nodes: int) -> tuple[Array, Array]:
     """Return the left node of each value's cell, and the share of the right node.
 
-    Only the index is clipped, not the value: at exact 0 and 1 the gradient stays whole.
+    Only the index is clipped, not the value, so the gradient is exact at 0 and 1 too.
     """
     position = values * (nodes - 1)
     left = jnp.clip(jnp.floor(jax.lax.stop_gradient(position)), 0, nodes - 2).astype(jnp.int32)
@@ -165,7 +165,7 @@ def _cells(values: Array, nodes: int) -> tuple[Array, Array]:
 
 
 def linear_bins(values: Array, weights: Array, *, nodes: int) -> Array:
-    """Share each weight between the two nearest of `nodes` equidistant nodes on [0, 1]."""
+    """Split each weight between the two nearest of `nodes` equidistant nodes on [0, 1]."""
     left, share = _cells(values, nodes)
     empty = jnp.zeros(nodes, values.dtype)
     return empty.at[left].add(weights * (1.0 - share)).at[left + 1].add(weights * share)
@@ -187,7 +187,7 @@ def fft_smooth(counts: Array, *, bandwidth: float) -> Array:
 
 
 def _log_smooth(counts: Array, *, bandwidth: float) -> Array:
-    """Convolve as `fft_smooth` does, in logarithms: any depth of tail, quadratic in nodes."""
+    """Convolve like `fft_smooth`, in logarithms: exact in far tails, quadratic in nodes."""
     grid = jnp.arange(counts.shape[0]) / (counts.shape[0] - 1)
     exponents = -0.5 * ((grid[:, None] - grid) / bandwidth) ** 2
     return jax.nn.logsumexp(exponents + safe_log(counts), axis=1)

@@ -35,8 +35,8 @@ def gaussian_kl(settings: DivergenceSettings) -> Flat:
 def _match_beta(values: Array, weights: Array) -> tuple[Array, Array]:
     """Match Beta(a, b) by moments: a = m c, b = (1 - m) c, c = m (1 - m) / v - 1.
 
-    A sample inside [s, 1 - s] has v <= m (1 - m) - s (1 - s), so c stays above 0 without a clip
-    that would stop the gradient.
+    A sample inside [s, 1 - s] has v <= m (1 - m) - s (1 - s), so c stays above 0 without a clip,
+    which would stop the gradient.
     """
     mean, variance = _moments(SHRINK + (1 - 2 * SHRINK) * values, weights)
     concentration = (mean * (1 - mean) - variance) / (variance + VARIANCE_FLOOR)

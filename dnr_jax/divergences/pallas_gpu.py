@@ -1,8 +1,8 @@
 """The two sums over all pairs as Mosaic GPU kernels (`plgpu.kernel`): NVIDIA, Hopper and later.
 
-One thread owns one row and walks all columns, whose values every thread of a block reads at the
-same time: no shared memory, no barrier, no reduction across threads. Needs row counts that are
-multiples of `ROWS` and column counts that are multiples of `UNROLL`.
+Each thread owns one row and loops over all columns, whose values all threads of a block read at the
+same time. So there is no shared memory, no barrier and no reduction across threads. Row counts must
+be multiples of `ROWS`, column counts multiples of `UNROLL`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from dnr_jax.types import Array
 
 ROWS = 128  # the threads of one warpgroup
-UNROLL = 8  # columns between two looks at the running maximum: exponentials to hide latency behind
+UNROLL = 8  # columns per update of the running maximum: independent exponentials hide latency
 LOWEST = -2e30  # below every exponent, and finite: -inf - -inf is NaN
 
 

@@ -55,7 +55,7 @@ def _forward(a: Array, b: Array, c: Array) -> tuple[Array, tuple[Array, ...]]:
 
 
 def _backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, ...]:
-    """Weigh pairs by e_ij = exp(c_j - (a_i - b_j)^2 - sums_i), of exponent <= 0, on both sides.
+    """Weight pairs by e_ij = exp(c_j - (a_i - b_j)^2 - sums_i), whose exponent is <= 0.
 
     d/da_i = -2 g_i sum_j e_ij (a_i - b_j);  d/db_j = -2 sum_i g_i e_ij (b_j - a_i);
     d/dc_j = sum_i g_i e_ij.

@@ -1,9 +1,9 @@
 """The two sums over all pairs as portable Pallas kernels: for TPU, and interpreted elsewhere.
 
-A cell of the grid owns a tile of rows and walks all columns, so that no cell waits for another and
-nothing of size n x m exists. Rows lie along sublanes (`[ROWS, 1]`), columns along lanes; all
-columns stay in the fast memory of the chip, 8 to 12 bytes each. Needs row counts that are
-multiples of `ROWS` and column counts that are multiples of `COLUMNS`.
+Each cell of the grid owns a tile of rows and loops over all columns, so no cell waits for another
+and nothing has size n x m. Rows lie along sublanes (`[ROWS, 1]`), columns along lanes; all columns
+stay in the fast memory of the chip, 8 to 12 bytes each. Row counts must be multiples of `ROWS`,
+column counts multiples of `COLUMNS`.
 """
 
 from __future__ import annotations

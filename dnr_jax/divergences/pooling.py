@@ -23,7 +23,7 @@ class DivergenceSettings(Settings):
     )
 
     def check(self) -> None:
-        """Refuse bins that nothing would read."""
+        """Refuse bins that would not be used."""
         if self.score_bins > 1 and not self.conditional:
             raise ValueError(
                 f"score_bins is {self.score_bins}, which only a conditional divergence reads: "
@@ -36,7 +36,7 @@ class Flat(Protocol):
 
     Arguments: `generated` `float32 [n]`, `generated_weights` `float32 [n]`, `observed`
     `float32 [m]`, `observed_weights` `float32 [m]`. Values are in [0, 1]; weights are >= 0 and
-    each set sums to 1. Values of weight 0 are finite and count for nothing.
+    each set sums to 1. Values of weight 0 are finite and do not count.
     """
 
     def __call__(
@@ -49,7 +49,7 @@ class Flat(Protocol):
 
 
 def pool(distance: Flat, settings: DivergenceSettings) -> Divergence:
-    """Compare all candidates at once, each label by itself, or each label and bin of scores."""
+    """Compare all candidates at once, per label, or per label and bin of scores."""
     if settings.score_bins > 1:
         return binned(distance, settings.score_bins)
     return conditional(distance) if settings.conditional else pooled(distance)
@@ -58,8 +58,8 @@ def pool(distance: Flat, settings: DivergenceSettings) -> Divergence:
 def pooled(distance: Flat) -> Divergence:
     """Compare the scores of all candidates at once.
 
-    The marginal reading of L_x = KL(p_phi(x | z) || p_x) (arXiv 2509.18736, Eq. 5): the labels
-    are pooled on both sides, and so a KL comes out no larger than the mean of L_x over z.
+    This reads L_x = KL(p_phi(x | z) || p_x) (arXiv 2509.18736, Eq. 5) as a marginal: the labels are
+    pooled on both sides, so a KL is at most the mean of L_x over z.
     """
 
     def divergence(generated: Array, observed: Array, *, labels: Array, where: Array) -> Array:
@@ -72,9 +72,9 @@ def pooled(distance: Flat) -> Divergence:
 def conditional(distance: Flat) -> Divergence:
     """Compare positives with positives and negatives with negatives, and average the two.
 
-    Each label has weight 1/2 however rare it is, or positives would hardly count; a label that
-    does not occur contributes 0. With a KL this estimates KL(p_phi(x | z) || p(x | z)) balanced
-    over z: -delta_x of Eq. 5 (arXiv 2509.18736), rather than the L_x of the paper.
+    Each label has weight 1/2 however rare it is, as positives would hardly count otherwise; a label
+    that does not occur contributes 0. With a KL this estimates KL(p_phi(x | z) || p(x | z)),
+    balanced over z: -delta_x of Eq. 5 (arXiv 2509.18736), rather than the L_x of the paper.
     """
 
     def divergence(generated: Array, observed: Array, *, labels: Array, where: Array) -> Array:
@@ -92,9 +92,9 @@ def binned(distance: Flat, bins: int) -> Divergence:
 
     The observed scores fall into `bins` bins of equal width. Each label has weight 1/2, as in
     `conditional`, shared by its bins in proportion to their candidates. With a KL this estimates
-    KL(p_phi(x | z, b) || p(x | z, b)) with b the bin of a candidate's own x: besides the law of
-    scores of each label, it asks that a candidate keep about its score. Ours, not the paper's. A
-    step costs as many distances as there are labels and bins.
+    KL(p_phi(x | z, b) || p(x | z, b)) with b the bin of a candidate's own x. So it requires the law
+    of scores of each label, and also that each candidate roughly keeps its score. This is ours, not
+    the paper's. A step costs one distance per label and bin.
     """
 
     def divergence(generated: Array, observed: Array, *, labels: Array, where: Array) -> Array:
@@ -115,7 +115,7 @@ def binned(distance: Flat, bins: int) -> Divergence:
 def _compare(distance: Flat, generated: Array, observed: Array, where: Array) -> Array:
     where = where.reshape(-1)
     count = jnp.sum(where)
-    # Without a real entry every value is the same placeholder: a finite distance, then 0.
+    # Without a real entry all values are one placeholder, whose finite distance is replaced by 0.
     weights = jnp.where(count > 0, where, 1.0).astype(jnp.float32)
     weights = weights / jnp.sum(weights)
     x_generated, x_observed = (

@@ -1,4 +1,4 @@
-"""Distances straight between two samples: energy distance and maximum mean discrepancy."""
+"""Distances computed directly on two samples: energy distance and maximum mean discrepancy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a trained model to numbers of a split: scoring, summaries, and the audit of candidates."""
+"""Results of a trained model on a split: scoring, summaries, and the audit of candidates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit of a candidate set: what must hold before any result on it is believed."""
+"""The audit of a candidate set: conditions that must hold before any result on it is believed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INJECTED = {
 
 
 def audit(prepared: Prepared, *, k: int, protocol: str) -> dict[str, Any]:
-    """Check a prepared data set for leaks and tell how far trivial scorers get.
+    """Check a prepared data set for leaks, and measure trivial scorers on it.
 
     Args:
       prepared: all splits.
@@ -27,8 +27,8 @@ def audit(prepared: Prepared, *, k: int, protocol: str) -> dict[str, Any]:
       protocol: how candidates were chosen, as in `config.candidates.name`.
 
     Returns:
-      JSON-able: `protocol`, `k`, `level` (the worst one), `findings` (list of `level`, `check`,
-      `text`) and `scorers` (split -> scorer -> metric -> mean; None where nothing counts).
+      A JSON-able dict: `protocol`, `k`, `level` (the worst one), `findings` (list of `level`,
+      `check`, `text`) and `scorers` (split -> scorer -> metric -> mean; None if no request counts).
 
     Raises:
       ValueError: a score, label or weight is NaN, infinite or out of range.
@@ -52,7 +52,7 @@ def audit(prepared: Prepared, *, k: int, protocol: str) -> dict[str, Any]:
 
 
 def refuse_unmeasurable(prepared: Prepared) -> None:
-    """Refuse a data set on which no model could be chosen or measured, before one is trained.
+    """Refuse, before training, a data set on which no model could be chosen or measured.
 
     Raises:
       ValueError: no request of the validation or of the test split has a judged positive.
@@ -68,7 +68,7 @@ def refuse_unmeasurable(prepared: Prepared) -> None:
 
 
 def render(findings: dict[str, Any]) -> str:
-    """Write an audit as plain lines, one a finding, that start with OK, WARN or LEAK."""
+    """Write an audit as plain lines, one per finding, that start with OK, WARN or LEAK."""
     title = f"audit of protocol {findings['protocol']}: {findings['level']}"
     lines = [f"{f['level']:<5} {f['check'] + ':':<21} {f['text']}" for f in findings["findings"]]
     return "\n".join([title, *lines])
@@ -90,7 +90,7 @@ def _integrity(prepared: Prepared, protocol: str) -> list[Finding]:
 
 
 def _means(probed: probes.Probe, k: int) -> dict[str, dict[str, float | None]]:
-    """Average every scorer's metrics; None instead of NaN, which JSON does not know."""
+    """Average every scorer's metrics; None instead of NaN, which JSON does not have."""
     result: dict[str, dict[str, float | None]] = {}
     for scorer in probed.scorers:
         means = {m: probed.mean(scorer, m) for m in (f"n@{k}", f"h@{k}", "auc")}

@@ -12,7 +12,7 @@ _CELLS = 2**22  # random numbers drawn at a time
 
 
 def portions(resamples: int, requests: int) -> Iterator[int]:
-    """Cut a number of resamples so that one portion draws about `_CELLS` numbers."""
+    """Split a number of resamples into portions that each draw about `_CELLS` numbers."""
     size = max(1, _CELLS // max(requests, 1))
     for start in range(0, resamples, size):
         yield min(size, resamples - start)
@@ -21,11 +21,11 @@ def portions(resamples: int, requests: int) -> Iterator[int]:
 def intervals(
     values: np.ndarray, *, seed: int, resamples: int = BOOTSTRAPS, level: float = LEVEL
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return lower and upper ends of the means over requests, `[M]`, by column.
+    """Return the lower and upper ends, `[M]`, of the intervals of each column's mean over requests.
 
     Args:
       values: float `[R, M]`, NaN where a request has none.
-      seed: of the resampling, which all columns share.
+      seed: seed of the resampling, which all columns share.
       resamples: number of bootstrap samples.
       level: coverage, in (0, 1).
     """
@@ -37,7 +37,7 @@ def intervals(
     for portion in portions(resamples, requests):
         drawn = generator.integers(requests, size=(portion, requests), dtype=np.int32)
         counts = np.stack([np.bincount(row, minlength=requests) for row in drawn]).astype(float)
-        with np.errstate(invalid="ignore"):  # a resample may hold no request of a column
+        with np.errstate(invalid="ignore"):  # a resample may have no request for a column
             means.append((counts @ filled) / (counts @ real))
     tail = (1 - level) / 2
     low, high = np.nanquantile(np.concatenate(means), [tail, 1 - tail], axis=0)

@@ -9,13 +9,13 @@ LEVELS = (OK, WARN, LEAK)  # from harmless to worst
 
 
 class Finding(NamedTuple):
-    """What one check saw.
+    """The result of one check.
 
     Attributes:
-      level: `OK`, `WARN` (know it when you read results) or `LEAK` (results are not what they
-        seem).
+      level: `OK`, `WARN` (keep it in mind when you read results) or `LEAK` (results are not what
+        they seem).
       check: short name of the check.
-      text: one plain sentence with the numbers seen.
+      text: one plain sentence with the numbers found.
     """
 
     level: str

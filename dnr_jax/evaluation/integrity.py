@@ -11,11 +11,11 @@ from dnr_jax.metrics import POSITIVE_ABOVE
 from dnr_jax.metrics.beyond import FIRST_KNOWN_ID
 
 SUSPICIOUS_P = 1e-4
-_MIN_EXPECTED = 5.0  # positives a position needs for the chi-square law to hold
+_MIN_EXPECTED = 5.0  # expected positives per position for which the chi-square law holds
 
 
 def judged(split: Split) -> np.ndarray:
-    """Mark the candidates that count in metrics: real and of positive weight, `bool [R, N]`."""
+    """Mark the candidates that count in metrics: real and with positive weight, `bool [R, N]`."""
     return np.asarray(split.batch.request.where) & (np.asarray(split.batch.weights) > 0)
 
 
@@ -27,8 +27,8 @@ def positive(split: Split) -> np.ndarray:
 def check_pairs(prepared: Prepared, protocol: str) -> list[Finding]:
     """Look for the (user, item) pairs of test positives in training and in their own history.
 
-    A pair may truly come back where a log holds repeated exposures (protocol `logged`); in the
-    other protocols pools hold unseen items only, so a single one is a leak.
+    In a log with repeated exposures (protocol `logged`) a pair may legitimately come back. In the
+    other protocols pools contain only unseen items, so a single pair is a leak.
     """
     train, test = prepared.splits["train"], prepared.splits["test"]
     wanted = _candidate_pairs(test, positive(test))
@@ -69,7 +69,7 @@ def _history_pairs(split: Split) -> np.ndarray:
 
 
 def _own_history(split: Split) -> np.ndarray:
-    """Tell for every known test positive whether its request's history holds the item."""
+    """Return for every known test positive whether the item is in its request's history."""
     request = split.batch.request
     items = np.asarray(request.candidates)[..., 0]
     past = np.where(np.asarray(request.history_where), np.asarray(request.history)[..., 0], -1)
@@ -86,7 +86,7 @@ def _pair_finding(
 
 
 def check_request_ids(prepared: Prepared) -> Finding:
-    """Look for a request in two splits or twice in one."""
+    """Look for requests that are in two splits or twice in one."""
     ids = np.concatenate([np.asarray(prepared.splits[s].request_id) for s in SPLITS])
     repeated = int(ids.size - np.unique(ids).size)
     text = f"{repeated} of {ids.size} requests stand in two splits or twice in one"
@@ -94,7 +94,7 @@ def check_request_ids(prepared: Prepared) -> Finding:
 
 
 def check_duplicates(prepared: Prepared) -> Finding:
-    """Look for requests that hold the same known item twice."""
+    """Look for requests that contain the same known item twice."""
     requests = sum(_rows_with_duplicates(prepared.splits[s]) for s in SPLITS)
     text = f"{requests} requests hold the same candidate twice"
     return Finding(LEAK if requests else OK, "duplicates", text)
@@ -104,15 +104,15 @@ def _rows_with_duplicates(split: Split) -> int:
     request = split.batch.request
     items = np.asarray(request.candidates)[..., 0]
     real = np.asarray(request.where) & (items >= FIRST_KNOWN_ID)
-    # Distinct negative numbers stand in for everything that may repeat.
+    # Padding and unknown items, which may repeat, become distinct negative numbers.
     ordered = np.sort(np.where(real, items, -1 - np.arange(items.shape[1])), axis=1)
     return int((ordered[:, 1:] == ordered[:, :-1]).any(axis=1).sum())
 
 
 def check_ties(prepared: Prepared) -> list[Finding]:
-    """Tell how many lists begin in a tie of time stamps, where the data is cut by time.
+    """Count the lists that begin within a tie of timestamps, if the data is split by time.
 
-    Such a list might as well have begun earlier or later: its items are in file order.
+    Such a list could also have begun earlier or later: tied items are in file order.
     """
     counts = prepared.report.get("lists", {})
     tied, total = counts.get("lists_starting_in_a_tie"), counts.get("lists")
@@ -126,7 +126,7 @@ def check_ties(prepared: Prepared) -> list[Finding]:
 
 
 def check_padding(prepared: Prepared) -> Finding:
-    """Look for labels, weights, scores or exposures on candidates that are none."""
+    """Look for labels, weights, scores or exposures on padding."""
     wrong = 0
     for name in SPLITS:
         batch = prepared.splits[name].batch
@@ -155,17 +155,17 @@ def _position_finding(name: str, split: Split) -> Finding:
 def position_p_value(positives: np.ndarray, where: np.ndarray) -> float:
     """Test that every real position of a list is equally likely to hold a positive.
 
-    A list with m positives on n real positions has mean m / n and covariance
-    m (n - m) / (n (n - 1)) (diag(w) - w w' / n) over its positions w: drawn without replacement,
-    so that the plain chi-square would be too careful. The quadratic form of the summed deviation
-    in the summed covariance is chi-square with its rank as degrees of freedom.
+    A list with m positives on n real positions w has mean m / n and covariance
+    m (n - m) / (n (n - 1)) (diag(w) - w w' / n). The positives are drawn without replacement, so
+    the plain chi-square test would be too conservative. The quadratic form of the summed deviation
+    in the inverse of the summed covariance is chi-square, with the rank as degrees of freedom.
 
     Args:
       positives: `bool [R, N]`, within `where`.
       where: `bool [R, N]`, real candidates.
 
     Returns:
-      The p-value; NaN if no two positions expect `_MIN_EXPECTED` positives.
+      The p-value; NaN if fewer than two positions expect `_MIN_EXPECTED` positives.
     """
     m, n = positives.sum(axis=1).astype(float), where.sum(axis=1).astype(float)
     real = where.astype(float)

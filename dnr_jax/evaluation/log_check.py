@@ -1,4 +1,4 @@
-"""What there is to know of a log table before any training: its columns, its faults, its scores."""
+"""The check of a log table before training: its columns, its faults, its scores."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _COUNTS = {
 
 
 class Checked(NamedTuple):
-    """What was found in a table; both parts are JSON-able.
+    """The findings about a table; both parts are JSON-able.
 
     Attributes:
-      report: of the reader: columns as understood, counts, splits, `findings` and `warnings`.
-      audit: leaks, and how far the first stage and trivial scorers get; None = left out.
+      report: the reader's report: columns as understood, counts, splits, `findings`, `warnings`.
+      audit: leaks, and metrics of the first stage and of trivial scorers; None = left out.
     """
 
     report: dict[str, Any]
@@ -46,9 +46,9 @@ class Checked(NamedTuple):
         return "\n".join([*lines, *(["", render(self.audit)] if self.audit is not None else [])])
 
     def first_stage(self, split: str = "test") -> list[str]:
-        """Say how good the order of the first stage is, its reverse and chance, a line each.
+        """Describe the quality of the first stage's order, its reverse and chance, one line each.
 
-        Without scores of a first stage, chance is all there is.
+        Without scores of a first stage, there is only chance.
         """
         scorers = self.audit["scorers"][split] if self.audit is not None else {}
         told = _TRIVIAL if self.report["score"] else ("constant",)
@@ -59,13 +59,13 @@ class Checked(NamedTuple):
 def check_log(
     given: Any, settings: TableSettings, shape: Shape, *, seed: int = 0, progress: bool = False
 ) -> Checked:
-    """Read a table as for training, audit it, and keep nothing of it.
+    """Read a table as for training, audit it, and delete all that was written.
 
     Args:
-      given: a path, or a frame of polars, pandas or pyarrow.
+      given: a path, or a polars, pandas or pyarrow table.
       settings: how it is read.
       shape: candidates N and shown places K; metrics are cut at K.
-      seed: of splits by hash and of the order of candidates.
+      seed: seed of splits by hash and of the order of candidates.
       progress: shows a bar.
 
     Raises:
@@ -82,7 +82,7 @@ def check_log(
 
 
 def glance(given: Any, settings: TableSettings, *, seed: int = 0) -> Checked:
-    """Look at every value, but make no arrays and so no audit; see `check_log`."""
+    """Check every value, but without arrays and so without an audit; see `check_log`."""
     seen = table.examine(given, settings, seed=seed)
     found = report.facts(seen, weight_cap=settings.weight_cap)
     said = {"findings": report.findings(found), "warnings": report.before_arrays(found)}

@@ -1,4 +1,4 @@
-"""How far scorers get that know nothing, only positions, or only the retriever's scores."""
+"""Metrics of scorers that know nothing, only positions, or only the retriever's scores."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ INVERTED = (
 
 
 class Probe(NamedTuple):
-    """Per-request metrics of the scorers that no model may lose to, on one split.
+    """Per-request metrics, on one split, of the scorers that every model should beat.
 
     Attributes:
       scorers: metrics by name, by the scorer's name.
-      unknown: why a number could not be computed, if any could not.
-      scored: whether a first stage's scores tell any two candidates apart.
+      unknown: why some metric could not be computed, if so.
+      scored: whether the first stage's scores differ between any two candidates.
     """
 
     scorers: dict[str, dict[str, np.ndarray]]
@@ -38,13 +38,13 @@ class Probe(NamedTuple):
     scored: bool = True
 
     def mean(self, scorer: str, metric: str) -> float:
-        """Average over the requests that count; NaN if there is none."""
+        """Average over the requests that count; NaN if there are none."""
         values = self.scorers[scorer][metric]
         kept = values[~np.isnan(values)].astype(np.float64)
         return float(kept.mean()) if kept.size else float("nan")
 
     def gain(self, scorer: str, metric: str) -> tuple[float, float]:
-        """Return the mean gain over the constant scorer and its standard error, paired."""
+        """Return the mean paired gain over the constant scorer and its standard error."""
         gain = self.scorers[scorer][metric] - self.scorers["constant"][metric]
         gain = gain[~np.isnan(gain)].astype(np.float64)
         if gain.size < 2:
@@ -53,7 +53,7 @@ class Probe(NamedTuple):
 
 
 def probe(prepared: Prepared, name: str, *, k: int) -> Probe:
-    """Score split `name` by constants, stored order, learned positions and retriever scores."""
+    """Score split `name` by a constant, stored order, learned positions and retriever scores."""
     split = prepared.splits[name]
     scores = np.asarray(split.batch.scores)
     count = scores.shape[1]
@@ -75,7 +75,7 @@ def _tell_apart(split: Split) -> bool:
 
 
 def _what_is_missing(split: Split) -> str:
-    """Say what the requests of a split lack, if any metric of them cannot be computed."""
+    """Explain what the requests of a split lack, in case a metric cannot be computed."""
     count, positives = judged(split).sum(axis=1), positive(split).sum(axis=1)
     if not positives.any():
         return "no request of this split has a positive among its judged candidates"
@@ -93,7 +93,7 @@ def _position_rates(train: Split) -> np.ndarray:
 def chance(split: Split, *, k: int) -> dict[str, float]:
     """Expected H@k, N@k and AUC of a random order, by formula, over requests with a positive.
 
-    Of n judged candidates with m positives each rank holds a positive with probability m / n.
+    With m positives among n judged candidates, each rank holds a positive with probability m / n.
     """
     n, m = judged(split).sum(axis=1), positive(split).sum(axis=1)
     n, m = n[m > 0], m[m > 0]
@@ -146,7 +146,7 @@ def _label(metric: str) -> str:
 
 
 def check_scores(name: str, probed: Probe, *, k: int) -> list[Finding]:
-    """Tell how far the retriever's order and its reverse get on one split, and which one wins."""
+    """Report the metrics of the retriever's order and its reverse on one split, and which wins."""
     if not probed.scored:
         return [Finding(WARN, f"scores {name}", "no first stage: all candidates have one score")]
     lines = [
@@ -184,10 +184,10 @@ def _inversion(probed: Probe, k: int) -> str:
 
 
 def check_exposure(name: str, split: Split, probed: Probe, *, k: int) -> Finding:
-    """Compare the retriever's AUC over judged candidates with that among the shown ones alone.
+    """Compare the retriever's AUC over all judged candidates with that over the shown ones only.
 
-    Where unshown candidates count as negatives, telling what was shown pays, not what was liked.
-    A gap above `EXPOSURE_GAP` is worth a warning.
+    If unshown candidates count as negatives, a model gains by predicting what was shown, not what
+    was liked. A gap above `EXPOSURE_GAP` gives a warning.
     """
     where, exposed = judged(split), np.asarray(split.batch.exposed)
     scores, labels = np.asarray(split.batch.scores), np.asarray(split.batch.labels)
@@ -214,7 +214,7 @@ def check_exposure(name: str, split: Split, probed: Probe, *, k: int) -> Finding
 
 
 def check_pool(name: str, split: Split) -> Finding:
-    """Tell how many positives the pool holds, and how many requests have none there."""
+    """Report how many positives are in the pool, and how many requests have none there."""
     in_pool, total = positive(split).sum(axis=1), np.asarray(split.positives)
     total = np.maximum(total, in_pool)
     without = int((in_pool == 0).sum())

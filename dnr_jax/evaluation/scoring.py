@@ -20,16 +20,16 @@ ApplyFn = Callable[[Params, Request, Array], Array]
 def score_split(apply_fn: ApplyFn, params: Params, batch: Batch, *, batch_size: int) -> Array:
     """Score every request of a split once, in stored order: float32 logits `[R, N]`.
 
-    The last batch is filled up with empty requests, whose logits are cut off again. May be
-    vmapped over `params` (seeds).
+    The last batch is padded with empty requests, whose logits are removed again. It can be vmapped
+    over `params` (seeds).
 
     Args:
       apply_fn: maps `(params, request, scores [B, N])` to logits `[B, N]`. Compiled once per
         function object: pass the same object again, not a new lambda.
-      params: of the model.
-      batch: the split, arrays of NumPy or of the device.
-      batch_size: requests at a time, >= 1; it bounds memory and changes no result, or some
-        models' by the rounding of float32, so more than the split holds is as good as all of it.
+      params: parameters of the model.
+      batch: the split, as NumPy or device arrays.
+      batch_size: requests at a time, >= 1; a number above the split's size means all of it. It
+        bounds memory and does not change results, except by float32 rounding for some models.
 
     Raises:
       ValueError: the split is empty, or `batch_size` is below 1.
@@ -41,7 +41,7 @@ def score_split(apply_fn: ApplyFn, params: Params, batch: Batch, *, batch_size: 
 
 
 def compile_split(apply_fn: ApplyFn, params: Params, batch: Batch, *, batch_size: int) -> None:
-    """Compile the program of `score_split` for arrays of these shapes, which then finds it made."""
+    """Compile the program of `score_split` for arrays of these shapes, before it is needed."""
     _scan.lower(apply_fn, loader.take, params, batch, _rows(batch, batch_size)).compile()
 
 
@@ -58,10 +58,10 @@ def score_stream(
 
     Args:
       apply_fn: see `score_split`.
-      params: of the model.
+      params: parameters of the model.
       batch: the split, NumPy arrays, memory-mapped or not.
       batch_size: requests at a time, >= 1.
-      batches: on the device together, >= 1.
+      batches: batches that are on the device together, >= 1.
       put: reads rows `int32 [P, B]` of the split and puts them on the device as `[P, B', ...]`,
         B' >= B.
 

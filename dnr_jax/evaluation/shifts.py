@@ -1,4 +1,4 @@
-"""First stages that drift: what the test scores of a trained model may turn into."""
+"""First stages that drift: changes of the test scores that a trained model may meet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Pool(NamedTuple):
     Attributes:
       scores: x, `float32 [R, N]` in [0, 1], as in training.
       where: `bool [R, N]`.
-      number: `uint32 [R]`, the requests' own numbers, which all draws depend on.
+      number: `uint32 [R]`, the requests' own numbers, folded into the keys of all draws.
       popularity: `float32 [R, N]`, training interactions of each candidate.
     """
 
@@ -32,8 +32,8 @@ class Shift(NamedTuple):
     """A change of the scores.
 
     Attributes:
-      label: what a reader sees.
-      scores: `(pool, key)` to the new scores, `float32 [R, N]` in [0, 1], 0 where padding is.
+      label: its name in reports.
+      scores: `(pool, key)` to the new scores, `float32 [R, N]` in [0, 1], 0 for padding.
     """
 
     label: str
@@ -54,7 +54,7 @@ def popularity(pool: Pool, key: Array) -> Array:
 
 
 def ranks(pool: Pool, key: Array) -> Array:
-    """Keep the order of x and nothing else: evenly spaced from 1 down to 0."""
+    """Keep only the order of x: evenly spaced scores from 1 down to 0."""
     del key
     last = jnp.maximum(pool.where.sum(axis=1, keepdims=True) - 1, 1)
     places = ops.ranks(pool.scores, pool.where)
@@ -62,7 +62,7 @@ def ranks(pool: Pool, key: Array) -> Array:
 
 
 def squared(pool: Pool, key: Array) -> Array:
-    """Put x on another scale, in the same order: x^2."""
+    """Change the scale of x but not its order: x^2."""
     del key
     return pool.scores**2
 
@@ -74,7 +74,7 @@ def missing(pool: Pool, key: Array) -> Array:
 
 
 def turned(pool: Pool, key: Array) -> Array:
-    """Turn the scores round: 1 - x."""
+    """Reverse the scores: 1 - x."""
     del key
     return jnp.where(pool.where, 1 - pool.scores, 0.0)
 

@@ -1,4 +1,4 @@
-"""All numbers of one model on one split."""
+"""All metrics of one model on one split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dnr_jax.data.store import Split
 from dnr_jax.metrics import beyond, calibration, pairs, pooled
 from dnr_jax.types import Array
 
-# Requests at a time: bounds device memory, and one compiled program serves every split.
+# Requests at a time: it bounds device memory, and one compiled program serves every split.
 CHUNK = 2048
 
 
@@ -23,11 +23,11 @@ class Evaluation(NamedTuple):
     """Results of one model on one split.
 
     Attributes:
-      metrics: flat, Python floats; NaN where nothing could be measured.
+      metrics: Python floats by metric name; NaN where nothing could be measured.
       per_request: `float32 [R]` by metric name, NaN where the request does not count.
-      requests: requests of the split, excluded ones among them.
-      excluded: requests without a judged positive in the pool. They count in no ranking metric
-        but `n@k_end_to_end` (there they score 0 if they have a positive outside the pool).
+      requests: requests of the split, including excluded ones.
+      excluded: requests without a judged positive in the pool. The only ranking metric in which
+        they count is `n@k_end_to_end` (they score 0 if they have a positive outside the pool).
     """
 
     metrics: dict[str, float]
@@ -50,7 +50,7 @@ def mean_ndcg(logits: Array, labels: Array, where: Array, k: int) -> Array:
 
 
 def ndcg_sums(logits: Array, labels: Array, where: Array, k: int) -> tuple[Array, Array]:
-    """Return numerator and denominator of `mean_ndcg`: sums add up over batches."""
+    """Return numerator and denominator of `mean_ndcg`, which can be summed over batches."""
     value, valid = metrics.build("n", k=k)(logits, labels, where)
     return ops.weighted_sum(value, valid)
 
@@ -65,13 +65,13 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate logits `[R, N]` on a split.
 
-    Accuracy and calibration look at judged candidates (`where` and weight > 0); what is shown,
-    and so diversity, coverage, long tail and popularity, at all real candidates. Correlation with
-    the truth takes the real candidates whose truth is known; without any its keys are absent.
+    Accuracy and calibration use judged candidates (`where` and weight > 0). The shown lists, and so
+    diversity, coverage, long tail and popularity, use all real candidates. Correlation with the
+    truth uses the real candidates whose truth is known; if there are none its keys are absent.
 
     Args:
       logits: `[R, N]`, finite on real candidates, of at least 32 bits; ranked in float32.
-      split: with R requests of N candidates.
+      split: R requests with N candidates each.
       k: length of the shown list, at most N.
       item_vectors: `float32 [V, d]`; d = 0 means unknown and gives NaN diversity.
       item_popularity: `float32 [V]`, training interactions.
@@ -134,7 +134,7 @@ def _list_contents(
 
 @jax.jit
 def _correlations(logits: Array, truth: Array, known: Array) -> dict[str, tuple[Array, Array]]:
-    # Bounded truth is not needed here: only its order enters.
+    # The truth need not be in [0, 1] here: only its order matters.
     return {
         f"{name}_truth": metrics.build(name, k=1)(logits, truth, known)
         for name in ("spearman", "kendall")
@@ -172,9 +172,9 @@ def _check_items(items: np.ndarray, item_vectors: np.ndarray, popularity: np.nda
 
 
 def _chunks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Cut arrays along their first axis into chunks of one size, the last filled up with zeros.
+    """Cut arrays along their first axis into chunks of one size, the last padded with zeros.
 
-    A chunk is a power of two, so that splits of nearly one size share their compiled programs.
+    The size is a power of two, so that splits of similar size share their compiled programs.
     """
     count = len(arrays[0])
     size = min(1 << max(count - 1, 0).bit_length(), CHUNK)

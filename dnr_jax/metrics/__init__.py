@@ -1,4 +1,4 @@
-"""Metrics of ranked lists: expected values over ties, requests without a positive left out."""
+"""Metrics of ranked lists: expected values over ties; requests without a positive are left out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def build(name: str, *, k: int) -> Metric:
     """Make the metric `name`, a key of `METRICS`, as a function of (logits, labels, where).
 
     Raises:
-      ValueError: no such metric, or `k` below 1.
+      ValueError: there is no such metric, or `k` is below 1.
     """
     if name not in METRICS:
         raise ValueError(f"no metric named {name!r}; known: {', '.join(METRICS)}")

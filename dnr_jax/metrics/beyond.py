@@ -1,4 +1,4 @@
-"""Beyond accuracy: what the shown lists are made of. Item id 0 means "no item in this slot"."""
+"""Beyond accuracy: the composition of the shown lists. Item id 0 means "no item in this slot"."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from dnr_jax import ops
 from dnr_jax.types import Array
 
-FIRST_KNOWN_ID = 2  # ids 0 (padding) and 1 (unknown) name nothing
+FIRST_KNOWN_ID = 2  # ids 0 (padding) and 1 (unknown) are not items
 HEAD_SHARE = 0.2
 
 
 def top_items(logits: Array, items: Array, where: Array, *, k: int) -> Array:
     """Return the item ids of the k highest logits, `int32 [B, k]`, 0 where a list is shorter.
 
-    Ties go to the lower index, which is a random one: candidates are shuffled when written.
+    Ties go to the lower index, which is random because candidates are shuffled when written.
 
     Args:
       logits: `[B, N]`.
       items: `int32 [B, N]`, item ids.
-      where: `bool [B, N]`, only real candidates are shown.
+      where: `bool [B, N]`; only real candidates are shown.
       k: list length, at most N.
     """
     _, index = jax.lax.top_k(ops.mask_logits(logits, where), k)

@@ -60,7 +60,7 @@ def calibration_sums(
 def expected_calibration_error(sums: CalibrationSums) -> float:
     """ECE (Guo et al. 2017, arXiv 1706.04599, eq. 3): mean |label rate - probability| over bins.
 
-    Bins weigh what their candidates count; NaN without candidates.
+    Bins are weighted by their number of candidates; NaN without candidates.
     """
     total = float(np.sum(sums.candidates))
     gaps = np.abs(np.asarray(sums.label, np.float64) - np.asarray(sums.probability, np.float64))

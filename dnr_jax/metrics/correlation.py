@@ -1,7 +1,8 @@
 """Rank correlation of logits with labels (or with true relevance) inside a request.
 
-Valid where the labels take at least two values. Constant logits then score 0, their expected value
-over random orders (SciPy answers NaN), so that every model is averaged over the same requests.
+A request is valid if its labels take at least two values. Constant logits then score 0, their
+expected value over random orders (SciPy returns NaN), so every model is averaged over the same
+requests.
 """
 
 from __future__ import annotations

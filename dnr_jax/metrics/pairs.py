@@ -1,4 +1,4 @@
-"""Counts over pairs of candidates: the one costly pass from which every ranking metric follows."""
+"""Counts over pairs of candidates: one costly pass, from which all ranking metrics are computed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _UNROLL = 5
 
 
 class Pairs(NamedTuple):
-    """What the metrics need to know of a list, all float32.
+    """The counts that the metrics need of a list, all float32.
 
-    Ties leave the order open: a candidate with `above` = t and `tied` = n stands on each of the
-    ranks t+1 .. t+n with probability 1/n, so metrics are closed forms in these counts and need no
-    sort. Sums of counts are exact up to 4096 candidates.
+    Ties leave the order open: a candidate with `above` = t and `tied` = n has each of the ranks
+    t+1 .. t+n with probability 1/n. So metrics are closed forms in these counts and need no sort.
+    Sums of counts are exact up to 4096 candidates.
 
     Attributes:
-      where: `[B, N]`, 1 = real candidate. The other `[B, N]` fields mean nothing where it is 0.
+      where: `[B, N]`, 1 = real candidate. The other `[B, N]` fields are meaningless where it is 0.
       positive: `[B, N]`, 1 = real and label above `POSITIVE_ABOVE`.
       above: `[B, N]`, real candidates with a higher logit.
       tied: `[B, N]`, real candidates with the same logit, itself included; at least 1.
@@ -54,7 +54,7 @@ class Pairs(NamedTuple):
 
 
 def check_precision(logits: Array | np.ndarray) -> None:
-    """Raise `TypeError` for logits of 16 bits: many tie that the model tells apart."""
+    """Raise `TypeError` for 16-bit logits, which tie many candidates that the model separates."""
     if jnp.dtype(logits.dtype).itemsize == 2:
         raise TypeError(
             f"logits are {logits.dtype}, in whose 16 bits many tie: let the model compute in 16 "
@@ -65,7 +65,7 @@ def check_precision(logits: Array | np.ndarray) -> None:
 def count_pairs(logits: Array, labels: Array, where: Array) -> Pairs:
     """Compare every candidate with every other one of its list.
 
-    A loop over one side of the pair: 1 ms for [512, 50] on one core and no [B, N, N] array.
+    It loops over one side of the pair: 1 ms for [512, 50] on one core, without a [B, N, N] array.
 
     Args:
       logits: `[B, N]`, floats of 32 or 64 bits; compared in float32. NaN ranks below everything.

@@ -1,4 +1,4 @@
-"""Metrics of a whole split that are no mean over requests; NumPy, float64."""
+"""Metrics of a whole split that are not a mean over requests; NumPy, float64."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def auc_micro(logits: np.ndarray, labels: np.ndarray, where: np.ndarray) -> floa
 def ndcg_end_to_end(
     ndcg: np.ndarray, pool_positives: np.ndarray, positives: np.ndarray, *, k: int
 ) -> np.ndarray:
-    """Re-scale N@k to the ideal over all positives of a request, also those outside its pool.
+    """Rescale N@k to the ideal over all positives of a request, also those outside its pool.
 
     Args:
       ndcg: `[R]`, N@k with the ideal of the pool; ignored where the pool has no positive.
       pool_positives: `[R]`, judged positives in the pool.
-      positives: `[R]`, positives of the request in all; taken as at least `pool_positives`.
+      positives: `[R]`, all positives of the request; at least `pool_positives` is assumed.
       k: cut-off.
 
     Returns:
-      float64 `[R]`: 0 where all positives lie outside the pool, NaN where there is none at all.
+      float64 `[R]`: 0 if all positives lie outside the pool, NaN if the request has none.
     """
     table = cumulative_discount(k, k).astype(np.float64)
     found = table[np.minimum(pool_positives, k).astype(int)]

@@ -1,8 +1,8 @@
 """Ranking metrics of one list, as expectations over random orders of tied logits.
 
 Every function maps `Pairs` (and a cut-off `k`) to `(value [B] float32, valid [B] bool)`. A request
-without a positive is not valid and has value 0: it is left out and counted, never scored. Gain is
-binary (label above `pairs.POSITIVE_ABOVE`), the discount of rank r is 1 / log2(r + 1).
+without a positive is not valid and has value 0: it is left out of means and counted separately.
+Gain is binary (label above `pairs.POSITIVE_ABOVE`), the discount of rank r is 1 / log2(r + 1).
 """
 
 from __future__ import annotations
@@ -59,9 +59,10 @@ def f1(pairs: Pairs, k: int) -> Result:
 def any_hit(pairs: Pairs, k: int) -> Result:
     """Probability of at least one positive in the top k.
 
-    A group of n tied candidates with p positives fills m of the k slots; it misses with the
-    hypergeometric probability prod_{j<m} (n - p - j) / (n - j). At most one group is cut, the ones
-    above it hit for certain or not at all, so the miss of the list is the least miss of a group.
+    A group of n tied candidates with p positives fills m of the k slots. It misses with the
+    hypergeometric probability prod_{j<m} (n - p - j) / (n - j). At most one group is cut by k, and
+    those above it miss with probability 0 or 1. So the list's probability is that of the group
+    which is least likely to miss.
     """
     slots = jnp.minimum(pairs.above + pairs.tied, k) - jnp.minimum(pairs.above, k)
     miss = (pairs.positives_above == 0).astype(jnp.float32)
@@ -85,9 +86,10 @@ def ndcg(pairs: Pairs, k: int) -> Result:
 def _precision_sum(pairs: Pairs, k: int) -> Array:
     """Expected sum over the hits in the top k of the precision at their ranks, `[B]`.
 
-    A positive in a group of n ties with p positives, t candidates and c positives above it, has
-    on rank r an expected c + 1 + (p - 1)(r - t - 1) / (n - 1) positives down to it. With
-    A = sum of 1 / r over the m ranks r = t+1 .. min(t + n, k) its share is
+    Take a positive in a group of n ties with p positives, with t candidates and c positives above
+    the group. If it has rank r, the expected number of positives down to it is
+    c + 1 + (p - 1)(r - t - 1) / (n - 1). With A = sum of 1 / r over the m ranks
+    r = t+1 .. min(t + n, k) its share is
     [(c + 1) A + (p - 1) / (n - 1) (m - (t + 1) A)] / n.
     """
     first, last = jnp.minimum(pairs.above, k), jnp.minimum(pairs.above + pairs.tied, k)

@@ -1,4 +1,4 @@
-"""Flax modules -> `types.Reranker`: the one place that knows how parameters and keys travel."""
+"""Flax modules -> `types.Reranker`; parameters and random keys are handled only here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from dnr_jax.types import (
 
 
 class EncoderDecoder(Protocol):
-    """What `wrap` needs of a linen module (defined with `setup`, as it has two methods).
+    """The methods that `wrap` needs of a linen module (which uses `setup`, as it has two).
 
     `decode` may return anything where `where` is False: `wrap` masks the logits.
     """
@@ -40,12 +40,12 @@ class EncoderDecoder(Protocol):
 
 
 class Encoded(NamedTuple):
-    """What `encode` of a wrapped module returns.
+    """The result of `encode` of a wrapped module.
 
     Attributes:
       inner: the module's own memory.
       where: `bool [B, N]`, `Request.where`.
-      request_index: `uint32 [B]`, `Request.index`: dropout in `decode` folds it in.
+      request_index: `uint32 [B]`, `Request.index`, which dropout in `decode` folds into its key.
     """
 
     inner: Memory
@@ -78,15 +78,15 @@ def wrap(
     dropout: float,
     run_all: Callable[[Any, Request, Array], Any] | None = None,
 ) -> Reranker:
-    """Make a `Reranker` of a module with the two methods of `EncoderDecoder`.
+    """Make a `Reranker` from a module with the two methods of `EncoderDecoder`.
 
-    `init` is jitted, without optimising, as it runs once. Scores of masked candidates are read as 0
-    and their logits are `ops.MASKED_LOGIT`; `decode` is differentiable in the scores.
+    `init` is jitted without optimisation, as it runs once. Scores of masked candidates are read as
+    0 and their logits are `ops.MASKED_LOGIT`; `decode` is differentiable in the scores.
 
     Args:
       module: an `EncoderDecoder`.
       dropout: rate in [0, 1) of the `drop` that the module receives in training.
-      run_all: `run_all(module, request, scores)` runs every submodule, so that `init` makes its
+      run_all: `run_all(module, request, scores)` runs every submodule, so that `init` makes all
         parameters; None = `encode` and `decode` run them all.
     """
 
@@ -121,7 +121,7 @@ def wrap(
 
 
 def _init(module: nn.Module, run_all: Callable[[Any, Request, Array], Any]) -> Init:
-    """Make `Reranker.init` of a module whose every submodule `run_all` runs."""
+    """Make `Reranker.init` of a module; `run_all` runs all of its submodules."""
 
     def whole(scorer: EncoderDecoder, request: Request, scores: Array) -> Any:
         return run_all(scorer, hide_padding(request), scores)
@@ -132,7 +132,7 @@ def _init(module: nn.Module, run_all: Callable[[Any, Request, Array], Any]) -> I
     quick_draw = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
 
     def init(key: Array, request: Request, scores: Array) -> Params:
-        # A caller's own jit takes no compiler options from inside.
+        # Inside a caller's jit, compiler options are not allowed.
         return (draw if isinstance(key, jax.core.Tracer) else quick_draw)(key, request, scores)
 
     return init
@@ -144,7 +144,7 @@ def _run_all(scorer: EncoderDecoder, request: Request, scores: Array) -> Array:
 
 
 def arranging(module: nn.Module, method: Callable[[Any, Memory, Array, Array], Array]) -> Arrange:
-    """Make `Reranker.arrange` of `method(module, memory, scores, where) -> [B, N]`."""
+    """Make `Reranker.arrange` from `method(module, memory, scores, where) -> [B, N]`."""
 
     def arrange(params: Params, memory: Memory, scores: Array) -> Array:
         inner, where, _ = memory
@@ -159,10 +159,10 @@ def arranging(module: nn.Module, method: Callable[[Any, Memory, Array, Array], A
 
 
 def module_loss(module: nn.Module, method: Callable[..., Array], *, dropout: float) -> Loss:
-    """Make a `Loss` of `method(module, batch, *, drop, key) -> scalar`.
+    """Make a `Loss` from `method(module, batch, *, drop, key) -> scalar`.
 
-    The batch comes with padding hidden, as in `wrap`. `key` is a typed key for what the loss
-    samples; use `ops.per_request_keys(key, batch.request.index)`, so that no draw depends on the
+    The batch comes with padding hidden, as in `wrap`. `key` is a typed key for the loss's random
+    draws; use `ops.per_request_keys(key, batch.request.index)`, so that no draw depends on the
     batch.
     """
 
@@ -205,16 +205,16 @@ def taught(
     arrange: Callable[[Any, Memory, Array, Array], Array] | None = None,
     log_odds: bool = True,
 ) -> Reranker:
-    """Make a `Reranker` of a module that is trained by losses of its own.
+    """Make a `Reranker` from a module that is trained by its own losses.
 
     Args:
       module: an `EncoderDecoder`.
       lessons: its stages, in order.
       dropout: see `wrap`.
-      run_all: see `wrap`; None = `arrange` runs every submodule, or where there is none, `encode`
+      run_all: see `wrap`; None = `arrange` runs every submodule, or, without `arrange`, `encode`
         and `decode` do.
       arrange: `arrange(module, memory, scores, where) -> [B, N]`, the order of the list that the
-        module builds; None = it shows the order of its logits.
+        module builds; None = candidates are ordered by the logits.
       log_odds: see `Reranker`.
     """
     scorer = wrap(module, dropout=dropout, run_all=run_all or (arrange and _by_arranging(arrange)))
@@ -229,7 +229,7 @@ def taught(
 
 
 def logit_loss(reranker: Reranker, loss: Callable[[Array, Array, Array], Array]) -> Loss:
-    """Make a `Loss` of `loss(logits, labels, weights)`, the logits those of the observed scores."""
+    """Make a `Loss` from `loss(logits, labels, weights)`, with logits for the observed scores."""
 
     def own(
         params: Params, batch: Batch, *, key: Array | None = None, train: bool = False

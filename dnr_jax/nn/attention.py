@@ -26,14 +26,14 @@ class Attention(nn.Module):
     def __call__(self, queries: Array, keys: Array, where: Array, *, causal: bool) -> Array:
         """Attend from `queries` to the real `keys`.
 
-        Passing one array as both (self-attention) projects q, k and v in one product. There is
-        no dropout on the attention weights: fused attention kernels have none.
+        If both are the same array (self-attention), q, k and v are projected in one product. There
+        is no dropout on the attention weights, since fused attention kernels have none.
 
         Args:
           queries: `float32 [B, Q, D]`.
           keys: `float32 [B, L, D]`.
           where: `bool [B, L]`, True = a key that may be seen. A row without any yields a finite
-            value without meaning.
+            but meaningless value.
           causal: let query i see keys <= i only.
 
         Returns:
@@ -55,7 +55,7 @@ class Attention(nn.Module):
 class TransformerLayer(nn.Module):
     """Post-norm block: `Y = LN(Q + MHA(Q, K, K))`, then `LN(Y + FFN(Y))`.
 
-    With other `queries` than `keys` it is SetRank's MAB (Pang et al. 2020, arXiv 1912.05891).
+    If `queries` and `keys` differ it is SetRank's MAB (Pang et al. 2020, arXiv 1912.05891).
 
     Attributes:
       heads: number of heads.
@@ -69,9 +69,9 @@ class TransformerLayer(nn.Module):
     def __call__(
         self, queries: Array, keys: Array, where: Array, *, causal: bool, drop: Drop
     ) -> Array:
-        """Map `queries [B, Q, D]` by the real `keys [B, L, D]`; see `Attention`.
+        """Map `queries [B, Q, D]` by attention to the real `keys [B, L, D]`; see `Attention`.
 
-        `drop` stands on both residual branches and inside the FFN.
+        `drop` is applied to both residual branches and inside the FFN.
         """
         attended = Attention(self.heads)(queries, keys, where, causal=causal)
         x = LayerNorm()(queries + drop(attended))
@@ -97,8 +97,8 @@ class Transformer(nn.Module):
     def __call__(self, x: Array, where: Array, *, drop: Drop, last_only: bool = False) -> Array:
         """Encode `x` `float32 [B, L, D]` under `where` `bool [B, L]`.
 
-        `last_only=True` returns `[B, 1, D]`, the last position alone. It is what the full result
-        holds there, at the price of one query in the last layer instead of L.
+        `last_only=True` returns only the last position, `[B, 1, D]`. It is the same as in the full
+        result, but the last layer has one query instead of L.
         """
         for number in range(self.layers):
             layer = TransformerLayer(self.heads, self.feed_forward, name=f"layer_{number}")

@@ -1,11 +1,11 @@
 """Dropout from a counter-based integer hash, handed down the modules as a function.
 
-`flax.linen.Dropout` runs a cipher (threefry) twice a site, once to derive the site's key and once
+`flax.linen.Dropout` runs a cipher (threefry) twice per call, once to derive the call's key and once
 to draw. In a small transformer that was half of the run time of an epoch on a CPU and two fifths
-of its compile time. Here a site costs a few integer operations that fuse with what surrounds them.
+of its compile time. Here a call costs a few integer operations that fuse with those around it.
 
 A mask is a pure function of the key, the number of the call, the request's own number and the
-element's place within the request: it does not depend on batch, part, order or shard.
+element's place within the request. So it does not depend on batch, part, order or shard.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dnr_jax.types import Array
 
 Drop = Callable[[Array], Array]
 
-# Rounded 2^32 / golden ratio: multiples of it, modulo 2^32, keep far from one another.
+# Rounded 2^32 / golden ratio: its multiples, modulo 2^32, are far apart.
 _STRIDE = 0x9E3779B9
 
 
@@ -35,10 +35,10 @@ def identity(x: Array) -> Array:
 def make_dropout(rate: float, key: Array, index: Array) -> Drop:
     """Make `drop(x)`: each element is 0 with probability `rate`, else divided by `1 - rate`.
 
-    `x` is `[B, ...]`, the requests' axis first; see `grouped` where each has several rows. Every
-    call of one `drop` has a mask of its own (calls are numbered while tracing), so make one `drop`
-    a forward pass, inside the function that is transformed. A `drop` made outside of a `vmap` or a
-    scan would give all its samples or steps one mask: it raises `ValueError`, as it does for a
+    `x` is `[B, ...]`, with the requests' axis first; use `grouped` if each has several rows. Every
+    call of one `drop` has its own mask (calls are numbered while tracing), so make one `drop` per
+    forward pass, inside the function that is transformed. A `drop` made outside of a `vmap` or a
+    scan would give all samples or steps the same mask, so it raises `ValueError`, as it does for a
     leading axis other than B.
 
     Args:
@@ -63,9 +63,9 @@ def make_dropout(rate: float, key: Array, index: Array) -> Drop:
 
 
 def grouped(drop: Drop, size: int) -> Drop:
-    """Make a `Drop` of arrays `[B * size, ...]`: `size` rows a request, lists or samples, in turn.
+    """Make a `Drop` for arrays `[B * size, ...]`: `size` consecutive rows (lists, samples) each.
 
-    Each row has a mask of its own. Like `drop` it raises `ValueError` for other leading axes.
+    Each row has its own mask. Like `drop` it raises `ValueError` for other leading axes.
     """
 
     if drop is identity:
@@ -96,7 +96,7 @@ def _request_words(key: Array, index: Array) -> Array:
 def _two_words(key: Array) -> Array:
     """Hash the words of a key (2 of threefry, 4 of rbg) into `uint32 [2]`.
 
-    Keys that were never split differ in a few low bits only; hashed, they differ in all.
+    Keys that were never split differ only in a few low bits; after hashing they differ in all.
     """
     words = jnp.zeros(2, jnp.uint32)
     for pair in jax.random.key_data(key).reshape(-1, 2):
@@ -105,10 +105,10 @@ def _two_words(key: Array) -> Array:
 
 
 def _hash(words: Array, call: int, shape: tuple[int, ...]) -> Array:
-    """Return `uint32 [*shape]`, uniform: a hash of counters that all calls share, one a request.
+    """Return uniform `uint32 [*shape]`: a hash of one counter per request, shared by all calls.
 
-    One word of the request is where its counter starts; the other enters between the hash's rounds,
-    so that the masks of two requests, or of two keys, are not permutations of one another.
+    The request's counter starts at one of its words; the other enters between the hash's rounds, so
+    that the masks of two requests, or of two keys, are not permutations of one another.
     """
     start, word = words.reshape(2, -1, *[1] * (len(shape) - 1))
     place = jax.lax.iota(jnp.uint32, math.prod(shape[1:])).reshape(1, *shape[1:])
@@ -116,7 +116,7 @@ def _hash(words: Array, call: int, shape: tuple[int, ...]) -> Array:
 
 
 def _lowbias32(x: Array, word: Array | np.uint32) -> Array:
-    """Scramble `x` by the constants of lowbias32 (C. Wellons, hash-prospector)."""
+    """Scramble `x` with the constants of lowbias32 (C. Wellons, hash-prospector)."""
     x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
     x = (x ^ (x >> 15) ^ word) * np.uint32(0x846CA68B)
     return x ^ (x >> 16)

@@ -20,7 +20,7 @@ class Embedded(NamedTuple):
       user: `float32 [B, D]`, with the numbers of user and context.
       context: `float32 [B, D]`.
       items: `float32 [B, N, D]`, candidates.
-      history_items: `float32 [B, T, D]`, the history columns that candidates have as well.
+      history_items: `float32 [B, T, D]`, the history columns that candidates also have.
       history_events: `float32 [B, T, D]`, the other history columns (feedback, hour).
     """
 
@@ -34,11 +34,11 @@ class Embedded(NamedTuple):
 class FeatureEmbedding(nn.Module):
     """Embed every column of a request: `e = sum_c E_c[id_c]`, with `E_c[0] = 0`.
 
-    The tables E_c lie one below the other in one parameter (see `row_offsets`), so that a part
-    of the request is one gather: with a parameter a vocabulary, compiling the gathers, scatters and
-    updates of some twenty tables took longer than training. Columns of one name read the same
-    rows, wherever they stand. An id outside its vocabulary gives NaN, so that it is seen and never
-    reads a neighbour. Numbers f add `W f`, W being a parameter of its own where there are any.
+    The tables E_c are stacked in one parameter (see `row_offsets`), so that each part of the
+    request is one gather: with one parameter per vocabulary, compiling the gathers, scatters and
+    updates of about twenty tables took longer than training. Columns of the same name share their
+    rows in all parts. An id outside its vocabulary gives NaN, so the error shows and never reads a
+    neighbouring table. Numbers f add `W f`; W is a separate parameter, if there are numbers.
 
     Attributes:
       spec: column names and vocabulary sizes.
@@ -94,7 +94,7 @@ def table_rows(spec: FeatureSpec) -> int:
 def rows_read(spec: FeatureSpec, request: Request) -> Array:
     """List all rows that `FeatureEmbedding` reads for `request`, repeats included: `int32 [R]`.
 
-    The padding of every vocabulary is among them: models put it in place of what is masked.
+    They include the padding row of every vocabulary, which models read for masked entries.
     """
     parts = [ids + _first_rows(spec, names) for names, ids in _columns(spec, request)]
     padding = jnp.array(list(row_offsets(spec).values()), jnp.int32)

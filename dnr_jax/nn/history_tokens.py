@@ -15,10 +15,10 @@ from dnr_jax.types import Array, FeatureSpec, Request
 
 
 class HistoryRequestEncoder(nn.Module):
-    """`RequestEncoder` that returns the events as well, encoded by the weights of the candidates.
+    """`RequestEncoder` that also returns the events, encoded with the weights of the candidates.
 
-    An event is `e_l + g_l`: e_l as for a candidate, g_l the sum of its other columns, in a table
-    of their own. Under `trunk.matching` e_l too has its match with the history.
+    An event is `e_l + g_l`: e_l as for a candidate, g_l the sum of its other columns, which have
+    their own table. With `trunk.matching` e_l also has its match with the history.
 
     Attributes:
       spec, trunk: see `RequestEncoder`.
@@ -34,7 +34,7 @@ class HistoryRequestEncoder(nn.Module):
 
     @nn.compact
     def parts(self, request: Request, *, drop: Drop) -> tuple[Array, Array, Array, Array]:
-        """Return `(u, e, e_l [B, T, D], g_l [B, T, D])`; g_l is 0 without columns of its own."""
+        """Return `(u, e, e_l [B, T, D], g_l [B, T, D])`; g_l is 0 if history has no own columns."""
         encoder = RequestEncoder(self.spec, self.trunk, name="encoder")
         user, both = encoder(_with_events(self.spec, request), drop=drop)
         items, met = jnp.split(both, [request.where.shape[1]], axis=1)
@@ -48,7 +48,7 @@ class HistoryRequestEncoder(nn.Module):
 def _with_events(spec: FeatureSpec, request: Request) -> Request:
     """Append the events to the candidates: `[B, N + T, Fi]`.
 
-    A column that history lacks is padding there, which embeds to 0, and so are numbers.
+    Columns that the history lacks are padding there, which embeds to 0; numbers are 0.
     """
     blank = jnp.zeros(request.history_where.shape, request.candidates.dtype)
     events = [
@@ -63,7 +63,7 @@ def _with_events(spec: FeatureSpec, request: Request) -> Request:
 
 
 def history_alone(spec: FeatureSpec, request: Request) -> tuple[FeatureSpec, Request]:
-    """Keep the columns that history alone has, and nothing else, of a spec and its request."""
+    """Keep only the columns of a spec and its request that occur in the history alone."""
     own = tuple(name for name in spec.history if name not in spec.item)
     alone = replace(
         request,

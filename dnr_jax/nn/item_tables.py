@@ -1,4 +1,4 @@
-"""What a task knows of the items of the catalogue: a row for each encoded item id."""
+"""A task's tables of the catalogue's items, with one row per encoded item id."""
 
 from __future__ import annotations
 

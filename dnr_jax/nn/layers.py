@@ -1,7 +1,7 @@
-"""Linear layer, layer norm, and the fully connected block of both.
+"""Linear layer, layer norm, and the fully connected block made of both.
 
-The first two are those of `flax.linen`, of the same parameters, names and values, computed so that
-their gradients are cheap on a CPU too: only the order of the sums differs.
+The first two are those of `flax.linen`, with the same parameters, names and values, computed so
+that their gradients are cheap on a CPU too. Only the order of the sums differs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dnr_jax.types import Array
 def product(x: Array, kernel: Array) -> Array:
     """Multiply `x` `[..., F]` by `kernel` `[F, G]` as a matrix of rows.
 
-    The gradient of the kernel then is a product of two matrices. Of three axes, XLA for CPU makes
-    a sum over two axes and a transposed result out of it, three times slower.
+    The gradient of the kernel is then a product of two matrices. With three axes, XLA for CPU
+    computes it as a sum over two axes with a transposed result, which is three times slower.
     """
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
@@ -45,7 +45,7 @@ class LayerNorm(nn.Module):
 
 
 class MLP(nn.Module):
-    """Hidden layers of Linear, ReLU, Dropout, LayerNorm; a linear layer last, as the group has it.
+    """Hidden layers of Linear, ReLU, Dropout, LayerNorm, then a linear one, as in the group's code.
 
     Attributes:
       hidden: width of each hidden layer, at least one.
@@ -73,7 +73,7 @@ def _normalised(x: Array, scale: Array, bias: Array) -> Array:
 
 def _forward(x: Array, scale: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
     mean = _mean(x)
-    centred = x - mean  # before it is squared: a difference of large squares loses digits
+    centred = x - mean  # centred before squaring: a difference of large squares loses precision
     slope = jax.lax.rsqrt(_mean(centred * centred) + _EPSILON)
     return centred * (slope * scale) + bias, (x, mean, slope, scale)
 
@@ -88,10 +88,10 @@ def _backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
 
 
 def _mean(x: Array) -> Array:
-    """Average the last axis, kept.
+    """Average the last axis and keep it.
 
     On a CPU a matrix product is several times faster than a sum. Elsewhere it would keep XLA from
-    joining the sum with what stands around it; and XLA for GPU (of jax 0.10.2) fails to compile
+    fusing the sum with the operations around it, and XLA for GPU (of jax 0.10.2) fails to compile
     some of these products.
     """
     mean: Array = jax.lax.platform_dependent(x, cpu=_mean_by_product, default=_mean_by_sum)

@@ -1,7 +1,7 @@
 """The list evaluator R: predicts the clicks of a list from its items and their order.
 
-Generator-evaluator methods share it. It stands on parameters of its own, so that it can be trained
-first and then frozen.
+Generator-evaluator methods share it. It has its own parameters, so it can be trained first and then
+frozen.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dnr_jax.types import Array, Batch, FeatureSpec, Memory, Request, Reranker
 
 
 class ListEvaluator(nn.Module):
-    """Bidirectional transformer over `h_{l_k} + p_k`, with one click logit a position.
+    """Bidirectional transformer over `h_{l_k} + p_k`, with one click logit per position.
 
     Attributes:
       spec: column names and vocabulary sizes.
@@ -54,8 +54,8 @@ class ListEvaluator(nn.Module):
     def __call__(self, items: Array, lists: Array, *, drop: Drop) -> Array:
         """Return click logits `float32 [B, L, K]` of `lists` `int32 [B, L, K]`.
 
-        `items` is what `read` returned. An empty place (-1) is not seen by the others; its own
-        logit has no meaning.
+        `items` is the result of `read`. An empty place (-1) is not seen by the others; its own
+        logit is meaningless.
         """
         flat = lists.reshape(-1, self.slate_size)
         tokens = take_items(items, lists).reshape(*flat.shape, -1) + self.places[None]
@@ -80,7 +80,7 @@ def slate_labels(batch: Batch) -> tuple[Array, Array]:
 
 
 def evaluator_loss(evaluator: ListEvaluator, batch: Batch, *, drop: Drop) -> Array:
-    """Compute the binary cross-entropy of the shown list's clicks: how R is trained."""
+    """Compute the loss of R, the binary cross-entropy of the shown list's clicks."""
     items = evaluator.read(batch.request, drop=drop)
     logits = evaluator(items, batch.slate[:, None], drop=drop)[:, 0]
     return bce(logits, *slate_labels(batch))
@@ -97,7 +97,7 @@ def generator_evaluator(
 
     Args:
       module: an `EncoderDecoder` whose submodule `evaluator` is a `ListEvaluator`.
-      lessons: what follows; none of them updates the group "evaluator".
+      lessons: the stages that follow; none of them updates the group "evaluator".
       dropout: rate in [0, 1).
       run_all: see `taught`.
       arrange: see `taught`.

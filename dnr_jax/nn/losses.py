@@ -1,7 +1,7 @@
 """Losses of a list of logits: each maps `(logits, labels, weights)`, all `[B, N]`, to a scalar.
 
 Logits may be anything, NaN included, where the weight is 0. A list-wise loss is a mean over the
-requests that have a positive, and 0 where none has.
+requests that have a positive, and 0 if none has.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def bce(logits: Array, labels: Array, weights: Array) -> Array:
 
 
 def bce_mass(labels: Array, weights: Array) -> Array:
-    """Return what `bce` divides by, sum w: a float32 scalar."""
+    """Return the divisor of `bce`, sum w, as a float32 scalar."""
     del labels
     return jnp.sum(weights)
 
@@ -53,7 +53,7 @@ def attrank(logits: Array, labels: Array, weights: Array) -> Array:
 
 
 def attrank_mass(labels: Array, weights: Array) -> Array:
-    """Return what `attrank` divides by, the requests with a judged positive: a float32 scalar."""
+    """Return the divisor of `attrank`, the number of requests with a judged positive: float32."""
     return jnp.sum(jnp.any((labels > 0) & (weights > 0), axis=-1).astype(jnp.float32))
 
 

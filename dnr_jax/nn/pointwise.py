@@ -37,7 +37,7 @@ class PointwiseScorer(nn.Module):
         return self.fusion(*self.request_encoder(request, drop=drop), drop=drop)
 
     def vectors(self, request: Request, *, drop: Drop) -> Array:
-        """Return what the head reads of each candidate, `[B, N, D]`, unless x enters early."""
+        """Return the head's input for each candidate, `[B, N, D]`, unless x enters early."""
         return self.network(self.encode(request, drop=drop), drop=drop)
 
     def decode(self, memory: Array, scores: Array, where: Array, *, drop: Drop) -> Array:

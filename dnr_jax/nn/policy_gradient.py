@@ -1,6 +1,6 @@
 """Losses of a policy that is rewarded for the lists it samples, on plain arrays.
 
-Rewards carry no gradient: what a policy learns from is how the samples of one request differ.
+Rewards carry no gradient: a policy learns only from differences between the samples of a request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def reinforce_loss(rewards: Array, likelihood: Array, real: Array) -> Array:
     """Compute REINFORCE (Williams 1992) with the mean reward of a request's samples as baseline.
 
     Args:
-      rewards: of whole lists, `float32 [B, S]`.
+      rewards: rewards of whole lists, `float32 [B, S]`.
       likelihood: log-probability of the lists, `float32 [B, S]`.
       real: `bool [B]`, the requests that count.
 
@@ -31,13 +31,13 @@ def reinforce_loss(rewards: Array, likelihood: Array, real: Array) -> Array:
 def discounted_returns(rewards: Array, gamma: float) -> Array:
     """Compute `G_k = r_k + gamma G_{k+1}` along the last axis, `float32 [..., K]`."""
     distance = jnp.arange(rewards.shape[-1])[:, None] - jnp.arange(rewards.shape[-1])[None]
-    # [j, k]: what reward j is worth at place k, nothing if it came before.
+    # [j, k]: the weight of reward j in the return of place k, 0 if j comes before k.
     worth = jnp.where(distance >= 0, gamma ** jnp.maximum(distance, 0), 0.0)
     return rewards @ worth
 
 
 def standardise(returns: Array, *, ddof: int) -> Array:
-    """Compute advantages `(G - mean) / std` over a request's samples, place by place.
+    """Compute advantages `(G - mean) / std` over a request's samples, separately per place.
 
     Args:
       returns: G, `float32 [B, S, ...]`, of whole lists or of each place.
@@ -48,7 +48,7 @@ def standardise(returns: Array, *, ddof: int) -> Array:
     """
     centred = returns - returns.mean(axis=1, keepdims=True)
     spread = returns.std(axis=1, ddof=ddof, keepdims=True)
-    # Rounding alone must not be blown up to a preference.
+    # Rounding errors must not be amplified to a preference.
     alike = spread <= 1e-6
     return jnp.where(alike, 0.0, centred / jnp.where(alike, 1.0, spread))
 
@@ -56,8 +56,8 @@ def standardise(returns: Array, *, ddof: int) -> Array:
 def clipped_gain(new: Array, old: Array, advantages: Array, *, clip: float) -> Array:
     """Compute PPO's gain `min(rho A, clip(rho, 1 - c, 1 + c) A)` with `rho = exp(new - old)`.
 
-    Schulman et al. 2017, arXiv 1707.06347, Eq. 7. Outside the clip the gain is flat on the side to
-    which A pushes: what was already moved so far is not moved further.
+    Schulman et al. 2017, arXiv 1707.06347, Eq. 7. Beyond the clip the gain is flat in the direction
+    in which A pushes: a probability that has moved that far is not moved further.
 
     Args:
       new: log-probabilities of the choices under the policy that learns, `float32`, any shape.

@@ -1,4 +1,4 @@
-"""What a list model may know about the order of its candidates."""
+"""Learned positions, by which a list model may know the order of its candidates."""
 
 from __future__ import annotations
 

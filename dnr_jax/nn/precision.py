@@ -1,16 +1,16 @@
 """bfloat16 as a policy for any reranker: float32 parameters, scores, softmaxes, logits and losses.
 
-Rounded, once and here, are the parameters on their way in and what embeddings and layer norms hand
-on; everything between follows by type promotion. Not rounded are:
+Only here are values rounded: parameters before they are used, and outputs of embeddings and layer
+norms. Everything between follows by type promotion. These are not rounded:
 
-- embeddings (parameters named `table`). A step reads few of their rows, and its gradient adds up
-  many: the rows are rounded after they are gathered, so both are float32.
+- embeddings (parameters named `table`). A step reads few of their rows, and its gradient sums over
+  many entries. Rows are rounded after the gather, so table and gradient are float32.
 - layer norms, softmaxes and losses inside.
-- heads. A score x enters a late head in float32, and a layer with one output computes in float32:
-  bfloat16 has 8 bits, so two lists in three of 50 candidates would have tied logits.
+- heads. A score x enters a late head in float32, and a layer with one output computes in float32.
+  With the 8 bits of bfloat16, two in three lists of 50 candidates would have tied logits.
 
-Early entry rounds the tokens that x has entered: a difference of x below 1/256 of a token's entry
-may be lost there.
+Early entry rounds the tokens that contain x: a difference of x below 1/256 of a token's entry may
+be lost there.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def compute_in(reranker: Reranker, dtype: str) -> Reranker:
 
 
 def round_parameters(params: Params, dtype: Any) -> Params:
-    """Round all float parameters to `dtype` but embedding tables and those of norms."""
+    """Round all float parameters to `dtype` except those of embedding tables and norms."""
     if not isinstance(params, Mapping):
         return _cast(params, dtype)
     if "scale" in params:  # a norm

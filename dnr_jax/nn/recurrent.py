@@ -1,4 +1,4 @@
-"""Recurrent networks over padded sequences: padding leaves the state as it was."""
+"""Recurrent networks over padded sequences; padding does not change the state."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def _scan(
 ) -> Array:
     """Run `step(state, input) -> state` over axis 1 and return every state, `[B, T, H]`.
 
-    `state` may be a tuple of arrays, whose first is the output; each is kept where `where` is
-    False.
+    `state` may be a tuple of arrays, of which the first is the output. The state does not change
+    where `where` is False.
     """
 
     def keep(state: Any, now: tuple[Array, Array]) -> tuple[Any, Array]:
@@ -106,7 +106,7 @@ class LSTMCell(nn.Module):
 
 
 def _advance(gates: Array, cell: Array) -> tuple[Array, Array]:
-    """Move an LSTM's cell by the gates `[..., 4H]`, input and state added: the next `(h, c)`."""
+    """Return an LSTM's next `(h, c)` for gates `[..., 4H]`, the sum of input and state parts."""
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
     return jax.nn.sigmoid(o) * jnp.tanh(cell), cell

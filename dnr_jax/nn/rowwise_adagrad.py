@@ -1,4 +1,4 @@
-"""Row-wise Adagrad: one number a row where Adam keeps two a parameter."""
+"""Row-wise Adagrad: it keeps one number per row, where Adam keeps two per parameter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RowSquares(NamedTuple):
 
 
 def scale_by_rowwise_adagrad(eps: float) -> optax.GradientTransformation:
-    """Divide each row's gradient by the root of what its gradients have summed up to.
+    """Divide each row's gradient by the root of its accumulated squared gradients.
 
     `s_r += mean_d g_rd^2`, `g_r / (sqrt(s_r) + eps)`: the exact row-wise Adagrad of FBGEMM and
     torchrec. A row whose gradient is 0 keeps its state.

@@ -3,15 +3,15 @@
 Places, with H `[B, N, D]` the output of the candidate encoder:
 - "late": `MLP(combine(H, x))`, a non-linear head; the meaning of x may depend on the candidate.
 - "late_linear": `W . combine(H, x) + b`. For "add" and "concatenate" this is H's own logit plus ONE
-  global slope times x, and nothing more: the form of the paper group's public code.
+  global slope times x: the form of the paper group's public code.
 - "early": x joins the tokens before the candidate encoder, which then has to run once per set of
   scores; the head is linear and does not see x.
-- "prior": `a MLP(H) + g(x)`, g one global curve of x, a one number. Where x and H are independent
-  given z, the logit of p(z | x, H) is such a sum (Bayes), with g the logit of p(z | x) but for a
-  constant. Here g, a and the backbone are learned together, by the same loss. As a begins at 0 and
-  g at g(x) = x, a model whose logits are the head's begins as the first stage's order and departs
-  from it as it learns (a gate that begins at 0 is that of ReZero, Bachlechner et al., UAI 2021). It
-  is the same for every entry but "none".
+- "prior": `a MLP(H) + g(x)` with a global curve g and a single number a. If x and H are independent
+  given z, the logit of p(z | x, H) is such a sum (Bayes), with g the logit of p(z | x) up to a
+  constant. Here g, a and the backbone are learned together, by the same loss. Since a starts at 0
+  and g at g(x) = x, a model whose logits come from the head starts with the first stage's order and
+  departs from it as it learns (a gate that starts at 0 is from ReZero, Bachlechner et al., UAI
+  2021). It is the same for every entry but "none".
 
 In all places but "early" one pass of the encoder serves x and x'.
 """
@@ -35,7 +35,7 @@ class ScoreUse(NamedTuple):
     """Which entry, at which place.
 
     With entry "none" no place reads scores; `place` then still chooses between the non-linear
-    ("late", "prior") and the linear head, so that rows with and without scores differ in x alone.
+    ("late", "prior") and the linear head, so that rows with and without scores differ only in x.
 
     Attributes:
       entry: one of `ENTRIES`.
@@ -57,7 +57,7 @@ class ScoreUse(NamedTuple):
 
     @property
     def prior(self) -> bool:
-        """True if the logits begin as the scores; see `Prior`."""
+        """True if the logits start as the scores; see `Prior`."""
         return self.place == "prior" and self.entry != "none"
 
 
@@ -65,7 +65,7 @@ def combine(entry: str, hidden: Array, scores: Array) -> Array:
     """Join H and x: `H + x 1` (add), `H * x` (weight), `H` (none).
 
     Args:
-      entry: "add", "weight" or "none"; `ConcatenatedDense` is what "concatenate" does.
+      entry: "add", "weight" or "none"; for "concatenate" see `ConcatenatedDense`.
       hidden: `float32 [..., N, D]`.
       scores: `float32 [..., N]`.
 
@@ -81,11 +81,11 @@ def combine(entry: str, hidden: Array, scores: Array) -> Array:
 class ConcatenatedDense(nn.Module):
     """`W [h, x] + b`: parameters and values of `Dense` on H with x as one more column.
 
-    It never writes `[h, x]`, a copy of H with rows of an odd length. Where it follows a layer norm,
-    XLA for GPU (of jax 0.10.2) even fails to compile that copy.
+    It never writes `[h, x]`, a copy of H with rows of an odd length. After a layer norm, XLA for
+    GPU (of jax 0.10.2) even fails to compile that copy.
 
     Attributes:
-      features: numbers a candidate that come out.
+      features: outputs per candidate.
     """
 
     features: int
@@ -103,7 +103,7 @@ class ConcatenatedDense(nn.Module):
 class Prior(nn.Module):
     """`a logits + g(x)`: g is linear between `KNOTS` learned values on [0, 1], constant outside.
 
-    It begins with a = 0 and g(x) = x, the order of the first stage.
+    It starts with a = 0 and g(x) = x, the order of the first stage.
     """
 
     @nn.compact
@@ -137,7 +137,7 @@ class EarlyEntry(nn.Module):
         if self.use.entry == "add":
             return tokens + Dense(width, use_bias=False)(scores[..., None]).astype(dtype)
         if self.use.entry == "concatenate":
-            # Rows of one product: equal candidates stay equal to the bit, which MiDNN relies on.
+            # One product: equal candidates stay bit-identical, which MiDNN relies on.
             joined = jnp.concatenate([tokens, scores[..., None]], axis=-1)
             return Dense(width)(joined).astype(dtype)
         return combine(self.use.entry, tokens, scores).astype(dtype)
@@ -146,7 +146,7 @@ class EarlyEntry(nn.Module):
 class ScoredHead(nn.Module):
     """Turn H, and x where `use.late`, into logits: linear for "late_linear" and "early".
 
-    It computes in float32 whatever H is, or differences of x, and of logits, would be rounded away.
+    It computes in float32 whatever the dtype of H, so small differences of x and logits survive.
 
     Attributes:
       use: entry and place.

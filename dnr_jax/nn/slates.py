@@ -1,4 +1,4 @@
-"""Ordered lists out of a candidate set: sampling, likelihood, selection, and how they are scored.
+"""Ordered lists from a candidate set: sampling, likelihood, selection, and how they are scored.
 
 A list is `int32 [..., K]`, indices into the N candidates in display order; -1 = no item, only at
 the end of a list that ran out of candidates (a logged slate may have holes elsewhere).
@@ -30,7 +30,7 @@ def take_items(values: Array, lists: Array) -> Array:
 
 
 def score_list(lists: Array, logits: Array, where: Array) -> Array:
-    """Score candidates so that sorting shows the list first, then the others by their logits.
+    """Score candidates so that sorting puts the list first, then the others by their logits.
 
     Position k of K gets K - k + 1 > 0, every other real candidate minus the number of those with a
     larger logit: a function of their order alone, as the offset and scale of g may be arbitrary.
@@ -66,11 +66,11 @@ def sample_lists(keys: Array, logits: Array, where: Array, *, size: int, count: 
     """Draw Plackett-Luce lists without repeats by Gumbel top-k: `int32 [B, count, size]`.
 
     Args:
-      keys: typed keys `[B]`, one a request.
+      keys: typed keys `[B]`, one per request.
       logits: `float32 [B, N]`.
       where: `bool [B, N]`.
       size: K.
-      count: lists a request.
+      count: lists per request.
     """
 
     def draw(key: Array, row: Array, real: Array) -> Array:
@@ -81,7 +81,7 @@ def sample_lists(keys: Array, logits: Array, where: Array, *, size: int, count: 
 
 
 def keep_best(lists: Array, values: Array) -> Array:
-    """Choose from `[B, L, K]` by the highest of `[B, L]`, the first of equals: `[B, K]`."""
+    """Choose from lists `[B, L, K]` the first one of highest value `[B, L]`: `[B, K]`."""
     return take_items(lists, values.argmax(axis=-1)[:, None])[:, 0]
 
 
@@ -100,7 +100,7 @@ def list_log_probability(logits: Array, where: Array, lists: Array) -> Array:
 
 
 def places_log_probability(logits: Array, where: Array, lists: Array) -> Array:
-    """Compute log pi(l) = sum_k log softmax(s_k)_{l_k}, the logits s_k of place k its own.
+    """Compute log pi(l) = sum_k log softmax(s_k)_{l_k}, with separate logits s_k for each place k.
 
     Args:
       logits: s, `float32 [B, K, N]`, or `[B, 1, N]` for the same at every place.
@@ -117,6 +117,6 @@ def places_log_probability(logits: Array, where: Array, lists: Array) -> Array:
 
 
 def chosen_before(lists: Array, candidates: int) -> Array:
-    """Tell which candidates stand earlier in the list: `bool [..., K, N]` for `[..., K]`."""
+    """Mark the candidates that come earlier in the list: `bool [..., K, N]` for `[..., K]`."""
     chosen = jax.nn.one_hot(lists, candidates, dtype=jnp.int32)
     return (jnp.cumsum(chosen, axis=-2) - chosen) > 0

@@ -1,9 +1,9 @@
 """Tables whose cost does not grow with their rows: gather a batch's rows, write them back.
 
-A program that trains works on a small state, in which the batch's distinct rows stand in place of
-each table and of its moments. Whatever is computed row by row, as Adam and row-wise Adagrad are, is
-then computed for these rows alone. This is the sparse update of torchrec and of TensorFlow's
-LazyAdam: rows that a batch does not read keep their values and their moments.
+Training works on a small state, in which the batch's distinct rows replace each table and its
+moments. Row-wise updates, such as Adam and row-wise Adagrad, are then computed only for these rows.
+This is the sparse update of torchrec and of TensorFlow's LazyAdam: rows that a batch does not read
+keep their values and their moments.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from dnr_jax.types import Array
 
 # How tables are updated: every row by Adam, or the rows of the batch by Adam or row-wise Adagrad.
 UPDATES = ("dense", "lazy_adam", "rowwise_adagrad")
-# Parameters that are tables: of `nn.embeddings.FeatureEmbedding`, and of `Embed`.
+# Names of parameters that are tables: in `nn.embeddings.FeatureEmbedding`, and in `Embed`.
 NAMES = ("table", "embedding")
-# A table is called by the names, and places in lists, on its way from the top of the parameters.
+# A table's name is its path in the parameters: keys of dicts and indices of lists.
 Name = tuple[str | int, ...]
 RowsOf = Mapping[Name, Array]
 
 
 class Rows(NamedTuple):
-    """What stands in a model's parameters in place of a table of which few rows are at hand.
+    """The gathered rows that replace a table in a model's parameters.
 
     Attributes:
       ids: `int32 [R]`, which rows of the table, ascending; see `distinct`.
@@ -41,10 +41,10 @@ class Rows(NamedTuple):
 
 
 class Embed(nn.Module):
-    """`flax.linen.Embed` that reads gathered rows as well: `int [...]` -> `float32 [..., D]`.
+    """`flax.linen.Embed` that can also read gathered rows: `int [...]` -> `float32 [..., D]`.
 
     Attributes:
-      rows: of the table; an id beyond them gives NaN.
+      rows: number of rows of the table; an id beyond them gives NaN.
       width: D.
     """
 
@@ -62,7 +62,7 @@ class Embed(nn.Module):
 def parameter(
     module: nn.Module, name: str, initial: Initializer, shape: tuple[int, int]
 ) -> Array | Rows:
-    """Return a module's table, or the rows that were put in its place, which have other shapes."""
+    """Return a module's table, or the gathered rows that replace it, which have other shapes."""
     given: Any = module.get_variable("params", name)
     if isinstance(given, Rows):
         return given
@@ -71,12 +71,12 @@ def parameter(
 
 
 def read(table: Array | Rows, ids: Array, *, mode: str) -> Array:
-    """Return rows `ids` `int [...]` as `float32 [..., D]`; NaN for one that was not gathered.
+    """Return rows `ids` `int [...]` as `float32 [..., D]`; NaN for a row that was not gathered.
 
     Args:
-      table: whole, or the rows at hand; a table of single numbers has no axis D.
-      ids: of rows of the whole table.
-      mode: of `jnp.take` for ids outside a whole table.
+      table: a whole table, or gathered rows; a table of single numbers has no axis D.
+      ids: row numbers in the whole table.
+      mode: mode of `jnp.take` for ids outside a whole table.
     """
     if not isinstance(table, Rows):
         return jnp.take(table, ids, axis=0, mode=mode)
@@ -87,9 +87,9 @@ def read(table: Array | Rows, ids: Array, *, mode: str) -> Array:
 
 
 def distinct(ids: Array, *, rows: int) -> Array:
-    """Sort `ids` `int32 [R]` of a table of `rows` rows and take each once: `int32 [min(R, rows)]`.
+    """Sort `ids` `int32 [R]` of a table of `rows` rows without repeats: `int32 [min(R, rows)]`.
 
-    The places that are left over hold numbers from `rows` on, each once: they name no row.
+    The remaining places hold distinct numbers >= `rows`, which are not rows.
     """
     ordered = jnp.sort(jnp.clip(ids, 0, rows - 1))
     again = jnp.concatenate([jnp.zeros(ordered[:1].shape, bool), ordered[1:] == ordered[:-1]])
@@ -98,11 +98,11 @@ def distinct(ids: Array, *, rows: int) -> Array:
 
 
 def gather(tree: Any, rows: RowsOf) -> Any:
-    """Put the rows `rows[name]` in place of every array of that name, moments included.
+    """Replace every array called `name`, moments included, by its rows `rows[name]`.
 
     Args:
-      tree: parameters, optimiser state or anything with them inside. An array `[V, ...]` has a
-        table's name if the names on its way end in it.
+      tree: parameters, optimiser state or a tree that contains them. An array `[V, ...]` has a
+        table's name if its path ends with it.
       rows: from `distinct`.
     """
 
@@ -114,7 +114,7 @@ def gather(tree: Any, rows: RowsOf) -> Any:
 
 
 def scatter(tree: Any, small: Any, rows: RowsOf) -> Any:
-    """Write what `gather` took, and has since changed, back into `tree`, in place if donated."""
+    """Write the rows from `gather`, which have changed since, back into `tree`."""
 
     def put(path: tuple[Any, ...], leaf: Array, new: Array) -> Array:
         here = _find(path, rows)
@@ -126,7 +126,7 @@ def scatter(tree: Any, small: Any, rows: RowsOf) -> Any:
 
 
 def join(params: Any, rows: RowsOf) -> Any:
-    """Make parameters that a model can read of those that `gather` made: with the rows' numbers."""
+    """Add the row numbers to parameters from `gather`, so that a model can read them."""
 
     def mark(path: tuple[Any, ...], leaf: Array) -> Array | Rows:
         here = _find(path, rows)
@@ -136,7 +136,7 @@ def join(params: Any, rows: RowsOf) -> Any:
 
 
 def names(path: tuple[Any, ...]) -> Name:
-    """Return the names at the end of a path: those of parameters, wherever the tree holds them."""
+    """Return the names at the end of a path: a parameter's name, in any tree that contains it."""
     found: list[str | int] = []
     for key in reversed(path):
         if isinstance(key, jax.tree_util.DictKey):

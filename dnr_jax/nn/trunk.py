@@ -11,11 +11,11 @@ from dnr_jax.settings import Settings, knob
 
 @dataclass(frozen=True, kw_only=True)
 class Trunk(Settings):
-    """Base of a learned reranker's settings; a model reads those that its parts have.
+    """Base of a learned reranker's settings; a model uses those that apply to its parts.
 
-    `width` is D of shapes. How x enters by `score_entry` and `score_place` is told in
-    `nn.score_entry`. `matching` is for models on `nn.user_state.RequestEncoder`, whose papers have
-    no such term; those that score by an inner product (SASRec, GRU4Rec) have it anyway.
+    `width` is D in shapes. `nn.score_entry` describes how x enters by `score_entry` and
+    `score_place`. `matching` is for models on `nn.user_state.RequestEncoder`, whose papers have no
+    such term; those that score by an inner product (SASRec, GRU4Rec) have it anyway.
     """
 
     width: int = knob(128, "of embeddings and hidden layers", at_least=1)
@@ -39,9 +39,9 @@ class Trunk(Settings):
 
     @classmethod
     def on(cls, trunk: Trunk, **own: Any) -> Self:
-        """Make settings of this kind on the trunk of another model, with `own` knobs set.
+        """Make settings of this kind with the trunk of another model, with `own` knobs set.
 
-        For models that are made of models: `PRMSettings.on(settings)`.
+        For models that contain other models: `PRMSettings.on(settings)`.
         """
         return cls(**{field.name: getattr(trunk, field.name) for field in fields(Trunk)}, **own)
 

@@ -1,4 +1,4 @@
-"""Request -> user state u and candidate states h: the front that list models share.
+"""Request -> user state u and candidate states h: the input layers that list models share.
 
 Follows the encoder of the DNR paper group's public code (GFN4Rec), with a padding mask added and
 history tokens of width D instead of 2D (feedback is summed in, not concatenated).
@@ -20,8 +20,8 @@ from dnr_jax.types import Array, FeatureSpec, Request
 class HistoryEncoder(nn.Module):
     """Causal transformer over `LN(dropout(e_l + f_l + p_l))`; the last position is the result.
 
-    Positions count from the most recent event, so that more padding changes nothing. The table
-    has T rows, T being the history length that `init` saw.
+    Positions count from the most recent event, so more padding changes nothing. The table has T
+    rows, where T is the history length that `init` saw.
 
     Attributes:
       trunk: sizes; it has `history_layers` blocks.
@@ -48,11 +48,11 @@ class RequestEncoder(nn.Module):
     `e_i = LN(W LN(E[i]))`, with the same weights for candidates and history items;
     `u = LN(DNN([history, user, context]))`.
 
-    With `trunk.matching`, `e_i + W_m (q * e_i)` stands in place of e_i, q the last state of the
-    history. A sum of user and item states has to learn the product first, which sequence models
-    (SASRec) start from; with this term `q . e_i` is one direction of the candidate's encoding. It
-    is ours, and of none of the list models' papers: a control that tells apart what a list model
-    lacks and what its list is worth.
+    With `trunk.matching`, `e_i + W_m (q * e_i)` replaces e_i, where q is the last state of the
+    history. A model that sums user and item states has to learn the product first, from which
+    sequence models (SASRec) start; with this term `q . e_i` is one direction of the candidate's
+    encoding. It is ours, and in none of the list models' papers: a control that separates the
+    effect of the missing product from that of list context.
 
     Attributes:
       spec: column names and vocabulary sizes.

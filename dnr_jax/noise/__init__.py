@@ -40,10 +40,10 @@ class Entry(NamedTuple):
 
     Attributes:
       settings: its knobs.
-      draw: `(settings, fitted) -> Draw`, the fresh noise that a learned generator is fed with.
+      draw: `(settings, fitted) -> Draw`, the fresh noise that a learned generator takes as input.
       build: `(settings, fitted) -> Noise`.
-      fit: `(settings, observed, seed) -> fitted`, what it learns from the training scores before
-        training begins; None = nothing, and `fitted` is None.
+      fit: `(settings, observed, seed) -> fitted`, what the family learns from the training scores
+        before training begins; None = nothing, and `fitted` is None.
     """
 
     settings: type[Any]
@@ -79,8 +79,8 @@ def build(name: str, observed: Observed | None = None, *, seed: int = 0, **knobs
     Args:
       name: key of the table.
       observed: training scores, for a family that is fitted to them.
-      seed: of the fit.
-      **knobs: of the family; one that is left out has its default.
+      seed: seed of the fit.
+      **knobs: the family's knobs; one that is left out has its default.
 
     Raises:
       ValueError: `name` or a knob is unknown, a value is out of range, or `observed` is missing.
@@ -91,14 +91,14 @@ def build(name: str, observed: Observed | None = None, *, seed: int = 0, **knobs
 
 
 def build_draw(name: str, observed: Observed | None = None, *, seed: int = 0, **knobs: Any) -> Draw:
-    """Make the fresh noise of the family `name`, as `build` makes the family."""
+    """Make the fresh noise of the family `name`; arguments and errors are those of `build`."""
     entry = find("noise", name, NOISES)
     settings = read(entry.settings, knobs, name)
     return entry.draw(settings, _fitted(entry, settings, observed, seed))
 
 
 def build_generator(name: str, task: Task, base: Draw, **knobs: Any) -> Noise:
-    """Make the generator `name` of `GENERATORS`, fed with `base`.
+    """Make the generator `name` of `GENERATORS`, whose fresh noise comes from `base`.
 
     Raises:
       ValueError: `name` or a knob is unknown, or a value is out of range.

@@ -1,4 +1,4 @@
-"""Beta noise: eps ~ Beta(alpha, beta), by given shape or fitted (the paper's DNR-B)."""
+"""Beta noise: eps ~ Beta(alpha, beta), with a given or a fitted shape (the paper's DNR-B)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dnr_jax.noise.mixing import Draw, Mixing, Observed, heuristic
 from dnr_jax.settings import knob
 from dnr_jax.types import Array, Noise
 
-# Bounds of a fit: outside them float32 draws are exact 0s and 1s, or all alike.
+# Bounds of a fit: outside them float32 draws are exactly 0 or 1, or all equal.
 MEAN_BOUNDS = (0.01, 0.99)
 CONCENTRATION_BOUNDS = (0.1, 1000.0)
 # Shapes for which the table of quantiles is tested.
@@ -43,15 +43,15 @@ class BetaShape(NamedTuple):
 def beta_draw(settings: BetaSettings, fitted: BetaShape | None = None) -> Draw:
     """Make the draw eps ~ Beta(alpha, beta) in (0, 1), independent of the label.
 
-    Beta(1/2, 1/2) by a formula, other shapes by a table of quantiles, whose distribution function
-    is off by 2e-5 or less (`beta_sampler`).
+    Beta(1/2, 1/2) is drawn by a formula, other shapes by a table of quantiles, whose distribution
+    function is off by 2e-5 or less (`beta_sampler`).
 
     Args:
       settings: the shape, unless it is to be fitted.
-      fitted: the shape in place of that of `settings`, from `fit_beta`.
+      fitted: the shape from `fit_beta`, which replaces that of `settings`.
 
     Raises:
-      ValueError: the shape is to be fitted, but is not.
+      ValueError: the settings ask for a fit, but `fitted` is None.
     """
     if fitted is None and settings.fit:
         raise ValueError("fit is True: give observed training scores to fit the shape to")
@@ -70,15 +70,15 @@ def beta_noise(settings: BetaSettings, fitted: BetaShape | None = None) -> Noise
     """Make the Beta family (arXiv 2509.18736, Eq. 4 with eps ~ Beta(alpha, beta)); see `beta_draw`.
 
     Raises:
-      ValueError: the shape is to be fitted, but is not.
+      ValueError: the settings ask for a fit, but `fitted` is None.
     """
     return heuristic(beta_draw(settings, fitted), settings)
 
 
 def observed_noise(scores: np.ndarray, labels: np.ndarray, *, lambda_c: float) -> np.ndarray:
-    """Solve Eq. 4 for the noise: eps = (x - (1 - lambda_c) z) / lambda_c, before its scaling.
+    """Solve Eq. 4, without its min-max scaling, for eps = (x - (1 - lambda_c) z) / lambda_c.
 
-    Values outside [0, 1] are scores that no Beta noise of this `lambda_c` can produce.
+    A value outside [0, 1] belongs to a score that Beta noise with this `lambda_c` cannot produce.
 
     Args:
       scores: x, `float [...]` in [0, 1].
@@ -90,7 +90,7 @@ def observed_noise(scores: np.ndarray, labels: np.ndarray, *, lambda_c: float) -
 
 
 def fit_if_asked(settings: BetaSettings, observed: Observed, seed: int) -> BetaShape | None:
-    """Return `fit_beta` where the settings ask for it, else None; the fit draws nothing."""
+    """Return `fit_beta` if the settings ask for it, else None; the fit is not random."""
     del seed
     return fit_beta(observed, lambda_c=settings.lambda_c) if settings.fit else None
 
@@ -114,7 +114,7 @@ def fit_beta(observed: Observed, *, lambda_c: float) -> BetaShape:
         )
     noise = np.clip(noise, 0.0, 1.0)
     mean = float(np.clip(noise.mean(), *MEAN_BOUNDS))
-    # The guard only keeps 0 / 0 out; the bounds decide.
+    # The maximum only avoids 0 / 0; the bounds below decide.
     ratio = mean * (1 - mean) / max(float(noise.var()), 1e-12) - 1.0
     concentration = float(np.clip(ratio, *CONCENTRATION_BOUNDS))
     return BetaShape(mean * concentration, (1 - mean) * concentration)

@@ -1,4 +1,4 @@
-"""Learned noise: a two-layer network that turns label, fresh noise, candidate and user into x'."""
+"""Learned noise: a two-layer network maps label, fresh noise, candidate and user to x'."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class BoundedSettings(GeneratorSettings):
 class Generator(nn.Module):
     """A two-layer perceptron on [label, fresh noise, item embedding, user embedding].
 
-    The first layer is written as a sum over its three groups of inputs: the user's part is
-    computed once a request, and the two scalars start with as much say as the embeddings. The
-    embeddings are the generator's own, so that it serves every reranker.
+    The first layer is written as a sum over its three groups of inputs. So the user's part is
+    computed once per request, and the two scalars start with as much weight as the embeddings. The
+    embeddings are the generator's own, so it works with every reranker.
 
     Attributes:
       spec: vocabulary sizes of user and item ids.
-      settings: its widths.
+      settings: widths of the layer and of the embeddings.
     """
 
     spec: FeatureSpec
@@ -84,12 +84,12 @@ def learned_mix(task: Task, base: Draw, settings: LearnedMixSettings) -> Noise:
 
     The paper (arXiv 2509.18736) leaves inputs and normalisation open. `output="min_max"` with
     `lambda_c = 1/11` is the form of the group's later public code, min_max(z + 0.1 min_max(MLP)),
-    here with z and fresh noise among the inputs as well.
+    except that here z and fresh noise are inputs too.
 
     Args:
       task: vocabulary sizes of the ids.
       base: family of the fresh noise.
-      settings: of the network, and the share of the learned noise.
+      settings: the network's settings, and the share of the learned noise.
     """
 
     def finish(value: Array, batch: Batch) -> Array:
@@ -101,13 +101,13 @@ def learned_mix(task: Task, base: Draw, settings: LearnedMixSettings) -> Noise:
 def learned_direct(task: Task, base: Draw, settings: GeneratorSettings) -> Noise:
     """Make the form that learns x' itself (`lambda_c = 1`): x' = output(MLP).
 
-    No scaling follows, so that the generator can place scores freely in [0, 1]; under
-    `output="sigmoid"` every candidate has a gradient of its own.
+    No scaling follows, so the generator can place scores freely in [0, 1]. With
+    `output="sigmoid"` every candidate has its own gradient.
 
     Args:
       task: vocabulary sizes of the ids.
       base: family of the fresh noise.
-      settings: of the network.
+      settings: the network's settings.
     """
     return _learned(task, base, settings, lambda value, _: value)
 
@@ -115,15 +115,15 @@ def learned_direct(task: Task, base: Draw, settings: GeneratorSettings) -> Noise
 def learned_bounded(task: Task, base: Draw, settings: BoundedSettings) -> Noise:
     """Make the adversary that stays near x: x' = clip(x + r (2 output(MLP) - 1), 0, 1).
 
-    No score moves further than r, so that the law of x' lies in the ball of radius r around that
-    of x in the infinity-Wasserstein distance: the adversary of distributionally robust training
-    (Sinha et al. 2018, arXiv 1710.10571, who have the 2-distance and a penalty). Not in the DNR
+    No score moves further than r, so the law of x' lies in the infinity-Wasserstein ball of radius
+    r around that of x. This is the adversary of distributionally robust training (Sinha et al.
+    2018, arXiv 1710.10571, who use the 2-Wasserstein distance and a penalty). It is not in the DNR
     paper, whose generator does not see x.
 
     Args:
       task: vocabulary sizes of the ids.
       base: family of the fresh noise.
-      settings: of the network, and the radius.
+      settings: the network's settings, and the radius.
     """
 
     def finish(value: Array, batch: Batch) -> Array:
@@ -138,7 +138,7 @@ def _learned(
 ) -> Noise:
     network, output = Generator(task.spec, settings), OUTPUTS[settings.output]
 
-    @jax.jit  # op by op it takes twice as long
+    @jax.jit  # twice as fast as op by op
     def init(key: Array, batch: Batch) -> Params:
         return network.init(key, batch.request, batch.labels, batch.labels)["params"]
 

@@ -22,14 +22,14 @@ class LearnedRateSettings(Settings):
 def learned_rate(task: Task, base: Draw, settings: LearnedRateSettings) -> Noise:
     """Make x' = clip(x + m_z (eps - x), 0, 1), with a learned rate m_z in (0, 1) for each label.
 
-    Over resampled noise, eps ~ p(x | z), both ends keep the law of x given z: m = 0 is the observed
-    score, and m = 1 a score that tells no more of its candidate than the label. What the adversary
-    can do is choose how much the scores tell. Not in the DNR paper.
+    With resampled noise, eps ~ p(x | z), both ends keep the law of x given z: m = 0 is the observed
+    score, and m = 1 is a score that says no more about its candidate than the label does. So the
+    adversary can only choose how informative the scores are. Not in the DNR paper.
 
     Args:
-      task: not read.
+      task: not used.
       base: family of eps.
-      settings: the first rate.
+      settings: the initial rate.
     """
     del task
 

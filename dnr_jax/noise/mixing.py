@@ -1,4 +1,4 @@
-"""Eq. 4: how a label and a noise draw become a noisy score."""
+"""Eq. 4: how a label and a noise draw make a noisy score."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Mixing(Settings):
 
 
 class Observed(NamedTuple):
-    """What a family may be fitted to: the training requests, and no others.
+    """What a family may be fitted to: the training requests only.
 
     Attributes:
       scores: x, `float [R, N]` in [0, 1].
@@ -39,20 +39,20 @@ class Observed(NamedTuple):
 class Draw(Protocol):
     """Draws the noise eps of one request: `float32 [N]` in the family's own support.
 
-    Arguments: the request's own `key`, its `labels` `float32 [N]`.
+    Arguments: the request's own `key` and its `labels` `float32 [N]`.
     """
 
     def __call__(self, key: Array, labels: Array) -> Array: ...
 
 
 def no_parameters(key: Array, batch: Batch) -> Params:
-    """Return the parameters of a heuristic family: none."""
+    """Return the parameters of a heuristic family, which has none."""
     del key, batch
     return {}
 
 
 def draw_batch(draw: Draw, key: Array, batch: Batch) -> Array:
-    """Draw eps `[B, N]`, each request from a key of its own."""
+    """Draw eps `[B, N]`, each request from its own key."""
     chex.assert_equal_shape([batch.labels, batch.request.where])
     return ops.per_request(draw, key, batch.request.index, batch.labels)
 
@@ -60,10 +60,10 @@ def draw_batch(draw: Draw, key: Array, batch: Batch) -> Array:
 def mix(labels: Array, eps: Array, where: Array, *, lambda_c: float) -> Array:
     """Compute x' = min_max((1 - lambda_c) z + lambda_c eps) per request (arXiv 2509.18736, Eq. 4).
 
-    The scaling back to [0, 1] makes only the ratio lambda_c / (1 - lambda_c) count. Its gradient
-    is finite but uneven: the two extreme candidates of a request are pinned to 0 and 1, so they
-    feel no pull of their own and carry, through the scale, the pull of all others; a constant row
-    (one candidate) becomes 0.5 and has gradient 0.
+    Because of the scaling back to [0, 1], only the ratio lambda_c / (1 - lambda_c) matters. The
+    gradient is finite but uneven: the two extreme candidates of a request are pinned to 0 and 1, so
+    they have no gradient of their own and receive, through the scale, those of all others. A
+    constant row (one candidate) becomes 0.5 and has gradient 0.
 
     Args:
       labels: z, `float32 [B, N]` in [0, 1].

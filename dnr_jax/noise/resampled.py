@@ -1,4 +1,4 @@
-"""Resampled scores: the non-parametric p(x | z), with nothing assumed about its shape (DNR-R)."""
+"""Resampled scores: the non-parametric p(x | z), with no assumption about its shape (DNR-R)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dnr_jax.noise.mixing import Draw, Observed, draw_batch, no_parameters
 from dnr_jax.settings import Settings
 from dnr_jax.types import Array, Batch, Noise, Params
 
-# Observed scores kept of each label: enough for quantiles to 0.002.
+# Observed scores kept per label: enough for quantiles to within 0.002.
 POOL_LIMIT = 65536
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResampledSettings(Settings):
-    """Settings of the resampled family: none, the training scores decide."""
+    """Settings of the resampled family: none, as the training scores determine it."""
 
 
 class Pools(NamedTuple):
@@ -45,8 +45,8 @@ def score_pools(observed: Observed, *, limit: int, seed: int) -> Pools:
 
     Args:
       observed: the training requests.
-      limit: most scores kept of each label; a larger pool is thinned at random.
-      seed: of the thinning.
+      limit: most scores kept per label; a larger pool is subsampled at random.
+      seed: seed of the subsampling.
 
     Raises:
       ValueError: a label has no candidate, or a score is not in [0, 1].
@@ -77,7 +77,7 @@ def resampled_draw(settings: ResampledSettings, fitted: Pools | None = None) -> 
     """Make the draw: the observed score of a random candidate with the same label.
 
     Args:
-      settings: nothing to choose.
+      settings: has no knobs.
       fitted: the observed scores, from `fit_pools`.
 
     Raises:
@@ -103,8 +103,9 @@ def resampled_draw(settings: ResampledSettings, fitted: Pools | None = None) -> 
 def resampled_noise(settings: ResampledSettings, fitted: Pools | None = None) -> Noise:
     """Make the resampled family: x' is the draw itself, without Eq. 4 and without scaling.
 
-    With p_phi = p(x | z) the gap delta_x of Eq. 5 (arXiv 2509.18736) is 0, up to the dependence
-    between the scores of one request. Arguments and errors are those of `resampled_draw`.
+    With p_phi = p(x | z) the gap delta_x of Eq. 5 (arXiv 2509.18736) is 0, apart from the
+    dependence between the scores of one request. Arguments and errors are those of
+    `resampled_draw`.
     """
     draw = resampled_draw(settings, fitted)
 

@@ -1,4 +1,4 @@
-"""Second-stage models: one paper a file or folder, all in the signature of `types.Reranker`."""
+"""Second-stage models: one file or folder per paper, all with the signature of `types.Reranker`."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Entry(NamedTuple):
     """A model of the table.
 
     Attributes:
-      title: what a reader sees.
-      settings: the class of its knobs; `Trunk` where it has none of its own.
+      title: its name in reports.
+      settings: the class of its knobs; `Trunk` where it has no others.
       build: `build(task, settings)` makes the model.
       trains: False for scorers that learn nothing.
       needs_slate: its own training reads the displayed order, `Batch.slate`.
@@ -86,7 +86,7 @@ RERANKERS: dict[str, Entry] = {
 
 
 def build(name: str, task: Task, **knobs: Any) -> Reranker:
-    """Build the reranker `name` with its default settings but for `knobs`.
+    """Build the reranker `name` with default settings except for `knobs`.
 
     Raises:
       ValueError: the name is not in `RERANKERS`, or a knob is unknown or has a value outside its

@@ -1,14 +1,14 @@
-"""AdvIR-style: negatives drawn by how well they score, and states perturbed against the model.
+"""AdvIR-style: negatives drawn by how well they score, and adversarially perturbed states.
 
-Park and Chang 2019, arXiv 1811.04155, proposes adversarial sampling and adversarial training for
-implicit feedback. The objective here is a reconstruction, as the paper's text was not at hand:
+Park and Chang 2019, arXiv 1811.04155, propose adversarial sampling and adversarial training for
+implicit feedback. The objective here is a reconstruction, as the paper's text was not available:
 
     L = L_w(h) + a L_w(h + delta),   delta_i = eps g_i / |g_i|,   g = dL_w / dh (held fixed)
 
-with h the candidate states `[B, N, D]` (in place of the paper's embeddings) and L_w the binary
-cross-entropy in which a candidate without a positive label counts in proportion to its chance to be
-drawn as a negative, the softmax of the model's present logits over the negatives of its request.
-That is the expected loss under the paper's sampling, so nothing has to be drawn.
+Here h are the candidate states `[B, N, D]` (in place of the paper's embeddings) and L_w is a binary
+cross-entropy. In it each negative is weighted by its probability of being drawn: the softmax of the
+model's current logits over the negatives of its request. This is the expected loss under the
+paper's sampling, so nothing has to be drawn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dnr_jax.types import Array, Batch, Loss, Params, Reranker, Stage, Task
 
 @dataclass(frozen=True, kw_only=True)
 class AdvIRSettings(Trunk):
-    """Knobs of AdvIR, which reads no `layers`: a candidate does not see the others."""
+    """Knobs of AdvIR, which does not use `layers`: a candidate does not see the others."""
 
     perturbation: float = knob(
         0.3, "eps, length of the perturbation of a candidate's state", at_least=0
@@ -40,11 +40,11 @@ class AdvIRSettings(Trunk):
 
 
 def sampling_weights(logits: Array, labels: Array, weights: Array) -> Array:
-    """Weigh negatives by their chance to be drawn; a request's negatives keep their total weight.
+    """Weight negatives by their probability of being drawn; their total per request stays the same.
 
     Args:
       logits: `float32 [B, N]`; no gradient passes.
-      labels: `float32 [B, N]`, a candidate is negative where 0.
+      labels: `float32 [B, N]`; a candidate is negative where its label is 0.
       weights: `float32 [B, N]` >= 0.
 
     Returns:
@@ -81,7 +81,7 @@ def attack(reranker: Reranker, params: Params, batch: Batch) -> tuple[Array, Arr
 
 
 def adversarial_loss(reranker: Reranker, *, radius: float, weight: float) -> Loss:
-    """Make L of the reranker of a wrapped module whose memory is h; eps is `radius`, a `weight`.
+    """Make the loss L of a wrapped module whose memory is h; eps is `radius`, a is `weight`.
 
     Both terms drop out the same units.
     """

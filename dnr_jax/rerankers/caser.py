@@ -1,11 +1,13 @@
 """Caser: convolutions over the latest events and a user vector, matched by inner product.
 
-Tang and Wang 2018, arXiv 1809.07426. M `[window, D]` holds the latest events, one a row. Vertical
-filters weigh its rows, horizontal filters slide over it; `w = ReLU(W [o_v, o_h])`,
-`v = W' [w, user]`, `s_i = v . E[i]`. Where we deviate: one item table for history and candidates
-(the paper has a second, of width 2D, for the candidates); the filters have no bias, so padding
-stays silent; and the candidates of one request, with their labels (binary cross-entropy), are the
-targets, where the paper slides the window over each user's events and samples negatives.
+Tang and Wang 2018, arXiv 1809.07426. M `[window, D]` holds the latest events, one per row. Vertical
+filters weight its rows, horizontal filters slide over it; `w = ReLU(W [o_v, o_h])`,
+`v = W' [w, user]`, `s_i = v . E[i]`.
+
+Deviations: history and candidates share one item table (the paper has a second, of width 2D, for
+the candidates). The filters have no bias, so padding has no effect. The targets are the candidates
+of one request with their labels (binary cross-entropy), whereas the paper slides the window over
+each user's events and samples negatives.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from dnr_jax.types import Array, FeatureSpec, Request, Reranker, Task
 
 @dataclass(frozen=True, kw_only=True)
 class CaserSettings(Trunk):
-    """Knobs of Caser; of the shared sizes it reads `width` alone."""
+    """Knobs of Caser; of the shared sizes it uses only `width`."""
 
     window: int = knob(5, "L, how many of the latest events are read, no others", at_least=1)
     vertical: int = knob(4, "filters that weigh the events of the window", at_least=1)
@@ -38,9 +40,9 @@ class Filters(nn.Module):
     """Caser's two kinds of filters over one window of events.
 
     Attributes:
-      vertical: how many filters `[L, 1]`, each a weighted sum of the L rows; no activation.
-      horizontal: how many filters `[h, D]` of each height h = 1 ... L; ReLU, then the maximum over
-        the L - h + 1 places.
+      vertical: number of filters `[L, 1]`, each a weighted sum of the L rows; no activation.
+      horizontal: number of filters `[h, D]` of each height h = 1 ... L; ReLU, then the maximum over
+        the L - h + 1 positions.
     """
 
     vertical: int

@@ -1,14 +1,15 @@
 """DLCM: a GRU reads the initial ranking, and its last state is the context of every candidate.
 
-Ai et al. 2018, arXiv 1804.05936. The GRU is fed from the lowest to the highest score, so the best
-candidates are freshest in its last state s_n. With o_i its state after candidate i, the logit is
-`w (o_i tanh(W s_n + b))`. The model depends on the order of the scores even with
+Ai et al. 2018, arXiv 1804.05936. The GRU reads the candidates from the lowest to the highest score,
+so the best ones are the most recent in its last state s_n. With o_i its state after candidate i,
+the logit is `w (o_i tanh(W s_n + b))`. The model depends on the order of the scores even with
 `score_entry="none"`; tied scores are read in storage order. The paper's input `[h_i, x_i]` is the
 score entry "concatenate" at the place "early".
 
-Its own loss is AttRank on the plain logits, without the floor at 0 that public ports put on them.
-Ours: steps are the fused user and item states h in place of hand-made features, and there is one
-head where the paper allows several in parallel.
+Its own loss is AttRank on the plain logits; public ports clip negative logits to 0.
+
+Deviations: inputs are the fused user and item states h in place of hand-made features, and there is
+one head, whereas the paper allows several in parallel.
 
 `matching=True` puts the product of history and candidate into h (`nn.user_state`), which the
 paper does not have.
@@ -63,7 +64,7 @@ class DLCM(nn.Module):
             jnp.take_along_axis(tokens, order[..., None], axis=1),
             jnp.take_along_axis(where, order, axis=1),
         )
-        # Padding stands last and leaves the state as it was.
+        # Padding comes last and does not change the state.
         context = drop(jnp.tanh(self.context(states[:, -1:])))
         places = jnp.argsort(order, axis=1)
         outputs = jnp.take_along_axis(states, places[..., None], axis=1)
@@ -71,7 +72,7 @@ class DLCM(nn.Module):
 
 
 def lowest_first(scores: Array, where: Array) -> Array:
-    """Sort the real candidates by rising score, padding last: indices `int32 [B, N]`."""
+    """Sort the real candidates by ascending score, padding last: indices `int32 [B, N]`."""
     return jnp.argsort(-ops.ranks(scores, where), axis=-1, stable=True)
 
 

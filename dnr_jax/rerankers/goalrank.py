@@ -1,15 +1,15 @@
 """GoalRank: a generator pulled towards a group-relative reference policy.
 
 "GoalRank: Group-Relative Optimization for a Large Ranking Model", arXiv 2509.22046. A frozen list
-evaluator rewards G sampled lists of a request, `r_g = sum_k sigmoid(E_{l_k}) / log2(k + 1)`; the
-reference policy over the group is the softmax of the standardised rewards, and the generator
-minimises its cross-entropy, `L = w L_ref + L_gen` with `L_ref = -sum_g ref_g log pi(l_g)`.
+evaluator rewards G sampled lists of a request, `r_g = sum_k sigmoid(E_{l_k}) / log2(k + 1)`. The
+reference policy over the group is the softmax of the standardised rewards. The generator minimises
+the cross-entropy to it, `L = w L_ref + L_gen` with `L_ref = -sum_g ref_g log pi(l_g)`.
 
-Deviations: the authors' released code has pi(l) in place of log pi(l), which leaves no gradient
-(pi is near 1e-10), so the paper's cross-entropy is used; its undefined L_gen is the binary
-cross-entropy of the logits. The policy is Plackett-Luce over one set of logits (the form of the
-authors' README), where their release runs the transformer again after each chosen item; the shown
-list is then the order of the logits, and needs no search.
+Deviations: the authors' released code has pi(l) in place of log pi(l), which leaves almost no
+gradient (pi is near 1e-10), so the paper's cross-entropy is used. L_gen, which the paper does not
+define, is the binary cross-entropy of the logits. The policy is Plackett-Luce over one set of
+logits (the form of the authors' README), whereas their release runs the transformer again after
+each chosen item. So the displayed list is the order of the logits and needs no search.
 
 `matching=True` puts the product of history and candidate into h (`nn.user_state`), which the
 paper does not have.
@@ -37,7 +37,7 @@ from dnr_jax.nn.user_state import Fusion, RequestEncoder
 from dnr_jax.settings import knob
 from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Task
 
-# w: the authors' weight of L_ref beside 1 for L_gen.
+# w: the authors' weight of L_ref; that of L_gen is 1.
 REFERENCE_WEIGHT = 0.01
 
 
@@ -97,7 +97,7 @@ class GoalRank(nn.Module):
         clicks = judge(self.evaluator, request, group)
         reference = reference_policy(list_reward(jax.lax.stop_gradient(clicks), group))
         likelihood = slates.list_log_probability(logits, request.where, group)
-        # A request without candidates has one list, the empty one, and nothing to learn.
+        # A request without candidates has only the empty list, from which nothing is learned.
         real = request.where.any(axis=1).astype(jnp.float32)
         away = ops.weighted_mean(-(reference * likelihood).sum(axis=-1), real)
         return REFERENCE_WEIGHT * away + bce(logits, batch.labels, batch.weights)
@@ -110,7 +110,7 @@ def list_reward(clicks: Array, group: Array) -> Array:
 
 
 def reference_policy(rewards: Array) -> Array:
-    """Turn rewards `[B, G]` into the reference: softmax of `(r - mean) / std`, uniform if equal."""
+    """Turn rewards `[B, G]` into the reference, softmax of `(r - mean) / std`; uniform if equal."""
     return jax.nn.softmax(standardise(rewards, ddof=1), axis=-1)
 
 

@@ -1,8 +1,8 @@
 """GRU4Rec: a recurrent network over the history, candidates matched by inner product.
 
 Hidasi et al. 2016, arXiv 1511.06939: `q = W h_T`, `s_i = q . E[i]`, with one item table for
-history and candidates. The paper trains on the next item by BPR or TOP1 over parallel sessions;
-here the model scores the candidates of a request and is trained by their labels (binary
+history and candidates. The paper trains on the next item with BPR or TOP1 over parallel sessions;
+here the model scores the candidates of a request and is trained on their labels (binary
 cross-entropy).
 """
 
@@ -37,7 +37,7 @@ class GRU4Rec(nn.Module):
     def encode(self, request: Request, *, drop: Drop) -> tuple[Array, Array]:
         """Return q `[B, D]` and the candidates' embeddings `[B, N, D]`."""
         parts = self.embedding(request)
-        # Padding leaves the state alone, so the last step holds the state after the last event.
+        # Padding does not change the state, so the last step holds the state after the last event.
         events = drop(parts.history_items + parts.history_events)
         states = self.recurrent(events, request.history_where)
         return self.state(drop(states[:, -1])), parts.items

@@ -1,20 +1,21 @@
 """IRGAN: a generator draws candidates, a discriminator tells them from what the user liked.
 
 Wang et al. 2017, arXiv 1705.10513. The generator is `p_theta(i | u) = softmax(g)_i`, the
-discriminator gives logits f; each is a pointwise network on embeddings of its own. After both are
-pre-trained they play, with i drawn from the generator:
+discriminator gives logits f; each is a pointwise network with its own embeddings. Both are
+pre-trained, then they play, with i drawn from the generator:
 
     L_D = mean over positives and draws of  -log sigmoid(f_pos)  and  -log(1 - sigmoid(f_i))
     L_G = -mean (r_i - mean r) log p_theta(i),   r_i = 2 sigmoid(f_i) - 1   (REINFORCE)
 
-"-style", as the paper's text was not at hand. Chosen: the bounded reward (the paper's is
-`log(1 + e^f)`), and the mean over the batch as its baseline; the draws for L_D are sharpened by a
-temperature and are never positives; both players move in every step (by L_D + L_G, each term held
-fixed for the other player), where the paper alternates epochs. Unjudged candidates are not drawn.
+The model is only IRGAN-style, as the paper's text was not available. Our choices: the reward is
+bounded (the paper's is `log(1 + e^f)`), and its baseline is the mean over the batch. The draws for
+L_D are sharpened by a temperature and are never positives. Both players move in every step (by
+L_D + L_G, with each term fixed for the other player), whereas the paper alternates epochs. Unjudged
+candidates are not drawn.
 
-The game is unsteady on 50 candidates: a discriminator that meets the generator's favourites alone
-forgets how to order the others, and on MovieLens-100K the generator lost part of what pre-training
-had taught it, at every learning rate tried (the best epoch on validation is kept).
+The game is unstable on 50 candidates. A discriminator that sees only the generator's favourites
+forgets how to order the others. On MovieLens-100K the generator lost part of what it had learned
+in pre-training, at every learning rate tried (the best epoch on validation is kept).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PLAYERS = ("generator", "discriminator")
 
 @dataclass(frozen=True, kw_only=True)
 class IRGANSettings(Trunk):
-    """Knobs of IRGAN, the shared ones for both players alike; no `layers` are read."""
+    """Knobs of IRGAN; both players use the shared ones, except `layers`, which is not used."""
 
     draws: int = knob(8, "C, candidates drawn a request, for each player", at_least=1)
     draw_temperature: float = knob(
@@ -87,7 +88,7 @@ class IRGAN(nn.Module):
         return softmax_cross_entropy(logits, batch.labels, batch.weights)
 
     def play(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
-        """Compute L_D + L_G, whose terms each reach one player only."""
+        """Compute L_D + L_G; each term trains only one player."""
         generated = self.generator(batch.request, batch.scores, drop=drop)
         judged = self.discriminator(batch.request, batch.scores, drop=drop)
         fake_key, own_key = jax.random.split(key)
@@ -106,12 +107,12 @@ class IRGAN(nn.Module):
 
 
 def draw(keys: Array, logits: Array, where: Array, *, count: int) -> Array:
-    """Draw `count` real candidates a request, with repeats, from softmax(logits): `int32 [B, C]`.
+    """Draw `count` real candidates per request from softmax(logits), with repeats: `int32 [B, C]`.
 
     Args:
       keys: typed keys `[B]`.
       logits: `float32 [B, N]`; no gradient passes.
-      where: `bool [B, N]`; without any real candidate the result has no meaning.
+      where: `bool [B, N]`; without a real candidate the result is meaningless.
       count: C.
     """
 
@@ -122,12 +123,12 @@ def draw(keys: Array, logits: Array, where: Array, *, count: int) -> Array:
 
 
 def discriminator_loss(judged: Array, batch: Batch, fakes: Array) -> Array:
-    """Compute L_D: a request's draws weigh together as much as its positives.
+    """Compute L_D; a request's draws together weigh as much as its positives.
 
     Args:
       judged: f, `float32 [B, N]`.
       batch: labels and weights.
-      fakes: `int32 [B, C]`, drawn negatives; not counted where a request has no negative.
+      fakes: `int32 [B, C]`, drawn negatives; they do not count if the request has no negative.
     """
     gains = batch.labels * batch.weights
     possible = ((batch.labels == 0) & (batch.weights > 0)).any(axis=1)
@@ -145,7 +146,7 @@ def generator_loss(generated: Array, where: Array, own: Array, rewards: Array) -
 
     Args:
       generated: g, `float32 [B, N]`.
-      where: `bool [B, N]`, what could be drawn; a request without any does not count.
+      where: `bool [B, N]`, candidates that could be drawn; a request without any does not count.
       own: `int32 [B, C]`, drawn from softmax(g).
       rewards: r, `float32 [B, C]`; no gradient passes.
     """
@@ -159,7 +160,7 @@ def generator_loss(generated: Array, where: Array, own: Array, rewards: Array) -
 def irgan(task: Task, settings: IRGANSettings) -> Reranker:
     """Build IRGAN (Wang et al. 2017, arXiv 1705.10513): each player alone first, then the game.
 
-    As a scorer it is the player that ranks.
+    As a scorer it is the player chosen by `ranked_by`.
     """
     return taught(
         IRGAN(task.spec, settings),

@@ -1,13 +1,13 @@
 """Matching transformer: SASRec's inner product plus a transformer over the matched candidates.
 
-Not of a paper. It joins the two halves that rerankers of the literature have apart: the sequence
-model's match `q . e_i` (Kang and McAuley 2018, arXiv 1808.09781), and list context by
-self-attention over the candidates (Pei et al. 2019, arXiv 1904.06813), here over tokens that hold
-the match:
+This model is not from a paper. It joins two parts that published rerankers use separately: the
+match `q . e_i` of a sequence model (Kang and McAuley 2018, arXiv 1808.09781), and list context by
+self-attention over the candidates (Pei et al. 2019, arXiv 1904.06813). Here the tokens of the
+self-attention hold the match:
 
     t_i = W [q * e_i, e_i, q],    s_i = q . e_i + head(Transformer(t)_i, x_i)
 
-A list model whose tokens only add user and item states has to learn the product first.
+A list model whose tokens only add user and item states would first have to learn the product.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dnr_jax.types import Array, FeatureSpec, Request, Reranker, Task
 class MatchingTransformer(nn.Module):
     """The module behind `matching_transformer`.
 
-    The list encoder stands in `encode` unless the scores enter early; then it stands in `decode`.
+    The list encoder runs in `encode`, or in `decode` if the scores enter early.
     """
 
     spec: FeatureSpec

@@ -1,10 +1,10 @@
-"""MiDNN: a pointwise network that sees each feature also relative to its list.
+"""MiDNN: a pointwise network that also sees each feature relative to its list.
 
 Zhuang et al. 2018, IJCAI, "Globally Optimized Mutual Influence Aware Ranking in E-Commerce Search":
 every local feature f gets a global one, `g = (f - min) / (max - min)` over the candidates of the
-request. The paper's hand-made features do not exist here: f_i is the fused user and item state h_i
-(with x_i under early entry). Layer norm stands in place of batch norm, the hidden widths are 4 D
-and 2 D, and g is 0.5 where a feature is constant. The paper's miRNN is another model.
+request. In place of the paper's hand-made features, f_i is the fused user and item state h_i (with
+x_i under early entry). Layer norm replaces batch norm, the hidden widths are 4 D and 2 D, and g is
+0.5 where a feature is constant. The paper's miRNN is a different model.
 
 `matching=True` puts the product of history and candidate into h (`nn.user_state`), which the
 paper does not have.

@@ -9,10 +9,10 @@ candidates V (a set), events Q (a list), user state u and event age a_l:
 - `q_i = sum_l softmax_l(tanh(Q_l w_q + (V_i w_v) sum_j C_lj)) Q_l`;
 - a network of `[h, v, q]` gives the logit.
 
-The authors' code differs: w_v and w_q have a column per place in the list, so that the logits
-depend on the storage order (here: one column); affinities grow with age (here: they fall); q lacks
-the term Q_l w_q. The feature-level affinities need raw features: of ids they would be one more
-bilinear form, which W holds already. Ages are index distances, not times.
+The authors' code differs: w_v and w_q have a column per place in the list, so the logits depend on
+the storage order (here: one column); affinities grow with age (here: they fall); q lacks the term
+Q_l w_q. The feature-level affinities are left out: they need raw features, and on ids they would
+be one more bilinear form, which W already covers. Ages are index distances, not times.
 
 `matching=True` puts the product of history and candidate into e and h (`nn.user_state`), which the
 paper does not have.
@@ -41,7 +41,7 @@ from dnr_jax.types import Array, FeatureSpec, Request, Reranker, Task
 
 @dataclass(frozen=True, kw_only=True)
 class MIRSettings(Trunk):
-    """Knobs of MIR: the trunk alone, of an even width."""
+    """Knobs of MIR: only those of the trunk, whose width must be even."""
 
     def check(self) -> None:
         """Refuse a width that the two directions of the LSTM cannot share."""
@@ -51,7 +51,7 @@ class MIRSettings(Trunk):
 
 
 class History(NamedTuple):
-    """What the candidates meet.
+    """The encoded history, with which the candidates interact.
 
     Attributes:
       events: Q, `float32 [B, T, Fq]`.
@@ -83,7 +83,7 @@ class HistoryList(nn.Module):
 
 
 class SetToList(nn.Module):
-    """Read candidates and history by their affinities C; the equations head this file."""
+    """Pool candidates and history by their affinities C; see the equations of the module."""
 
     @nn.compact
     def __call__(self, candidates: Array, history: History, where: Array) -> Array:
@@ -92,7 +92,7 @@ class SetToList(nn.Module):
         `candidates` is V, `float32 [B, N, Fv]` under `where` `bool [B, N]`.
         """
         size = candidates.shape[-1]
-        # Affinities of about 1 at first: the usual kernel is sqrt(Fv) larger and saturates C.
+        # Affinities start near 1: the usual kernel is sqrt(Fv) times larger and saturates C.
         initial = nn.initializers.variance_scaling(1 / size, "fan_in", "normal")
         bilinear = Dense(size, use_bias=False, kernel_init=initial, name="bilinear")
         raw = bilinear(history.events) @ jnp.swapaxes(candidates, 1, 2)
@@ -127,8 +127,8 @@ def masked_softmax(logits: Array, where: Array) -> Array:
 class MIR(nn.Module):
     """The module behind `mir`.
 
-    All but the head stands in `encode`, unless the entry is early: then what meets the candidates
-    stands in `decode` and runs once per set of scores.
+    Everything but the head runs in `encode`. With early entry the interaction of candidates and
+    history runs in `decode` instead, once per set of scores.
     """
 
     spec: FeatureSpec
@@ -179,9 +179,10 @@ class MIR(nn.Module):
 def mir(task: Task, settings: MIRSettings) -> Reranker:
     """Build MIR (Xi et al. 2022, SIGIR) in a form that is equivariant over the candidates.
 
-    Sizes follow the width D as the paper's follow 128: each direction of the LSTM has D / 2 (64),
-    the network of the decay D / 4 (32), and the last network 4 D, 3 D / 2 and 5 D / 8 (500, 200 and
-    80 in the paper). Hidden layers have ReLU, dropout and LayerNorm. Trained by the binary
-    cross-entropy, the authors' default. An event is its item encoding plus its other columns.
+    Sizes scale with the width D, which is 128 in the paper (its sizes in brackets): D / 2 (64) for
+    each direction of the LSTM, D / 4 (32) for the network of the decay, and 4 D, 3 D / 2, 5 D / 8
+    (500, 200, 80) for the last network. Hidden layers have ReLU, dropout and LayerNorm. The loss
+    is binary cross-entropy, the authors' default. An event is its item encoding plus its other
+    columns.
     """
     return wrap(MIR(task.spec, settings), dropout=settings.dropout)

@@ -1,8 +1,9 @@
 """MMR: trade the retriever's relevance against novelty within the shown list, without learning.
 
-Carbonell and Goldstein 1998 (doi 10.1145/290941.291025): item i is shown next that maximises
-`lambda rel_i - (1 - lambda) max_{j shown} cos(v_i, v_j)`. Here rel is the retriever's score, scaled
-to [0, 1] per request so that both terms share a range, and v are the item vectors of the data set.
+Carbonell and Goldstein 1998 (doi 10.1145/290941.291025): the next item shown is the i that
+maximises `lambda rel_i - (1 - lambda) max_{j shown} cos(v_i, v_j)`. Here rel is the retriever's
+score, scaled to [0, 1] per request so that both terms share a range, and v are the item vectors of
+the data set.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class MMRSettings(Settings):
 def mmr(task: Task, settings: MMRSettings) -> Reranker:
     """Build MMR; its logits are the retriever's scores, its order is the diversified one.
 
-    The K places of the shown list are filled one by one; the rest keeps the retriever's order. An
-    item whose vector is zero is similar to nothing.
+    The K places of the displayed list are filled one by one; the rest keeps the retriever's order.
+    An item with a zero vector has similarity 0 to all others.
 
     Raises:
-      ValueError: the task has no vector for every item id.
+      ValueError: the task does not have a vector for every item id.
     """
     table = jnp.asarray(vectors_of(task))
     norms = jnp.linalg.norm(table, axis=-1, keepdims=True)
@@ -72,7 +73,7 @@ def greedy(rel: Array, vectors: Array, where: Array, *, relevance: float, size: 
 
     def place(state: tuple[Array, Array], number: Array) -> tuple[tuple[Array, Array], Array]:
         left, nearest = state
-        # Nothing is shown before the first place: the maximum over nothing counts as 0.
+        # Nothing is shown before the first place: the maximum over no items counts as 0.
         repeated = jnp.where(number > 0, nearest, 0.0)
         gain = jnp.where(left, relevance * rel - (1 - relevance) * repeated, -jnp.inf)
         best = jnp.argmax(gain)

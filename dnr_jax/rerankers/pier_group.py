@@ -1,19 +1,19 @@
-"""PIER as the DNR paper's group has it: PRM with a second loss, on scores made of the labels.
+"""PIER as the DNR paper's group has it: PRM with a second loss, on scores made from the labels.
 
 After the public code of GoalRank (arXiv 2509.22046). With q_theta PRM's likelihood,
 
     L = BCE(q_theta(z | x), z) + 0.1 BCE(q_theta(z | x_t), z)
     x_t = min_max(z + 0.1 (eps - 1/2)),   eps ~ Beta(1/2, 1/2), per request
 
-which is DNR with heuristic Beta noise alone and lambda_m = 0.1: as the scaling takes out the 1/2
-and the sum of the weights, x_t is x' of Eq. 4 (arXiv 2509.18736) with lambda_c = 1/11. As a scorer,
-and so under DNR, `pier_group` is `prm`.
+This is DNR with heuristic Beta noise alone and lambda_m = 0.1: the scaling cancels the 1/2 and the
+sum of the weights, so x_t is x' of Eq. 4 (arXiv 2509.18736) with lambda_c = 1/11. As a scorer, and
+so under DNR, `pier_group` is `prm`.
 
-What is not as in that code: x stands with its own candidate (there the candidates are shuffled and
-their scores are not); x is read in use as well as in training; positions and the causal mask are
-knobs (there "index" and True). Its third term, a margin between two orders of the shown items, is
-left out: it is computed on detached scores, so that it has no gradient, by labels taken along the
-batch instead of the list.
+Deviations from that code: each x stays with its own candidate (there the candidates are shuffled
+but their scores are not); x is read at inference as well as in training; positions and the causal
+mask are knobs (there "index" and True). Its third term, a margin between two orders of the shown
+items, is left out. It has no gradient, because it is computed on detached scores, and its labels
+are taken along the batch instead of the list.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from dnr_jax.nn.losses import bce
 from dnr_jax.rerankers.prm import PRMSettings, prm
 from dnr_jax.types import Array, Batch, Loss, Params, Reranker, Stage, Task
 
-# Of the group's code: the size of the noise, and the weight of the loss on noisy scores.
+# From the group's code: the size of the noise, and the weight of the loss on noisy scores.
 NOISE_SIZE = 0.1
 NOISY_WEIGHT = 0.1
 
 
 def noisy_scores(key: Array, batch: Batch) -> Array:
-    """Draw x_t `float32 [B, N]` in [0, 1], each request from a key of its own; 0 for padding.
+    """Draw x_t `float32 [B, N]` in [0, 1], each request from its own key; 0 for padding.
 
-    Below a noise of size 1 every positive stands above every negative. A request whose real
-    candidates are alike to the last bit (one candidate) has 1/2.
+    With noise of a size below 1, every positive scores higher than every negative. A request whose
+    real candidates all have the same value (one candidate) gets 1/2.
     """
 
     def draw(request_key: Array, labels: Array) -> Array:
@@ -49,7 +49,7 @@ def noisy_scores(key: Array, batch: Batch) -> Array:
 
 
 def noisy_loss(scorer: Reranker) -> Loss:
-    """Make L of a scorer; its encoder runs once for x and x_t."""
+    """Make the loss L of a scorer, whose encoder runs once for x and x_t."""
 
     def loss(
         params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
@@ -74,8 +74,8 @@ def noisy_loss(scorer: Reranker) -> Loss:
 def pier_group(task: Task, settings: PRMSettings) -> Reranker:
     """Build the group's PIER.
 
-    With `score_entry="none"` both terms of L are the same but for dropout. The group's own entry is
-    "add" at place "late_linear".
+    With `score_entry="none"` both terms of L are the same except for dropout. The group's own entry
+    is "add" at place "late_linear".
     """
     scorer = prm(task, settings)
     return scorer._replace(stages=(Stage("train", noisy_loss(scorer)),))

@@ -1,15 +1,15 @@
 """PRM: personalised re-ranking with a transformer over the candidate list.
 
-Pei et al. 2019, arXiv 1904.06813. The tokens are `E_i = h_i + PE_i` with h the fused user and item
-state in place of the paper's pre-trained personalised vector (as the DNR paper's group does), the
-encoder is `layers` post-norm transformer blocks, and a head gives one logit per candidate.
+Pei et al. 2019, arXiv 1904.06813. The tokens are `E_i = h_i + PE_i`, where h is the fused user and
+item state in place of the paper's pre-trained personalised vector (as the DNR paper's group does).
+The encoder has `layers` post-norm transformer blocks, and a head gives one logit per candidate.
 
-With `pretrained=True` the paper's vectors are there: `E_i = W [h_i, PV_i] + PE_i`, PV_i the last
-hidden state of a click model that is trained first, for half the epochs, and then frozen. Ours is a
-pointwise network on the request (`nn.pointwise`), without scores and trained on the same requests,
-where the paper takes a model of its platform; and h_i, which holds ids, stands for the paper's raw
-features. Under DNR and under `loss=direct` a model is a scorer without stages: the click model's
-states are then learned with the rest, and are not pre-trained.
+`pretrained=True` adds the paper's vectors: `E_i = W [h_i, PV_i] + PE_i`. PV_i is the last hidden
+state of a click model that is trained first, for half the epochs, and then frozen. Ours is a
+pointwise network on the request (`nn.pointwise`) that sees no scores and is trained on the same
+requests; the paper uses a model of its platform. h_i, which is made from ids, replaces the paper's
+raw features. Under DNR and under `loss=direct` a model is a scorer without stages, so the click
+model's states are learned with the rest and not pre-trained.
 
 `matching=True` puts the product of history and candidate into h (`nn.user_state`), which the
 paper does not have.
@@ -41,8 +41,8 @@ from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Task
 class PRMSettings(Trunk):
     """Knobs of PRM.
 
-    The paper has `positions="rank"`: the model then depends on the scores even with
-    `score_entry="none"`. The group's code has "index" and `causal=True`.
+    The paper uses `positions="rank"`, with which the model depends on the scores even with
+    `score_entry="none"`. The group's code uses "index" and `causal=True`.
     """
 
     positions: str = knob(
@@ -63,8 +63,8 @@ class PRMSettings(Trunk):
 class PRM(nn.Module):
     """The module behind `prm`.
 
-    The candidate encoder stands in `encode` unless its input depends on the scores (early entry, or
-    positions by rank); then it stands in `decode` and runs once per set of scores.
+    The candidate encoder runs in `encode` unless its input depends on the scores (early entry, or
+    positions by rank). Then it runs in `decode`, once per set of scores.
     """
 
     spec: FeatureSpec
@@ -91,7 +91,7 @@ class PRM(nn.Module):
     def encode(self, request: Request, *, drop: Drop, hold: Drop = identity) -> Array:
         """Return H `[B, N, D]`, or the tokens where the candidate encoder needs scores.
 
-        `hold` is put on the click model's states: a stop of gradients, or the identity.
+        `hold` is applied to the click model's states: `stop_gradient`, or the identity.
         """
         tokens = self._tokens(request, drop=drop, hold=hold)
         if self._encoder_reads_scores:
@@ -108,7 +108,7 @@ class PRM(nn.Module):
         return self.head(self.list_encoder(tokens, where, drop=drop), scores)
 
     def _tokens(self, request: Request, *, drop: Drop, hold: Drop) -> Array:
-        """Return h `[B, N, D]`, joined with the click model's states where there is one."""
+        """Return h `[B, N, D]`, joined with the click model's states if there is one."""
         user, items = self.request_encoder(request, drop=drop)
         tokens = self.fusion(user, items, drop=drop)
         if not self.settings.pretrained:
@@ -128,7 +128,7 @@ class PRM(nn.Module):
         return bce(logits, batch.labels, batch.weights)
 
     def teach(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
-        """Compute PRM's binary cross-entropy, the click model held."""
+        """Compute PRM's binary cross-entropy, with the click model frozen."""
         memory = self.encode(batch.request, drop=drop, hold=jax.lax.stop_gradient)
         logits = self.decode(memory, batch.scores, batch.request.where, drop=drop)
         return bce(logits, batch.labels, batch.weights)

@@ -2,7 +2,7 @@
 
 Pang et al. 2020, arXiv 1912.05891. `MAB(Q, K) = LN(Y + FFN(Y))` with `Y = LN(Q + MHA(Q, K, K))` is
 `nn.attention.TransformerLayer`. The tokens are the fused user and item states h (with x if the
-entry is early); queries, keys and values are linear, where the authors' code puts a ReLU on them.
+entry is early). Queries, keys and values are linear; the authors' code puts a ReLU on them.
 
 `matching=True` puts the product of history and candidate into h (`nn.user_state`), which the
 paper does not have.
@@ -26,9 +26,9 @@ from dnr_jax.nn.user_state import Fusion, RequestEncoder
 from dnr_jax.settings import knob
 from dnr_jax.types import Array, FeatureSpec, Request, Reranker, Task
 
-# msab: every candidate attends to every other. imsab: through a few learned points.
+# msab: every candidate attends to every other. imsab: they attend through a few learned points.
 ATTENTIONS = ("msab", "imsab")
-# The places of `nn.positions` that keep the model a function of a set (with scores).
+# The kinds of `nn.positions` that keep the model a function of a set (with scores).
 POSITIONS = ("none", "rank")
 
 
@@ -36,8 +36,8 @@ POSITIONS = ("none", "rank")
 class SetRankSettings(Trunk):
     """Knobs of SetRank.
 
-    `positions="rank"` is the paper's variant with the initial ranking: a learned embedding of the
-    place in the order of the scores, so that the model depends on them even with
+    `positions="rank"` is the paper's variant with the initial ranking. It adds a learned embedding
+    of a candidate's rank by score, so the model depends on the scores even with
     `score_entry="none"`.
     """
 
@@ -83,8 +83,8 @@ class InducedTransformer(nn.Module):
 class SetRank(nn.Module):
     """The module behind `setrank`.
 
-    The candidate encoder stands in `encode` unless its input depends on the scores (early entry, or
-    positions by rank); then it stands in `decode` and runs once per set of scores.
+    The candidate encoder runs in `encode` unless its input depends on the scores (early entry, or
+    positions by rank). Then it runs in `decode`, once per set of scores.
     """
 
     spec: FeatureSpec
@@ -125,6 +125,6 @@ class SetRank(nn.Module):
 
 
 def setrank(task: Task, settings: SetRankSettings) -> Reranker:
-    """Build SetRank (Pang et al. 2020, arXiv 1912.05891), trained by AttRank as in the paper."""
+    """Build SetRank (Pang et al. 2020, arXiv 1912.05891), trained with AttRank as in the paper."""
     scorer = wrap(SetRank(task.spec, settings), dropout=settings.dropout)
     return trained_by(scorer, attrank, log_odds=False)

@@ -1,4 +1,4 @@
-"""Scorers that learn nothing; they stand in every table, since a model must beat them to count."""
+"""Scorers that learn nothing; they are in every table, since a model must beat them to count."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def retriever(task: Task, settings: Settings) -> Reranker:
 
 
 def reversed_retriever(task: Task, settings: Settings) -> Reranker:
-    """Reverse the first stage's order, `logit = -x`: it wins where the candidate set leaks."""
+    """Reverse the first stage's order, `logit = -x`; it wins if the candidate set leaks labels."""
     return fixed(_nothing, lambda _, scores: -scores)
 
 
 def random(task: Task, settings: Settings) -> Reranker:
-    """Score uniformly in [0, 1) by a hash of seed, request and item: chance, but repeatable.
+    """Score uniformly in [0, 1) by a hash of seed, request and item: random but repeatable.
 
-    Another `task.seed` is another order.
+    Another `task.seed` gives another order.
     """
 
     def draw(key: Array, items: Array) -> Array:
@@ -77,7 +77,7 @@ def popularity(task: Task, settings: Settings) -> Reranker:
     """Score an item by its number of training interactions (an order, not a probability).
 
     Raises:
-      ValueError: the task has no popularity for every item id.
+      ValueError: the task does not have a popularity for every item id.
     """
     table = jnp.asarray(popularity_of(task))
 

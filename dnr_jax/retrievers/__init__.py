@@ -1,4 +1,4 @@
-"""First stages: who picks the candidates, and the scores that the reranker must not trust."""
+"""First stages: they pick the candidates and give the scores that the reranker must not trust."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["RETRIEVERS", "Entry", "Retriever", "RetrieverSettings", "build"]
 
 
 class Entry(NamedTuple):
-    """A retriever: its knobs, and what makes it of them."""
+    """A retriever: its knobs, and the function that builds it from them."""
 
     settings: type[Any]
     build: Callable[[Any], Retriever]

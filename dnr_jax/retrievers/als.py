@@ -1,4 +1,4 @@
-"""ALS: matrix factorisation of implicit feedback by alternating least squares, by `implicit`.
+"""ALS: matrix factorisation of implicit feedback by alternating least squares, with `implicit`.
 
 Hu, Koren and Volinsky, ICDM 2008, doi 10.1109/ICDM.2008.22: minimise over p and q
 
@@ -40,7 +40,7 @@ class ALSSettings(RetrieverSettings):
 
 
 def als(settings: ALSSettings) -> Retriever:
-    """Make the retriever; it runs all iterations and chooses nothing on validation."""
+    """Make the retriever; it runs all iterations and does not use validation."""
     liked.require("als")
 
     def fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
@@ -68,7 +68,7 @@ def factors(
     from implicit.cpu.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(limits=1, user_api="blas"):  # it has threads of its own
+    with threadpool_limits(limits=1, user_api="blas"):  # `implicit` has its own threads
         model = AlternatingLeastSquares(
             factors=settings.width,
             regularization=settings.regularization,

@@ -1,18 +1,19 @@
-"""Cascade: a cheap stage that rejects, a dear one that judges the rest, and what both cost.
+"""Cascade: a cheap stage rejects items, a costly one scores the rest, and the loss includes costs.
 
 After Wang et al., cascade ranking (SIGIR 2011, doi 10.1145/2009916.2009934), and Gallagher et al.,
 joint optimisation of cascades (WSDM 2019, doi 10.1145/3289600.3290986): all stages are trained
-together, each on the features that it can afford, for quality less a price of what is computed.
-Here an item passes the first stage with g = sigma(s1) and is liked with g sigma(s2), so that
+together, each on the features that it can afford, for quality minus the cost of computation. Here
+an item passes the first stage with probability g = sigma(s1) and is liked with probability
+g sigma(s2), so
 
   L = cross-entropy of g sigma(s2) + cost * mean of g over the pool,
 
-the mean of g being the expected share of items for which the second stage is run. The first stage
-reads ids alone, the second also history and features.
+where the mean of g is the expected share of items for which the second stage runs. The first stage
+reads only ids, the second also history and features.
 
-"-style": the papers rank web pages by boosted trees and by linear models with hard or softened
-cut-offs, and prune features by cost; the soft gate with the product of probabilities is ours, as
-are the two kinds of features.
+This is cascade-style: the papers rank web pages by boosted trees and by linear models with hard or
+softened cut-offs, and prune features by cost. The soft gate with the product of probabilities is
+ours, as are the two kinds of features.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ LARGEST_LOG = -1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeSettings(JointSettings):
-    """Settings of the cascade; it reads neither `passed` nor `warm_up`."""
+    """Settings of the cascade; it uses neither `passed` nor `warm_up`."""
 
     cost: float = knob(0.1, "price of the second stage for one item", at_least=0, at_most=1e3)
 

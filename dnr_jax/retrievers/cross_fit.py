@@ -1,10 +1,10 @@
 """Scores of training lists from a retriever that did not see them.
 
 A retriever is fitted on the interactions that later become the reranker's training positives. It
-scores them higher than it will score positives of the future, so a reranker would learn to trust
-the scores more than they deserve. With k folds the training lists are dealt out, and each fold
-is scored by a retriever fitted on the others (cross-fitting). Such a retriever does not read the
-fold's interactions in the histories of other lists either.
+scores them higher than it will score future positives, so a reranker would learn to trust the
+scores more than they deserve. With cross-fitting the training lists are split into k folds, and
+each fold is scored by a retriever fitted on the others. That retriever does not see the fold's
+interactions in the histories of other lists either.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dnr_jax.retrievers.retriever import (
 )
 from dnr_jax.types import Array
 
-# Odd 32-bit constant of Fibonacci hashing: neighbouring lists of a user land in all folds.
+# Odd 32-bit constant of Fibonacci hashing: it spreads neighbouring lists of a user over all folds.
 HASH = 2_654_435_769
 
 
@@ -36,11 +36,11 @@ class FirstStage(NamedTuple):
     """The scores of all requests.
 
     Attributes:
-      score: `(users int32 [n], requests int [n]) -> float32 [n, V]`, `requests` being row
+      score: `(users int32 [n], requests int [n]) -> float32 [n, V]`, where `requests` are row
         numbers of the `Lists` it was fitted on.
       report: JSON-able findings: the fit's own, and the quality on test.
-      seconds: wall time of each fit; the first is that on all training lists.
-      state: of the fit on all training lists; see `FittedRetriever`.
+      seconds: wall time of each fit; the first one is on all training lists.
+      state: state of the fit on all training lists; see `FittedRetriever`.
     """
 
     score: Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -50,7 +50,7 @@ class FirstStage(NamedTuple):
 
 
 def fold_of(requests: np.ndarray, folds: int) -> np.ndarray:
-    """Deal request numbers to `folds` folds by a hash: `int64 [n]` in 0..folds-1."""
+    """Assign request numbers to `folds` folds by a hash: `int64 [n]` in 0..folds-1."""
     hashed = (requests.astype(np.uint64) * np.uint64(HASH)) % np.uint64(2**32)
     return ((hashed * np.uint64(folds)) >> np.uint64(32)).astype(np.int64)
 
@@ -60,18 +60,18 @@ def fit(
 ) -> FirstStage:
     """Fit the retriever on the training lists, and again without each fold of them.
 
-    Validation and test lists are always scored by the retriever of all training lists.
+    Validation and test lists are always scored by the retriever fitted on all training lists.
 
     Args:
       retriever: what to fit.
       key: typed key; each fit folds its own number into it.
-      lists: all lists; only training lists are fitted on, valid ones choose the epoch.
-      folds: 0 = one retriever scores everything; k >= 2 = k-fold scores of training lists. A
-        retriever that does not learn has none.
-      progress: shows a bar a fit.
+      lists: all lists; it fits only on training lists, and validation lists choose the epoch.
+      folds: 0 = one retriever scores everything; k >= 2 = k-fold scores of training lists. For a
+        retriever that does not learn it has no effect.
+      progress: shows a bar per fit.
 
     Raises:
-      ValueError: a fold takes all training lists.
+      ValueError: a fold contains all training lists.
     """
     train, folds = events(lists, TRAIN), folds if retriever.learns else 0
     queries = Queries(lists.user, lists.history, lists.feedback)
@@ -93,7 +93,7 @@ def fit(
     is_train = lists.split == TRAIN
 
     def score(users: np.ndarray, requests: np.ndarray) -> np.ndarray:
-        del users  # a query holds its own
+        del users  # queries contain their users
         asked = take(queries, requests)
         scores = full.score(asked).copy() if parts else full.score(asked)
         for n, part in enumerate(parts):
@@ -106,7 +106,7 @@ def fit(
 
 
 def _part(lists: Lists, queries: Queries, train: Events, kept: np.ndarray) -> Training:
-    """Return what a fit may see: the `kept` ones of the training interactions."""
+    """Return the data that a fit may see: only the `kept` training interactions."""
     some = Events(*(column[kept] for column in train))
     hidden = lists.split == TRAIN
     hidden[some.request] = False
@@ -114,7 +114,7 @@ def _part(lists: Lists, queries: Queries, train: Events, kept: np.ndarray) -> Tr
 
 
 def _without(lists: Lists, queries: Queries, hidden: np.ndarray) -> Queries:
-    """Leave the events of `hidden` lists (`bool [R]`) out of the histories, and close the gaps."""
+    """Remove the events of `hidden` lists (`bool [R]`) from the histories, and close the gaps."""
     if not hidden.any():
         return queries
     seen = (queries.history > 0) & ~hidden[origins(lists)]

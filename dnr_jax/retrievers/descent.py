@@ -1,4 +1,4 @@
-"""One update of a retriever's parameters: of all, or of the rows of tables that a batch reads."""
+"""One update of a retriever's parameters: all of them, or only the table rows of a batch."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from dnr_jax.retrievers.retriever import RetrieverSettings
 from dnr_jax.settings import knob
 from dnr_jax.types import Array, Params
 
-# Floor of row-wise Adagrad's denominator: optax's own for Adam.
+# Floor of row-wise Adagrad's denominator: optax's default for Adam.
 EPS = 1e-8
-# Parameters that are no tables; a step of row-wise Adagrad trains them by Adam.
+# Parameters that are not tables; with row-wise Adagrad they are still trained by Adam.
 NETWORKS = ("tower",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerSettings(RetrieverSettings):
-    """What the retrievers that `fit_batches` trains have in common."""
+    """Settings that the retrievers trained by `fit_batches` have in common."""
 
     width: int = knob(64, "of the vectors whose inner product is the score", at_least=1)
     epochs: int = knob(60, "the most epochs", at_least=1)
@@ -38,7 +38,7 @@ class LearnerSettings(RetrieverSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TableSettings(LearnerSettings):
-    """What the retrievers have in common that can train the rows of a batch alone."""
+    """Settings of the retrievers that can train only the rows of a batch."""
 
     tables: str = knob(
         "dense",
@@ -50,16 +50,16 @@ class TableSettings(LearnerSettings):
 
 
 def check_memory(name: str, settings: TableSettings, params: Params) -> None:
-    """Refuse tables that cannot be trained on the device, before anything of them is allocated.
+    """Refuse tables that cannot be trained on the device, before any of them is allocated.
 
     Args:
-      name: of the retriever.
-      settings: its own.
-      params: their shapes.
+      name: name of the retriever.
+      settings: its settings.
+      params: the shapes of its parameters.
 
     Raises:
-      ValueError: the values, their moments, the best so far and one copy more (the next best, or
-        the dense gradient) take more than the memory: with the estimate and two knobs that help.
+      ValueError: the values, their moments, the best so far and one more copy (the next best, or
+        the dense gradient) do not fit in memory; it names the estimate and two knobs that help.
     """
     memory, sparse = of_device(), settings.tables == "rowwise_adagrad"
     copies = 2 + (1 + 1 / settings.width if sparse else 3)
@@ -75,7 +75,7 @@ def check_memory(name: str, settings: TableSettings, params: Params) -> None:
 
 
 def make_optimizer(settings: LearnerSettings) -> optax.GradientTransformation:
-    """Make Adam, and row-wise Adagrad of all but the networks if the settings ask for it."""
+    """Make Adam; if the settings ask for it, all but the networks use row-wise Adagrad."""
     adam = optax.adam(settings.learning_rate)
     if not isinstance(settings, TableSettings) or settings.tables != "rowwise_adagrad":
         return adam
@@ -94,16 +94,16 @@ def descend(
     state: tuple[Params, Any],
     rows: RowsOf,
 ) -> tuple[tuple[Params, Any], Array]:
-    """Update parameters and the optimiser's memory once, of tables the `rows` alone.
+    """Update parameters and optimiser state once; of tables, only the `rows`.
 
     Args:
-      optimizer: of numbers of which each depends on its own row alone.
-      loss: of the parameters, reads of the tables no other row.
-      state: parameters and memory.
-      rows: from `tables.distinct`, by the tables' names; empty = all rows of all.
+      optimizer: one whose update of a row depends only on that row.
+      loss: a function of the parameters that reads no other rows of the tables.
+      state: parameters and optimiser state.
+      rows: from `tables.distinct`, by the tables' names; empty = all rows of all tables.
 
     Returns:
-      The new state, in place if `state` is donated, and the loss before.
+      The new state, in place if `state` is donated, and the loss before the update.
     """
     params, memory = tables.gather(state, rows)
     value, gradient = jax.value_and_grad(lambda params: loss(tables.join(params, rows)))(params)

@@ -1,4 +1,4 @@
-"""The loop of the retrievers that learn: epochs, until validation has not risen for a while."""
+"""The training loop of retrievers: epochs until validation stops improving."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from dnr_jax.retrievers.retriever import (
 )
 from dnr_jax.types import Array, Params
 
-# Queries scored by one call: of one size, so that one program serves all.
+# Queries scored per call: always the same number, so that one program serves all.
 SCORED = 256
 
 
 class Step(NamedTuple):
-    """What an objective is given beside parameters and data.
+    """Inputs of an objective in addition to parameters and data.
 
     Attributes:
       rows: `int32 [B]`, numbers of examples.
-      real: `float32 [B]`, 0 for rows that only fill the batch up.
-      key: the step's own.
+      real: `float32 [B]`, 0 for rows that only pad the batch.
+      key: the step's own key.
       epoch: `int32`, from 0.
     """
 
@@ -46,7 +46,7 @@ class Step(NamedTuple):
 
 
 class Objective(Protocol):
-    """The loss of a batch, a float32 scalar; a function of a module, compiled once for all fits."""
+    """Loss of a batch, a float32 scalar; a module-level function, compiled once for all fits."""
 
     def __call__(self, settings: Any, params: Params, data: Any, step: Step, /) -> Array: ...
 
@@ -54,7 +54,7 @@ class Objective(Protocol):
 
 
 class RowsRead(Protocol):
-    """The rows that a batch reads of each table; a function of a module, as `Objective` is."""
+    """The rows that a batch reads of each table; a module-level function, like `Objective`."""
 
     def __call__(self, params: Params, data: Any, step: Step, /) -> RowsOf: ...
 
@@ -72,17 +72,17 @@ def fit_batches(
     progress: bool,
     rows_read: RowsRead | None = None,
 ) -> FittedRetriever:
-    """Minimise an objective by Adam, a shuffled pass over the examples an epoch.
+    """Minimise an objective by Adam, with one shuffled pass over the examples per epoch.
 
     Args:
-      objective: see there.
-      settings: the retriever's.
-      key: of order and draws.
+      objective: see `Objective`.
+      settings: the retriever's settings.
+      key: key of the order and of the draws.
       start: initial parameters, the arrays that the objective reads, and the number of examples.
       training: its validation positives choose the epoch.
-      scorer: makes the fitted retriever's scores of parameters.
+      scorer: makes the fitted retriever's scores from parameters.
       progress: shows a bar.
-      rows_read: of the tables of which a step trains the batch's rows alone; None = all rows.
+      rows_read: lists the table rows that a step trains; None = all rows.
     """
     params, data, count = start
     update, data = _update(objective, settings, rows_read), jax.tree.map(jnp.asarray, data)
@@ -103,7 +103,7 @@ def fit_batches(
 
 
 def _batches(key: Array, count: int, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Deal `count` examples to batches in an order of the key's; the last one is filled up."""
+    """Split `count` examples into batches in an order drawn from the key; the last is padded."""
     order = np.asarray(jax.random.permutation(key, count), np.int32)
     fill = -count % size
     rows = np.pad(order, (0, fill)).reshape(-1, size)
@@ -141,14 +141,14 @@ def by_parts(score: Callable[[Queries], Array]) -> ScoreCatalogue:
 
 
 def product(states: Array, items: Array) -> Array:
-    """Multiply `[n, D]` by `[V, D]` in full float32: fewer digits would reorder candidates."""
+    """Multiply `[n, D]` by `[V, D]` in full float32: lower precision would reorder candidates."""
     return jnp.matmul(states, items.T, precision="highest")
 
 
 def auc(
     scorer: Callable[[Params], ScoreCatalogue], training: Training
 ) -> Callable[[Params], float]:
-    """Make the function that an epoch is chosen by: AUC of the validation positives, by user."""
+    """Make the criterion that chooses the epoch: AUC of the validation positives, by user."""
 
     def quality(params: Params) -> float:
         train, valid, queries, _ = training
@@ -167,7 +167,7 @@ def until_best(
 ) -> tuple[Params, dict[str, Any]]:
     """Run epochs until `quality` has not risen for `patience` of them; return the best parameters.
 
-    With a patience of 0 all epochs run. An epoch may write its state where the last one was.
+    With a patience of 0 all epochs run. An epoch may overwrite (donate) the previous state.
     """
     best, best_epoch, params = -math.inf, -1, _copy(state[0])
     losses, qualities = [], []

@@ -1,14 +1,14 @@
 """External: scores that another system wrote into a file.
 
-The file is a CSV with the columns `user`, `item` and `score`, in any order and beside others: raw
-ids of the data set, and any finite number, higher = better. An item that the file does not list for
-a user has no score. It then is no candidate under `retrieved_pool`; under a protocol that takes the
-exposed items, one without a score is an error.
+The file is a CSV with the columns `user`, `item` and `score`, in any order; other columns are
+ignored. Users and items are raw ids of the data set, scores any finite numbers, higher = better. An
+item that the file does not list for a user has no score. Under `retrieved_pool` it is then not a
+candidate; under a protocol that takes the exposed items, it is an error.
 
-Nothing is fitted, so nothing can be cross-fitted: whoever made the scores has to see to it that
-those of training lists come from a model that did not see them, and those of validation and test
-lists from one that saw earlier feedback only. (Logged tables bring their first stage's scores in a
-column of their own: see the data set `table`.)
+Nothing is fitted, so nothing can be cross-fitted. You have to make sure that the scores of training
+lists come from a model that did not see them, and those of validation and test lists from one that
+saw only earlier feedback. (Logged tables have their first stage's scores in their own column: see
+the data set `table`.)
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ExternalSettings(RetrieverSettings):
         """Return the file that the scores depend on.
 
         Raises:
-          FileNotFoundError: it is not given or does not exist.
+          FileNotFoundError: the file is not given or does not exist.
           ValueError: it lacks a column.
         """
         path = Path(self.path).expanduser()
@@ -60,7 +60,7 @@ class ExternalSettings(RetrieverSettings):
 
 
 def external(settings: ExternalSettings) -> Retriever:
-    """Make the retriever; it reads the file, whole, into memory."""
+    """Make the retriever; it reads the whole file into memory."""
 
     def fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
         del key, progress
@@ -89,7 +89,7 @@ def _scorer(
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """Read the three columns; ids as they stand, scores as numbers."""
+    """Read the three columns, ids as integers and scores as floats."""
     with path.open(newline="") as file:
         rows = csv.reader(file)
         header = next(rows, [])

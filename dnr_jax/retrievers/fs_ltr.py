@@ -1,16 +1,17 @@
-"""FS-LTR-style: the retriever learns to rank by how far an item would get, and be liked.
+"""FS-LTR-style: the retriever learns to rank by how far an item gets, and whether it is liked.
 
-After Zheng et al., full stage learning to rank (WWW 2024): a stage should rank by the chance that
-an item survives the later stages and is liked. As in RecFlow's realisation (Liu et al., arXiv
-2410.20868) the outcomes of all stages are one ladder of levels, and the loss is pairwise:
+After Zheng et al., full stage learning to rank (WWW 2024): a stage should rank by the probability
+that an item survives the later stages and is liked. As in RecFlow's version (Liu et al., arXiv
+2410.20868) the outcomes of all stages are levels on one scale, and the loss is pairwise:
 
   sum over pairs with level_i > level_j of log(1 + exp(s1_j - s1_i)) / number of pairs,
 
 levels: liked 3 > exposed 2 > would be shown by the second stage 1 > not 0.
 
-"-style": the paper estimates the later stages' selection first. Here there is no log of the stages,
-so that level 1 is what our second stage, trained by cross-entropy beside it, ranks among the first
-`passed` of the unexposed items of a pool. In the warm-up there is no level 1.
+It is only FS-LTR-style: the paper first estimates the selection of the later stages. Here there is
+no log of the stages. So level 1 are those unexposed items of a pool that our second stage, trained
+at the same time by cross-entropy, ranks among the first `passed`. In the warm-up there is no level
+1.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def fs_ltr(settings: JointSettings) -> Retriever:
 
 
 def loss(settings: JointSettings, s1: Array, s2: Array, outcome: Outcome) -> Array:
-    """Add up the first stage's pairwise loss and the second's cross-entropy: `[B]`."""
+    """Return the sum of the first stage's pairwise loss and the second's cross-entropy: `[B]`."""
     own = cross_entropy(s2, outcome.label, outcome.where)
     return pairwise(s1, levels(s2, outcome, settings.passed), outcome.where) + own
 

@@ -1,8 +1,8 @@
-"""Item-KNN: an item is scored by its cosines with what the user liked, by the library `implicit`.
+"""Item-KNN: an item is scored by its cosines with items that the user liked, with `implicit`.
 
-Sarwar et al., WWW 2001, doi 10.1145/371920.372071: cos(i, j) of the columns of the matrix of users
-and their positives in training, each item keeping its nearest neighbours, and s(u, i) = the sum of
-cos(j, i) over the items j that u liked. Ours: an item is no neighbour of itself.
+Sarwar et al., WWW 2001, doi 10.1145/371920.372071. cos(i, j) is the cosine of columns of the matrix
+of users and their training positives, and each item keeps its nearest neighbours. s(u, i) is the
+sum of cos(j, i) over the items j that u liked. Ours: an item is not its own neighbour.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ItemKNNSettings(RetrieverSettings):
 
 
 def item_knn(settings: ItemKNNSettings) -> Retriever:
-    """Make the retriever; it has nothing to choose on validation."""
+    """Make the retriever; it does not use validation."""
     liked.require("item_knn")
 
     def fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
@@ -45,10 +45,10 @@ def item_knn(settings: ItemKNNSettings) -> Retriever:
         from implicit.utils import ParameterWarning
 
         matrix = liked.matrix(training)
-        # One more than asked for: each item is its own nearest.
+        # One more than requested: each item is its own nearest neighbour.
         model = CosineRecommender(K=settings.neighbours + 1)
         with warnings.catch_warnings():
-            # The library warns of a conversion that it makes itself.
+            # The library warns about a conversion that it makes itself.
             warnings.simplefilter("ignore", ParameterWarning)
             model.fit(matrix, show_progress=progress)
         cosines = model.similarity.tocsr()
@@ -60,7 +60,7 @@ def item_knn(settings: ItemKNNSettings) -> Retriever:
 
 
 def restore(state: State) -> ScoreCatalogue:
-    """Score by what each user liked and the cosines of items, kept as sparse matrices."""
+    """Score by the items each user liked and their cosines, kept as sparse matrices."""
     matrix, cosines = _whole("liked", state), _whole("cosines", state)
 
     def score(queries: Queries) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""Two small stages trained together, of which the first then is the retriever.
+"""Two small stages trained together; the first is then the retriever.
 
-The first stage knows ids alone: s1(u, i) = p_u . q_i + b_i. The second, s2, has tables of its own
-and also reads the history and the features of user and item. Both are trained on pools: the items
-of a training list and others drawn from the catalogue, as a stand-in for the candidates that a log
-of all stages would hold. What the methods differ in is the loss, a function of s1, s2 and the
-pool's outcome. Only the first stage's scores leave; the second is thrown away.
+The first stage knows only ids: s1(u, i) = p_u . q_i + b_i. The second, s2, has its own tables and
+also reads the history and the features of user and item. Both are trained on pools: the items of a
+training list and others drawn from the catalogue, which replace the candidates that a log of all
+stages would contain. The methods differ in the loss, a function of s1, s2 and the pool's outcome.
+Only the first stage's scores are used; the second stage is discarded.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class JointSettings(LearnerSettings):
 
 
 class Outcome(NamedTuple):
-    """What became of the pools of a batch.
+    """The outcome of the pools of a batch.
 
     Attributes:
       label: `float32 [B, M]` in {0, 1}; 0 for items that were drawn.
       exposed: `bool [B, M]`, the items of the list.
-      where: `bool [B, M]`, False for a drawn item that the list holds already.
+      where: `bool [B, M]`, False for a drawn item that is also in the list.
       warm: bool scalar, True after the warm-up.
     """
 
@@ -73,7 +73,7 @@ class Outcome(NamedTuple):
 
 
 class JointLoss(Protocol):
-    """Loss of each pool, `float32 [B]`, of both stages' scores `[B, M]`."""
+    """Loss of each pool, `float32 [B]`, as a function of both stages' scores `[B, M]`."""
 
     def __call__(self, settings: Any, s1: Array, s2: Array, outcome: Outcome, /) -> Array: ...
 
@@ -81,13 +81,13 @@ class JointLoss(Protocol):
 
 
 class Lists(NamedTuple):
-    """The training lists, and what the stages read.
+    """The training lists, and the inputs of the stages.
 
     Attributes:
       request: `int32 [L]`.
       items: `int32 [L, K]`.
       labels: `float32 [L, K]`.
-      queries: of all lists.
+      queries: the queries of all lists.
       known: the features.
     """
 
@@ -99,7 +99,7 @@ class Lists(NamedTuple):
 
 
 def joint(settings: JointSettings, loss: JointLoss) -> Retriever:
-    """Make a retriever of two stages; the epoch is chosen by the first one's validation AUC."""
+    """Make a retriever from two stages; the epoch is chosen by the first one's validation AUC."""
 
     def fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
         training.check()
@@ -119,11 +119,11 @@ def _of_the_first(state: State) -> State:
 
 
 def restore(state: State) -> ScoreCatalogue:
-    """Score by kept `users`, `items` and `bias`; a user without a row of his own by the bias."""
+    """Score by kept `users`, `items` and `bias`; for a user without a row, by the bias alone."""
     return _scorer({"first": tables.factors(state)})
 
 
-@functools.cache  # one function a loss, so that it is compiled once
+@functools.cache  # one function per loss, so that it is compiled once
 def objective(loss: JointLoss) -> Objective:
     """Average a loss over the pools of a batch, and add the decay."""
 
@@ -181,7 +181,7 @@ def _network(settings: JointSettings) -> MLP:
 
 
 def _once(own: Array, drawn: Array) -> Array:
-    """Mark the items of pools, without those drawn that stand in the list."""
+    """Mark the items of pools, except drawn ones that are also in the list."""
     fresh = (drawn[:, :, None] != own[:, None]).all(axis=2)
     return jnp.concatenate([jnp.ones(own.shape, bool), fresh], axis=1)
 
@@ -195,7 +195,7 @@ def _squares(params: Params, user: Any, items: Array) -> Array:
 def _lists(training: Training) -> Lists:
     train = training.train
     request, start = np.unique(train.request, return_index=True)
-    shape = (len(request), -1)  # lists stand one after another, all of one length
+    shape = (len(request), -1)  # lists are stored one after another and have the same length
     items, labels = train.item.reshape(shape), train.label.reshape(shape)
     known = tables.features(training.catalogue)
     return Lists(train.request[start], items, labels, training.queries, known)

@@ -1,4 +1,4 @@
-"""A trained retriever as a folder of plain arrays: scores for requests to come."""
+"""A trained retriever as a folder of plain arrays, to score future requests."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ KEYS = ("name", "settings", "arrays")
 
 
 def save(folder: Path, name: str, knobs: Mapping[str, Any], state: State) -> None:
-    """Write a retriever into a new folder, whole or not at all.
+    """Write a retriever into a new folder, completely or not at all.
 
     Args:
       folder: must not exist.
-      name: of `RETRIEVERS`.
+      name: a key of `RETRIEVERS`.
       knobs: its settings, JSON-able.
-      state: of the fitted one.
+      state: state of the fitted retriever.
 
     Raises:
       FileExistsError: there is something at `folder`.
@@ -47,7 +47,7 @@ def load(folder: Path, *, cure: str) -> ScoreCatalogue:
 
 
 def read(folder: Path, *, cure: str = sealed.CURE) -> tuple[Restore, State]:
-    """Return what makes the scores of a kept retriever, and its arrays, memory-mapped.
+    """Return the `restore` function of a kept retriever, and its arrays, memory-mapped.
 
     Raises:
       FileNotFoundError: there is no such folder.

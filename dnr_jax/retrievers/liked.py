@@ -1,4 +1,4 @@
-"""The matrix of users and what they liked, as the library `implicit` reads it."""
+"""The matrix of users and the items they liked, as input of the library `implicit`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dnr_jax.retrievers.retriever import Training
 
 
 def require(name: str) -> None:
-    """Raise `ValueError` where the retriever `name` lacks the library that it is made of."""
+    """Raise `ValueError` if the library that the retriever `name` needs is not installed."""
     if importlib.util.find_spec("implicit") is None:
         raise ValueError(
             f"the retriever {name!r} needs the library implicit: pip install 'dnr_jax[retrievers]'"
@@ -26,5 +26,5 @@ def matrix(training: Training) -> Any:
     positive = train.label > 0.5
     users, items = train.user[positive], train.item[positive]
     made = csr_matrix((np.ones(len(users), np.float32), (users, items)), shape)
-    made.data[:] = 1.0  # a pair that stands there twice counts once
+    made.data[:] = 1.0  # a repeated pair counts once
     return made

@@ -31,17 +31,17 @@ from dnr_jax.settings import knob
 from dnr_jax.types import Array, Params
 
 INITIAL_SCALE = 0.05
-# A drawn negative that the user has met is drawn again, at most this often.
+# A drawn negative that the user has already seen is redrawn, at most this many times.
 NEGATIVE_DRAWS = 8
 
 
 class Met(NamedTuple):
-    """Who met what in training; its size is that of the log, not of users times items.
+    """The items each user saw in training; its size is that of the log, not users times items.
 
     Attributes:
       items: `int32 [M]`, sorted for each user.
       start: `int32 [U + 1]`, where each user's items begin.
-      rounds: `int32`, halvings that find an item among the most that a user has.
+      rounds: `int32`, steps of a binary search among the items of the most active user.
     """
 
     items: Array
@@ -50,11 +50,11 @@ class Met(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Training positives on the device, and who met what.
+    """Training positives on the device, and the items each user saw.
 
     Attributes:
       user, item: `int32 [P]`, the positives.
-      met: by user.
+      met: the items seen, by user.
       item_count: V.
     """
 
@@ -70,7 +70,7 @@ def bpr(positive: Array, negative: Array) -> Array:
 
 
 def bce(positive: Array, negative: Array) -> Array:
-    """-log sigma(s_ui) - log(1 - sigma(s_uj)), `[B]` each: one sampled negative a positive."""
+    """-log sigma(s_ui) - log(1 - sigma(s_uj)), `[B]` each: one sampled negative per positive."""
     return jax.nn.softplus(-positive) + jax.nn.softplus(negative)
 
 
@@ -134,10 +134,10 @@ def _init(key: Array, *, user_count: int, item_count: int, width: int) -> Params
 
 
 def unmet_items(key: Array, examples: Examples, users: Array) -> Array:
-    """Draw for each of `users` `int32 [B]` an item that he did not meet in training.
+    """Draw for each of `users` `int32 [B]` an item that the user did not see in training.
 
-    Uniform over unmet items; a user who met nearly all may, after `NEGATIVE_DRAWS` tries, get
-    an item that he met.
+    Uniform over unseen items; a user who saw nearly all may, after `NEGATIVE_DRAWS` tries, get a
+    seen item.
     """
     shape = (NEGATIVE_DRAWS, users.size)
     drawn = jax.random.randint(key, shape, KNOWN, examples.item_count)
@@ -146,7 +146,7 @@ def unmet_items(key: Array, examples: Examples, users: Array) -> Array:
 
 
 def has_met(met: Met, users: Array, items: Array) -> Array:
-    """Tell whether users `int32 [B]` met items `int32 [n, B]`: `bool [n, B]`, by binary search."""
+    """Find by binary search whether users `int32 [B]` saw items `int32 [n, B]`: `bool [n, B]`."""
     end = met.start[users + 1]
     low, high = (jnp.broadcast_to(bound, items.shape) for bound in (met.start[users], end))
 
@@ -165,7 +165,7 @@ class Triples(NamedTuple):
 
     Attributes:
       user, item, other: `int32 [B]`; `other` is the negative.
-      real: `bool [B]`, False for what fills the batch up.
+      real: `bool [B]`, False for padding of the batch.
     """
 
     user: Array
@@ -175,7 +175,7 @@ class Triples(NamedTuple):
 
 
 def objective(settings: MatrixFactorizationSettings, params: Params, batch: Triples) -> Array:
-    """Average the loss of a batch, its L2 included."""
+    """Average the loss of a batch, including L2."""
     p = tables.at(params["users"], batch.user)
     q, r = (tables.at(params["items"], ids) for ids in (batch.item, batch.other))
     positive = jnp.sum(p * q, -1) + tables.at(params["bias"], batch.item)
@@ -186,7 +186,7 @@ def objective(settings: MatrixFactorizationSettings, params: Params, batch: Trip
 
 
 def rows_read(params: Params, batch: Triples) -> RowsOf:
-    """Name the rows that `objective` reads, those of what fills the batch up included."""
+    """Return the rows that `objective` reads, including those of padding."""
     users, items = len(params["users"]), len(params["items"])
     own = distinct(jnp.append(batch.item, batch.other), rows=items)
     return {("users",): distinct(batch.user, rows=users), ("items",): own, ("bias",): own}
@@ -221,13 +221,13 @@ def _epoch(settings: MatrixFactorizationSettings, steps: int, rows: int) -> Call
 
 @jax.jit
 def _scores(params: Params, users: Array) -> Array:
-    # In full float32 everywhere: fewer digits would reorder candidates from device to device.
+    # In full float32 everywhere: with lower precision the order would depend on the device.
     products = jnp.matmul(params["users"][users], params["items"].T, precision="highest")
     return products + params["bias"]
 
 
 def restore(state: State) -> ScoreCatalogue:
-    """Score by kept `users`, `items` and `bias`; a user without a row of his own by the bias."""
+    """Score by kept `users`, `items` and `bias`; for a user without a row, by the bias alone."""
     return _scorer(tables.factors(state))
 
 

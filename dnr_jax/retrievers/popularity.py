@@ -1,4 +1,4 @@
-"""Popularity: every user gets the items that most users liked."""
+"""Popularity: every user gets the items that the most users liked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a retriever is: AUC against unseen items, and recall at 50."""
+"""The quality of a retriever: AUC against unseen items, and recall at 50."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ def measure(
     user_count: int,
     item_count: int,
 ) -> dict[str, float]:
-    """Rank each user's target positives among all items that he has not seen.
+    """Rank each user's target positives among all items that the user has not seen.
 
-    `target` has at most one request a user; `queries` are read by its number.
+    `target` has at most one request per user, whose number selects the query.
 
-    An unseen item is one that is in the catalogue, not among the user's `seen` and not one of
-    his target positives. AUC is P(positive above a random unseen item), ties one half, exact:
-    every unseen item is compared.
+    An unseen item is one that is in the catalogue, not among the user's `seen` and not one of the
+    user's target positives. AUC is P(positive above a random unseen item), with ties one half. It
+    is exact: all unseen items are compared.
 
     Returns:
       `auc_user` (mean over users of the mean over their positives), `auc_micro` (mean over
       positives), `recall@50` (mean over users of the share of their positives that rank in the
-      first 50, rivals being the unseen items), `users`. NaN where no positive has a rival.
+      first 50 among the unseen items), `users`. NaN if no positive has an unseen item to compare
+      with.
     """
     auc, hit, owner = [], [], []
     wanted = target.label > 0.5
@@ -84,7 +85,7 @@ def _chunks(numbers: np.ndarray) -> Iterator[np.ndarray]:
 def _within(
     chunk: np.ndarray, users: np.ndarray, items: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return row in `chunk` (sorted) and item of the pairs whose user is in it."""
+    """Return the row in `chunk` (sorted) and the item of the pairs whose user is in it."""
     row = np.minimum(np.searchsorted(chunk, users), len(chunk) - 1)
     inside = chunk[row] == users
     return row[inside], items[inside]
@@ -93,7 +94,7 @@ def _within(
 def _compare(
     scores: np.ndarray, rivals: np.ndarray, row: np.ndarray, column: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count for each positive the rivals above it, tied with it, and in all."""
+    """Count for each positive the rivals above it, those tied with it, and all of them."""
     count = rivals.sum(1)
     ordered = np.sort(np.where(rivals, scores, np.inf), axis=1)
     above, tied = np.zeros(len(row)), np.zeros(len(row))

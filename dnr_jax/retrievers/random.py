@@ -1,4 +1,4 @@
-"""Random: the floor that every retriever must beat."""
+"""Random: the baseline that every retriever must beat."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _fit(key: Array, training: Training, *, progress: bool) -> FittedRetriever:
 
 
 def restore(state: State) -> ScoreCatalogue:
-    """Draw by the kept key."""
+    """Draw with the kept key."""
     key = jax.random.wrap_key_data(jnp.asarray(state["key"]))
     item_count = int(state["item_count"][0])
 

@@ -1,16 +1,16 @@
-"""RankFlow-style: the retriever learns its pool and its reranker's order, each from the other.
+"""RankFlow-style: two stages learn from each other, the second on the items that the first passes.
 
-After Qin et al., RankFlow (SIGIR 2022). In the warm-up both stages
-learn alone, by cross-entropy on whole pools. Then the second learns on what the first hands on
-(self-learning on its own stage's samples), and the first on the whole pool and from the second as a
-frozen tutor, on the items that it handed on:
+After Qin et al., RankFlow (SIGIR 2022). In the warm-up both stages learn alone, by cross-entropy on
+whole pools. Then the second learns on the items that the first passes on (self-learning on its own
+stage's samples). The first learns on the whole pool and, on the items that it passed on, from the
+second as a frozen tutor:
 
   alpha L_topk + (1 - alpha) mean (sigma(s1) - sigma(s2))^2,
   L_topk = -log(1e-10 + sigma(mean s1 of the tutor's top k - mean s1 of the rest)).
 
-"-style": the paper trains the stages in turn, round after round on samples made anew; here each
-step does both, on samples of the present models, each seeing the other frozen. The paper's tutor
-also hands down to a pre-ranker; there are two stages here. The weights of the terms are ours.
+It is only RankFlow-style: the paper trains the stages in turn, on new samples in each round. Here
+each step trains both, on samples of the current models, and each sees the other frozen. The paper's
+tutor also teaches a pre-ranker; there are only two stages here. The weights of the terms are ours.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RankFlowSettings(JointSettings):
     shown: int = knob(6, "k, items that the tutor would show", at_least=1)
 
     def check(self) -> None:
-        """Refuse a tutor that shows all that it is handed."""
+        """Refuse a tutor that shows all items that it receives."""
         super().check()
         if self.shown >= self.passed:
             raise ValueError(
@@ -51,7 +51,7 @@ def rankflow(settings: RankFlowSettings) -> Retriever:
 
 
 def loss(settings: RankFlowSettings, s1: Array, s2: Array, outcome: Outcome) -> Array:
-    """Add up both stages' own losses and, after the warm-up, the tutor's: `[B]`."""
+    """Return the sum of both stages' own losses and, after the warm-up, the tutor's: `[B]`."""
     handed = ops.ranks(jax.lax.stop_gradient(s1), outcome.where)
     handed_on = outcome.where & (handed <= settings.passed)
     seen = jnp.where(outcome.warm, handed_on, outcome.where)

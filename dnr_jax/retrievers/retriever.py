@@ -1,4 +1,4 @@
-"""What a first-stage retriever is."""
+"""The interface of a first-stage retriever."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RetrieverSettings(Settings):
     score: str = knob("minmax", "logit -> x: minmax (per request) | sigmoid | rank", one_of=SCORES)
 
     def inputs(self) -> list[Path]:
-        """Return the files that the scores depend on, beside those of the data set."""
+        """Return the files that the scores depend on, other than those of the data set."""
         return []
 
     def check(self) -> None:
@@ -42,7 +42,7 @@ class RetrieverSettings(Settings):
 
 
 class Queries(NamedTuple):
-    """Requests as they stood when they came: who asks, and what he had met until then.
+    """Requests at the time they arrived: the user, and the user's history until then.
 
     Attributes:
       user: `int32 [n]`, encoded ids.
@@ -60,13 +60,13 @@ def take(queries: Queries, rows: np.ndarray) -> Queries:
 
 
 class Training(NamedTuple):
-    """What a retriever may be fitted on.
+    """The data that a retriever may be fitted on.
 
     Attributes:
       train: the interactions to learn from.
       valid: later ones, which may only choose the epoch.
-      queries: of every list, by `Events.request`. Events of training lists that are not in `train`
-        are left out of the histories, so that no fold is seen by a retriever that is to score it.
+      queries: the query of every list, by `Events.request`. Events of training lists that are not
+        in `train` are removed from the histories, so no retriever sees a fold that it scores.
       catalogue: users and items with their features.
     """
 
@@ -91,8 +91,8 @@ class Training(NamedTuple):
 class ScoreCatalogue(Protocol):
     """Raw scores of the whole catalogue: `n` queries -> `float32 [n, V]`, higher = better.
 
-    Columns 0 and 1 (padding, unknown) hold numbers without meaning. -inf stands for an item that
-    the first stage does not return for the query; nothing else may be infinite or NaN.
+    Columns 0 and 1 (padding, unknown) are meaningless. -inf means that the first stage does not
+    return the item for the query; no other value may be infinite or NaN.
     """
 
     def __call__(self, queries: Queries) -> np.ndarray: ...
@@ -104,7 +104,8 @@ class FittedRetriever(NamedTuple):
     Attributes:
       score: its scores.
       report: JSON-able findings.
-      state: what `Retriever.restore` makes the scores of again; None = it cannot be kept.
+      state: the arrays from which `Retriever.restore` makes the scores again; None = it cannot be
+        kept.
     """
 
     score: ScoreCatalogue
@@ -113,7 +114,7 @@ class FittedRetriever(NamedTuple):
 
 
 class Fit(Protocol):
-    """Trains on `training.train` alone; `progress` shows a bar."""
+    """Trains only on `training.train`; `progress` shows a bar."""
 
     def __call__(self, key: Array, training: Training, *, progress: bool) -> FittedRetriever: ...
 
@@ -122,13 +123,13 @@ Restore = Callable[[State], ScoreCatalogue]
 
 
 class Retriever(NamedTuple):
-    """A first stage, as the one function that trains it.
+    """A first stage, defined by the function that trains it.
 
     Attributes:
       fit: trains it.
       learns: False = the scores come from elsewhere, and there is nothing to cross-fit.
-      restore: makes the scores of a `FittedRetriever.state`; users whom training did not meet have
-        those of nobody. None = it cannot be kept.
+      restore: makes the scores from a `FittedRetriever.state`; users that did not occur in training
+        get those of an unknown user. None = it cannot be kept.
     """
 
     fit: Fit
@@ -137,10 +138,10 @@ class Retriever(NamedTuple):
 
 
 def named(params: Params) -> dict[str, np.ndarray]:
-    """Name the arrays of nested dicts and lists by their place, as `tables.users.0`."""
+    """Name the arrays of nested dicts and lists by their path, as `tables.users.0`."""
     return flatten(params, ".")
 
 
 def nested(state: State) -> dict[str, Any]:
-    """Nest arrays again that `named` has named; a list has become a dict of its numbers."""
+    """Undo `named`, except that lists become dicts whose keys are the indices."""
     return unflatten(state, ".")

@@ -1,17 +1,17 @@
-"""Sequential: SASRec as a retriever, a causal transformer over what the user liked.
+"""Sequential: SASRec as a retriever, a causal transformer over the items that the user liked.
 
-Kang and McAuley 2018, arXiv 1808.09781: `H = sqrt(D) E[liked] + P`, causal attention blocks, the
-state at a position predicts the next liked item by `h_t . E[i]` with one item table. The loss is
-the softmax over the whole catalogue (which Klenitskiy and Vasilev, RecSys 2023, arXiv 2309.07602,
-found to be what SASRec lacked against BERT4Rec) or the paper's cross-entropy with one sampled
+Kang and McAuley 2018, arXiv 1808.09781: `H = sqrt(D) E[liked] + P`, then causal attention blocks.
+The state at a position predicts the next liked item by `h_t . E[i]` with one item table. The loss
+is the softmax over the whole catalogue (whose lack explains SASRec's gap to BERT4Rec, according to
+Klenitskiy and Vasilev, RecSys 2023, arXiv 2309.07602) or the paper's cross-entropy with one sampled
 negative.
 
-A request is scored by the state of its own time: after the positives of its history, which ends
-before it. Training sequences are made of training lists alone, without those of a hidden fold.
+A request is scored by the state at its own time, after the positives of its history, which ends
+before it. Training sequences are made only from training lists, without those of a hidden fold.
 
-Ours: the blocks are post-norm; long sequences are cut into windows, all of which are trained on,
-where the paper keeps the latest; items have a bias, which is what a query without any positive is
-scored by; the epoch is chosen on validation.
+Deviations: the blocks are post-norm; long sequences are cut into windows, all of which are used in
+training, whereas the paper keeps the latest; items have a bias, which alone scores a query without
+any positive; the epoch is chosen on validation.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def softmax(logits: Array, target: Array, key: Array) -> Array:
 
 
 def bce(logits: Array, target: Array, key: Array) -> Array:
-    """-log sigma(s_target) - log(1 - sigma(s_j)), j drawn uniformly from the other items."""
+    """-log sigma(s_target) - log(1 - sigma(s_j)), with j drawn uniformly from the other items."""
     others = logits.shape[1] - KNOWN
     shift = jax.random.randint(key, target.shape, 1, jnp.maximum(others, 2))
     negative = KNOWN + (target - KNOWN + shift) % others
@@ -126,8 +126,8 @@ def sequential(settings: SequentialSettings) -> Retriever:
 def windows(train: Events, length: int) -> np.ndarray:
     """Cut each user's positives into sequences: `int32 [W, length + 1]`, left-padded.
 
-    A window shares its last item with the first of the next one, so that each item but a user's
-    first is predicted once. Users with one positive have no window.
+    A window's last item is the first of the next window, so each item except a user's first is
+    predicted once. Users with one positive have no window.
     """
     positive = train.label > 0.5
     users, items = train.user[positive], train.item[positive]

@@ -1,4 +1,4 @@
-"""Embedding tables of the catalogue's columns, and the mean of a history in them."""
+"""Embedding tables of the catalogue's columns, and the mean embedding of a history."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Features(NamedTuple):
 
 
 def features(catalogue: Catalogue) -> Features:
-    """Take the features out of a catalogue."""
+    """Return the features of a catalogue."""
     return Features(catalogue.users, catalogue.items)
 
 
@@ -41,8 +41,8 @@ def init(key: Array, catalogue: Catalogue, width: int) -> Params:
     """Draw a table for each column, and one for the feedback of an event.
 
     Returns:
-      `users` and `items`, a list of tables each, in column order, and `feedback`, a table; all are
-      `float32 [vocabulary, width]`.
+      `users` and `items`, each a list of tables in column order, and `feedback`, one table; all
+      tables are `float32 [vocabulary, width]`.
     """
     user_key, item_key, event_key = jax.random.split(key, 3)
 
@@ -61,14 +61,14 @@ def init(key: Array, catalogue: Catalogue, width: int) -> Params:
 
 
 def factors(state: State) -> Params:
-    """Put kept `users`, `items` and `bias` on the device; rows that no user has become 0."""
+    """Put kept `users`, `items` and `bias` on the device; rows 0 and 1 of `users` become 0."""
     users = np.array(state["users"])
     users[:KNOWN] = 0
     return {name: jnp.asarray(array) for name, array in {**state, "users": users}.items()}
 
 
 def at(table: Array | Rows, ids: Any) -> Array:
-    """Return rows `ids` of a table, or of those of its rows that are at hand."""
+    """Return rows `ids` of a table, or of its gathered rows."""
     return rows_.read(table, ids, mode="clip") if isinstance(table, Rows) else table[ids]
 
 
@@ -81,12 +81,12 @@ def read(tables: Sequence[Array | Rows], ids: Any) -> Array:
 
 
 def distinct(tables: Sequence[Array], ids: Any, place: Name) -> dict[Name, Array]:
-    """Name the rows that `read` reads of each table, padding included, each once.
+    """Return the distinct rows that `read` reads of each table, including padding.
 
     Args:
-      tables: a table a column.
+      tables: one table per column.
       ids: `int32 [..., columns]`.
-      place: where `tables` stand in the parameters.
+      place: the path of `tables` in the parameters.
     """
     own = [jnp.append(ids[..., n].reshape(-1), 0) for n in range(len(tables))]
     return {

@@ -2,13 +2,13 @@
 
 After YouTubeDNN (Covington et al., RecSys 2016, doi 10.1145/2959100.2959190): the mean of the
 embedded history and the user's features go through a network, whose output is multiplied with
-the items' vectors. The items' side sums the embeddings of id and features, shared with the
-history's. The loss is the softmax over the items of the batch with the correction of Yi et al.
-(RecSys 2019, doi 10.1145/3298689.3346996, Eq. 3): s - log Q(i), Q being an item's share of the
-training positives, which is how often it stands in a batch.
+the items' vectors. The item tower sums the embeddings of id and features, which it shares with the
+history. The loss is the softmax over the items of the batch with the correction of Yi et al.
+(RecSys 2019, doi 10.1145/3298689.3346996, Eq. 3): s - log Q(i), where Q is an item's share of the
+training positives, and so its expected share of a batch.
 
-Ours: the user's id is a feature; events carry their feedback; the items' bias; the epoch is chosen
-on validation. The example's age and the paper's other features are not in our data sets.
+Deviations: the user's id is a feature; events carry their feedback; items have a bias; the epoch is
+chosen on validation. The example's age and the paper's other features are not in our data sets.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class TwoTowerSettings(TableSettings):
 
 
 class Examples(NamedTuple):
-    """The training positives, and what the towers read.
+    """The training positives, and the inputs of the towers.
 
     Attributes:
       request, item: `int32 [P]`.
       log_share: `float32 [V]`, log Q; 0 for an item without a positive.
-      queries: of all lists.
+      queries: the queries of all lists.
       known: the features.
     """
 
@@ -89,7 +89,7 @@ def two_tower(settings: TwoTowerSettings) -> Retriever:
     def restore(state: State) -> ScoreCatalogue:
         kept = nested(state)
         known = Features(**kept.pop("known"))
-        for side in ("users", "items"):  # a table a column
+        for side in ("users", "items"):  # one table per column
             columns = kept["tables"][side]
             kept["tables"][side] = [columns[str(number)] for number in range(len(columns))]
         return _scorer(settings, known)(jax.tree.map(jnp.asarray, kept))
@@ -98,13 +98,13 @@ def two_tower(settings: TwoTowerSettings) -> Retriever:
 
 
 def sampled_softmax(logits: Array, log_share: Array, real: Array) -> Array:
-    """-log softmax of the diagonal of `logits - log Q`, the batch's examples being the classes.
+    """-log softmax of the diagonal of `logits - log Q`; the classes are the batch's examples.
 
-    An item that stands in the batch several times counts each time: the sum then estimates that of
+    An item that occurs several times in the batch counts each time, so the sum estimates that of
     the softmax over the catalogue.
 
     Args:
-      logits: `float32 [B, B]`, of each example's query with each example's item.
+      logits: `float32 [B, B]`, each example's query with each example's item.
       log_share: `float32 [B]`, log Q of the items.
       real: `float32 [B]`, 0 for rows, and columns, that do not count.
 
@@ -128,7 +128,7 @@ def objective(settings: TwoTowerSettings, params: Params, data: Examples, step: 
 
 
 def rows_read(params: Params, data: Examples, step: Step) -> RowsOf:
-    """Name the rows that `objective` reads, those of the examples that fill a batch up included."""
+    """Return the rows that `objective` reads, including those of padding examples."""
     request, item = data.request[step.rows], data.item[step.rows]
     own = params["tables"]
     users = data.known.users[data.queries.user[request]]

@@ -21,11 +21,11 @@ Epoch = Callable[
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss term or gradient stopped being a finite number."""
+    """A loss term or gradient is no longer finite."""
 
 
 class Alternation(NamedTuple):
-    """Who updates on what in an epoch.
+    """Which player updates on which batch in an epoch.
 
     Attributes:
       turns: `int32 [U]`, `RERANKER` or `GENERATOR` for each update.
@@ -39,9 +39,9 @@ class Alternation(NamedTuple):
 def alternate(batches: int, *, generator_updates: int, reranker_updates: int) -> Alternation:
     """Alternate the players over an epoch of `batches` batches.
 
-    Every batch gives the reranker exactly one update, in both phases, so that all rows of a table
-    train equally long. Before every `reranker_updates` of them the generator makes
-    `generator_updates` of its own on the same batches (0 in phase 1).
+    The reranker makes exactly one update per batch in both phases, so all rows of a table of
+    results train equally long. Before every `reranker_updates` of these, the generator makes
+    `generator_updates` on the same batches (0 in phase 1).
     """
     turns: list[int] = []
     seen: list[int] = []
@@ -59,10 +59,10 @@ def make_epoch(
 
     Args:
       step: a step of `make_step`.
-      seeds: how the seed axis runs. "vmap" computes all seeds at once (accelerators); "map" one
-        after the other in the same program (CPU, where batched weights are slow).
-      take: `take(data, rows)` is the batch of one update: `loader.take` gathers it from a whole
-        split, `loader.pick` reads one of a part of ready batches.
+      seeds: how the seed axis runs. "vmap" computes all seeds at once (accelerators); "map"
+        computes one after the other in the same program (CPU, where batched weights are slow).
+      take: `take(data, rows)` is the batch of one update. `loader.take` gathers it from a whole
+        split; `loader.pick` picks one of the ready batches of a part.
 
     Returns:
       A function of `states` (leading axis S; donated), `data` (what `take` reads, on the device),
@@ -104,7 +104,7 @@ def rows_of_epoch(
 
 
 def epoch_means(terms: Terms, turns: np.ndarray) -> dict[str, np.ndarray]:
-    """Average each term over its own player's turns: `float32 [S]` a term, idle terms left out."""
+    """Average each term over its own player's turns: `float32 [S]` per term, without idle terms."""
     means: dict[str, np.ndarray] = {}
     for names, player in ((RERANKER_TERMS, RERANKER), (GENERATOR_TERMS, GENERATOR)):
         if np.any(turns == player):
@@ -113,15 +113,15 @@ def epoch_means(terms: Terms, turns: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def check_finite(terms: Terms, *, first_step: int, seeds: list[int]) -> None:
-    """Stop a run whose numbers have left the reals.
+    """Stop a run whose losses or gradients are no longer finite.
 
     Args:
-      terms: `float32 [S, U]` a term, of one epoch.
+      terms: `float32 [S, U]` per term, of one epoch.
       first_step: number of the epoch's first update.
       seeds: the seed of each row of `terms`.
 
     Raises:
-      NonFiniteError: naming the first such step, its seed and term.
+      NonFiniteError: a value is not finite; it names the first such step, its seed and term.
     """
     names = RERANKER_TERMS + GENERATOR_TERMS
     bad = ~np.isfinite(np.stack([np.asarray(terms[n]) for n in names], axis=-1))  # [S, U, terms]
@@ -137,5 +137,5 @@ def check_finite(terms: Terms, *, first_step: int, seeds: list[int]) -> None:
 
 @jax.jit
 def stack_states(states: list[TrainState]) -> TrainState:
-    """Stack the states of single seeds along a new leading axis; one program, not one a leaf."""
+    """Stack the states of single seeds along a new leading axis, in one program for all leaves."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)

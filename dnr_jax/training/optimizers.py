@@ -1,4 +1,4 @@
-"""One optimiser a player, joined by `optax.multi_transform`, the idle player left untouched."""
+"""One optimiser per player, joined by `optax.multi_transform`; the idle player stays as it is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dnr_jax.nn.tables import NAMES, UPDATES, names
 from dnr_jax.settings import MOST_INT, Settings, knob
 from dnr_jax.types import Array
 
-# The value of `turn`, and the place of the player's branch in the step's switch.
+# The value of `turn`, which is the index of the player's branch in the step's switch.
 RERANKER, GENERATOR = 0, 1
 PLAYERS = {"reranker": RERANKER, "generator": GENERATOR}
 FROZEN = "frozen"
@@ -51,15 +51,15 @@ def adam_with_l2(
 ) -> optax.GradientTransformation:
     """Chain clip, L2 inside Adam, Adam and a staircase schedule, in this order.
 
-    This is PyTorch's `Adam(weight_decay=...)` after `clip_grad_norm_`, with `StepLR`: what the
-    DNR paper's group uses. `optax.adamw` is a different method (decay outside the moments).
-    Row-wise Adagrad of tables, if they ask for it, stands in Adam's place.
+    This is PyTorch's `Adam(weight_decay=...)` after `clip_grad_norm_`, with `StepLR`, which is
+    what the DNR paper's group uses. `optax.adamw` is a different method (decay outside the
+    moments). Tables use row-wise Adagrad in place of Adam if the settings ask for it.
 
     Args:
-      settings: of the player.
-      steps_per_epoch: updates that stand for an epoch of `decay_every`, >= 1.
+      settings: settings of the player.
+      steps_per_epoch: updates that count as one epoch for `decay_every`, >= 1.
     """
-    # Updates are counted in int32: a later decay never comes.
+    # Updates are counted in int32, so a decay beyond that range never happens.
     decay_steps = min(settings.decay_every * steps_per_epoch, MOST_INT)
     schedule = optax.exponential_decay(
         settings.learning_rate, decay_steps, settings.decay_factor, staircase=True
@@ -73,7 +73,7 @@ def adam_with_l2(
 
 
 def _scale(settings: OptimizerSettings) -> optax.GradientTransformation:
-    """Make Adam, and row-wise Adagrad at its own learning rate for tables if they ask for it."""
+    """Make Adam; tables may ask for row-wise Adagrad at its own learning rate."""
     adam = optax.scale_by_adam(settings.b1, settings.b2, settings.eps)
     if settings.tables != "rowwise_adagrad":
         return adam
@@ -95,8 +95,8 @@ def on_turn(
 ) -> optax.GradientTransformationExtraArgs:
     """Run `inner` only when `turn == player`; else return zero updates and the state unchanged.
 
-    Zeroed gradients alone would not do: Adam's momentum would still move the idle player and its
-    step count would advance.
+    Zero gradients are not enough: Adam's momentum would still move the idle player, and its step
+    count would advance.
     """
 
     def update(updates: Any, state: Any, params: Any = None, *, turn: Array, **_: Any) -> Any:
@@ -118,22 +118,22 @@ def two_player_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """Join both players' optimisers over `params = {"reranker": ..., "generator": ...}`.
 
-    `update` needs the keyword `turn` (int32, `RERANKER` or `GENERATOR`). `init` raises
-    `ValueError` when `params` has a group that is no player, or the reranker lacks one of `groups`.
+    `update` needs the keyword `turn` (int32, `RERANKER` or `GENERATOR`). `init` raises `ValueError`
+    if `params` has a group that is not a player, or if the reranker lacks one of `groups`.
 
     Args:
       reranker: settings of the reranker's Adam.
       generator: settings of the generator's Adam.
       steps_per_epoch: updates of the reranker and of the generator in an epoch in which both learn,
         each >= 1; each one's `decay_every` counts its own, the generator's from its first epoch on.
-      groups: the reranker's parameter groups to update, the others stay as they are; () = all.
+      groups: the reranker's parameter groups to update; the others stay fixed. () = all.
     """
     steps, generator_steps = steps_per_epoch
     transforms = {
         "reranker": on_turn(adam_with_l2(reranker, steps_per_epoch=steps), RERANKER),
         "generator": on_turn(adam_with_l2(generator, steps_per_epoch=generator_steps), GENERATOR),
     }
-    # Zero gradients alone would not freeze a group: the L2 inside Adam would still move it.
+    # Zero gradients do not freeze a group: the L2 inside Adam would still move it.
     transforms[FROZEN] = optax.with_extra_args_support(optax.set_to_zero())
     return optax.multi_transform(transforms, partial(_labels, groups=groups))
 

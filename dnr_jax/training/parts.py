@@ -1,10 +1,10 @@
 """A batch in parts: the activations of one part at a time, the gradient of the whole batch.
 
-L_direct, L_z and L_adv are means, so that with w_c the share of the mean's mass that part c has,
-`mean = sum_c w_c mean_c`, and gradients add up in the same way. L_x is no such mean, but it needs
-no reranker: it is taken over the whole batch.
+L_direct, L_z and L_adv are means: if part c has the share w_c of the mean's mass, then
+`mean = sum_c w_c mean_c`, and gradients add up in the same way. L_x is not such a mean, but it does
+not need the reranker, so it is computed over the whole batch.
 
-Parts that fit its caches are a quarter faster on a CPU; on an accelerator they save memory.
+On a CPU, parts that fit its caches are a quarter faster; on an accelerator they save memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CPU_PART = 64  # requests; 128 was as fast, 256 was not
 
 
 def part_size(batch_size: int) -> int:
-    """Choose the requests a part: few on a CPU, where they divide the batch, else all."""
+    """Choose the requests per part: `CPU_PART` on a CPU if it divides the batch, else all."""
     if jax.default_backend() == "cpu" and batch_size % CPU_PART == 0:
         return CPU_PART
     return batch_size

@@ -1,6 +1,6 @@
-"""The two phases of DNR training, epoch by epoch, with the best epoch of each seed kept.
+"""The two phases of DNR training, epoch by epoch; the best epoch of each seed is kept.
 
-Epochs < lambda_e train the reranker against the heuristic generator; epochs >= lambda_e alternate
+Epochs < lambda_e train the reranker against the heuristic generator. Epochs >= lambda_e alternate
 it with the learned one (DNR, arXiv 2509.18736, section on training).
 """
 
@@ -22,13 +22,13 @@ from dnr_jax.types import Array, Batch, Params
 
 @struct.dataclass
 class Progress:
-    """What a killed run needs to go on: arrays only, leading axis S (seeds).
+    """What a killed run needs to resume: arrays only, with leading axis S (seeds).
 
     Attributes:
       states: the players after the last finished epoch.
       best_params: reranker parameters of the best epoch so far.
-      best_value: `float32 [S]`, what `validate` said of them; -inf before the first epoch.
-      best_epoch: `int32 [S]`, epochs finished at the best; 0 before the first.
+      best_value: `float32 [S]`, what `validate` returned for them; -inf before the first epoch.
+      best_epoch: `int32 [S]`, number of the best epoch, from 1; 0 before the first.
       epoch: `int32`, epochs finished.
     """
 
@@ -40,22 +40,22 @@ class Progress:
 
 
 class Phase(NamedTuple):
-    """An epoch program and who updates in it on what."""
+    """An epoch program, and which player updates on which batch in it."""
 
     run: Epoch
     updates: Alternation
 
 
 class StagePlan(NamedTuple):
-    """How long and on what to train.
+    """How long to train, and on what.
 
     Attributes:
       phases: heuristic and learned phase; the second is None when no generator is learned.
       lambda_e: epochs of the first phase, >= 0.
-      epochs: epochs in all, >= 1.
-      patience: stop when no seed has improved for so many epochs (counted from the start of the
-        phase in force); 0 = never.
-      batch_size: requests an update.
+      epochs: epochs of both phases together, >= 1.
+      patience: stop when no seed has improved for this many epochs, which count from `lambda_e` on
+        if a generator is learned; 0 = never.
+      batch_size: requests per update.
       seeds: seed numbers, one for each row of the states.
     """
 
@@ -74,7 +74,7 @@ OnEpoch = Callable[[Progress, Record], Any]
 
 @partial(jax.jit, static_argnums=1)
 def start(states: TrainState, seeds: int) -> Progress:
-    """Wrap freshly initialised states; the best parameters are a copy, as states are donated."""
+    """Wrap freshly initialised states; best parameters are copied, because states are donated."""
     return Progress(
         states=states,
         best_params=jax.tree.map(jnp.copy, states.params["reranker"]),
@@ -87,22 +87,23 @@ def start(states: TrainState, seeds: int) -> Progress:
 def fit(
     progress: Progress, data: Batch, plan: StagePlan, validate: Validate, on_epoch: OnEpoch
 ) -> Progress:
-    """Train from `progress` to the end of `plan`; going on from a checkpoint is the same call.
+    """Train from `progress` to the end of `plan`; resuming from a checkpoint is the same call.
 
     Args:
       progress: from `start` or a checkpoint; its states are donated.
       data: the training split on the device.
       plan: phases, length and batch size.
-      validate: maps stacked reranker parameters to what is maximised on the validation split,
+      validate: maps stacked reranker parameters to the validation metric that is maximised,
         `float32 [S]`.
       on_epoch: called after every epoch with the progress and the epoch's record (`float32 [S]`
-        a name): the place to checkpoint and log.
+        per name), to write checkpoints and logs.
 
     Returns:
       The progress after the last epoch.
 
     Raises:
-      NonFiniteError: a loss term or gradient is not finite; `on_epoch` has not seen that epoch.
+      NonFiniteError: a loss term or gradient is not finite; `on_epoch` is not called for that
+        epoch.
     """
     while not finished(progress, plan):
         epoch = int(progress.epoch)
@@ -114,7 +115,7 @@ def fit(
 
 
 def compile_phase(phase: Phase, plan: StagePlan, states: TrainState, data: Batch) -> None:
-    """Compile a phase's epoch program, jitted, for arrays of these shapes: `fit` finds it made."""
+    """Compile a phase's jitted epoch program for arrays of these shapes, before `fit` needs it."""
     epoch: Any = phase.run
     rows = (len(plan.seeds), len(phase.updates.turns), plan.batch_size)
     program = epoch.lower(states, data, jax.ShapeDtypeStruct(rows, np.int32), phase.updates.turns)
@@ -122,7 +123,7 @@ def compile_phase(phase: Phase, plan: StagePlan, states: TrainState, data: Batch
 
 
 def finished(progress: Progress, plan: StagePlan) -> bool:
-    """Tell whether all epochs are done or patience has run out (never just before phase 2)."""
+    """Return whether all epochs are done or patience has run out (never before phase 2)."""
     epoch = int(progress.epoch)
     if epoch >= plan.epochs:
         return True

@@ -1,4 +1,4 @@
-"""The knobs of training: how long, on how much at once, how often, and for which seeds."""
+"""The knobs of training: epochs, batch size, updates per player, seeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dnr_jax.settings import Settings, knob
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(Settings):
-    """Settings of a row's training."""
+    """Settings of the training of one row of the results."""
 
     epochs: int = knob(200, "of both phases together", at_least=1)
     loss: str = knob(
@@ -50,7 +50,7 @@ class TrainSettings(Settings):
     )
 
     def check(self) -> None:
-        """Refuse parts that do not make up a batch, and no trial or the same trial twice."""
+        """Refuse parts that do not divide the batch, and missing or repeated trials."""
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise ValueError(
                 f"micro_batch is {self.micro_batch}, which does not divide batch_size "

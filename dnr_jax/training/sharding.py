@@ -1,9 +1,9 @@
-"""What lies on which device: batches split, parameters whole on each, tables by rows if asked.
+"""Placement on devices: batches are split, parameters replicated, tables sharded by rows if asked.
 
-One mesh axis, `DATA`. Programs are written for one device and keep their meaning on many: the
+There is one mesh axis, `DATA`. Programs are written for one device and mean the same on many: the
 constraints placed here tell the compiler where arrays lie, and it adds the communication. Losses
 are sums over the whole batch, and random draws depend on a request's own number or on its place in
-the whole batch, so that the numbers differ from those of one device only by the order of sums.
+the whole batch. So the results differ from those on one device only by the order of sums.
 
 On one device every function here returns its argument, placed on that device.
 """
@@ -26,11 +26,11 @@ from dnr_jax.types import Array, Batch, FeatureSpec, Params, Request
 
 DATA = "data"
 WHOLE, SPLIT = PartitionSpec(), PartitionSpec(DATA)
-# Vocabularies of sharded tables are rounded up to a multiple of it, whatever the devices are, so
-# that the parameters, and so the numbers, are those of any number of devices that divides it.
+# Vocabularies of sharded tables are rounded up to a multiple of this. So the parameters, and with
+# them the results, are the same on any number of devices that divides it.
 TABLE_ROWS = 1024
 
-# As `types.apply` of a model: `(params, request, scores) -> logits`; or its `rank`, an order.
+# `(params, request, scores) -> logits`, as `types.apply` of a model, or an order, as its `rank`.
 Apply = Callable[[Params, Request, Array], Array]
 
 
@@ -39,8 +39,8 @@ class DeviceLayout(NamedTuple):
 
     Attributes:
       mesh: devices along the axis `DATA`.
-      shard_tables: embedding tables, and all optimiser state of them, lie by rows over the
-        devices; False = whole on each, like all other parameters.
+      shard_tables: embedding tables and their optimiser state are sharded by rows over the
+        devices; False = replicated, like all other parameters.
     """
 
     mesh: Mesh
@@ -48,7 +48,7 @@ class DeviceLayout(NamedTuple):
 
     @property
     def alone(self) -> bool:
-        """Whether there is one device only, and so nothing to lay out."""
+        """Whether there is only one device, so that nothing has to be laid out."""
         return self.mesh.size == 1
 
 
@@ -56,8 +56,8 @@ def make_layout(*, count: int, shard_tables: bool) -> DeviceLayout:
     """Lay a run out over the first `count` devices (of all processes); 0 = all there are.
 
     Raises:
-      ValueError: there are not as many devices, some process would have none, or tables cannot be
-        cut into as many equal parts.
+      ValueError: there are fewer devices, some process would have none, or tables cannot be cut
+        into that many equal parts.
     """
     devices = jax.devices()
     size = count or len(devices)
@@ -77,14 +77,14 @@ def make_layout(*, count: int, shard_tables: bool) -> DeviceLayout:
 
 
 def rounded(spec: FeatureSpec, layout: DeviceLayout) -> FeatureSpec:
-    """Round vocabularies up to equal parts for sharded tables, by ids that never occur."""
+    """Pad vocabularies with ids that never occur, so that sharded tables have equal parts."""
     if not layout.shard_tables:
         return spec
     return spec._replace(sizes={n: -(-v // TABLE_ROWS) * TABLE_ROWS for n, v in spec.sizes.items()})
 
 
 def replicate(layout: DeviceLayout, tree: Any) -> Any:
-    """Put arrays of the host, the same ones in every process, whole on every device."""
+    """Replicate host arrays, which are the same in every process, on every device."""
     if layout.alone:
         return jax.device_put(tree)
     whole = NamedSharding(layout.mesh, WHOLE)
@@ -94,11 +94,11 @@ def replicate(layout: DeviceLayout, tree: Any) -> Any:
 
 
 def put_batches(layout: DeviceLayout, data: Batch, rows: np.ndarray) -> Batch:
-    """Read the batches `rows` `int32 [P, B]` of a split on the host, each device its own share.
+    """Read the batches `rows` `int32 [P, B]` of a split on the host, a share for each device.
 
     Returns:
-      Arrays `[P, B', ...]`, B' the next multiple of the number of devices, padded with empty
-      requests. Only rows of this process's devices are read.
+      Arrays `[P, B', ...]`, where B' is B rounded up to a multiple of the number of devices with
+      empty requests. Only rows of this process's devices are read.
     """
     if layout.alone:
         return jax.device_put(loader.read(data, rows))
@@ -116,10 +116,10 @@ def put_batches(layout: DeviceLayout, data: Batch, rows: np.ndarray) -> Batch:
 
 
 def build(layout: DeviceLayout, make: Callable[..., Any], *inputs: Any) -> Any:
-    """Compute `make(*inputs)`, parameters or training state, where its arrays belong.
+    """Compute `make(*inputs)`, parameters or training state, on the devices where it belongs.
 
-    It is one program, so that on many devices no table is ever whole on one of them; not
-    optimised, as it runs once or a few times.
+    It is one program, so on several devices no table is ever whole on one of them. It is compiled
+    without optimisation, because it runs once or a few times.
     """
     quickly = {"xla_backend_optimization_level": 0}
     if layout.alone:
@@ -129,7 +129,7 @@ def build(layout: DeviceLayout, make: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def place(layout: DeviceLayout, tree: Any) -> Any:
-    """Put a state that is whole in every process where it belongs; the result may be donated."""
+    """Lay out a state of which every process has all; the result may be donated."""
     if layout.alone:
         return jax.device_put(tree)
     return jax.tree.map(_scatter, tree, shardings(layout, tree))
@@ -144,14 +144,14 @@ def _scatter(array: Any, where: NamedSharding) -> Array:
 
 
 def shardings(layout: DeviceLayout, tree: Any) -> Any:
-    """Tell where each leaf of parameters, optimiser state or anything with them inside lies."""
+    """Return the sharding of each leaf of a tree that holds parameters or optimiser state."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(layout.mesh, _specify(layout, path, leaf)), tree
     )
 
 
 def _specify(layout: DeviceLayout, path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
-    """Cut tables along their rows, the last axis but one: axes before it are stacked seeds."""
+    """Cut tables along their rows, the second-to-last axis; axes before it are stacked seeds."""
     name = getattr(path[-1], "key", None) if path else None
     is_table = name in tables.NAMES and leaf.ndim >= 2 and leaf.shape[-2] % TABLE_ROWS == 0
     if not (layout.shard_tables and is_table):
@@ -162,7 +162,8 @@ def _specify(layout: DeviceLayout, path: tuple[Any, ...], leaf: Any) -> Partitio
 def split_batch(layout: DeviceLayout, batch: Batch) -> Batch:
     """Split a batch over the devices, inside a program.
 
-    A batch that does not divide is filled up with empty requests, which count for nothing.
+    A batch whose size is not a multiple of the devices is padded with empty requests, which do not
+    count.
     """
     if layout.alone:
         return batch
@@ -175,7 +176,7 @@ def split_batch(layout: DeviceLayout, batch: Batch) -> Batch:
 
 
 def split_step(layout: DeviceLayout, step: Step) -> Step:
-    """Make the step that splits its batch over the devices and keeps the state where it lies."""
+    """Make the step that splits its batch over the devices and keeps the state's layout."""
     if layout.alone:
         return step
 

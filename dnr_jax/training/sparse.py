@@ -1,7 +1,7 @@
-"""A step whose cost does not grow with the catalogue: only the batch's rows of tables are trained.
+"""A step whose cost does not grow with the catalogue: it trains only the batch's rows of tables.
 
-The players are wrapped, not changed: they see tables of which the batch's rows are at hand, and the
-step of `training.step` runs on a state in which these rows stand in place of tables and moments.
+The players are wrapped, not changed: they see tables of which only the batch's rows are present.
+The step of `training.step` runs on a state in which these rows replace the tables and moments.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def make_sparse_step(
     plays: bool,
     part: int | None = None,
 ) -> Step:
-    """Make the step of `make_step` that updates of the tables of `players` the batch's rows alone.
+    """Make the step of `make_step` that updates only the batch's rows of the tables of `players`.
 
-    The gradient is the dense one, as other rows have none, and so are its norm and its clipping.
-    What differs is that rows outside the batch do not move: not by Adam's momentum, nor by L2. On
-    a batch that reads every row the step is that of `make_step`.
+    The gradient is the dense one, since other rows have none; so are its norm and its clipping.
+    The difference is that rows outside the batch do not move, neither by Adam's momentum nor by
+    L2. On a batch that reads every row the step equals that of `make_step`.
 
     Args:
       game: see `make_step`.
-      optimizer: of moments that have the rows of their tables.
-      spec: of the requests, as the players were built with it.
-      players: whose tables; () = those of no player, as in `make_step`.
+      optimizer: its moments must have one row per row of their table.
+      spec: the feature spec with which the players were built.
+      players: those whose tables are updated by rows; () = none, which is `make_step`.
       plays: see `make_step`.
       part: see `make_step`.
     """
@@ -59,7 +59,7 @@ def make_sparse_step(
 def batch_rows(
     params: Params, spec: FeatureSpec, request: Request, *, players: tuple[str, ...], plays: bool
 ) -> RowsOf:
-    """Find the distinct rows of each table that a batch reads: `int32 [R]` a table, by its name.
+    """Find the distinct rows that a batch reads of each table: `int32 [R]` by the table's name.
 
     The generator reads none while it does not play (`plays=False`).
     """
@@ -88,7 +88,7 @@ def _ids(name: tables.Name, rows: int, spec: FeatureSpec, request: Request) -> A
 
 
 def _reading(game: Game, rows: RowsOf) -> Game:
-    """Let the players read parameters in which the gathered rows stand in place of tables."""
+    """Let the players read parameters in which the gathered rows replace the tables."""
     mine = {player: _below(rows, player) for player in ("reranker", "generator")}
 
     def on_rows(player: str, function: Callable[..., Any]) -> Callable[..., Any]:

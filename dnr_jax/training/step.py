@@ -23,18 +23,18 @@ from dnr_jax.types import Array, Batch, Divergence, Loss, Noise, Params, Reranke
 Gradients = Callable[..., tuple[Params, Terms]]
 Step = Callable[["TrainState", Batch, Array], tuple["TrainState", Terms]]
 
-# Terms of each player's loss, in the order in which a non-finite one is looked for.
-# A stage's own loss stands in place of "direct" and "denoise".
+# Terms of each player's loss, in the order in which they are checked to be finite.
+# A stage's own loss, "own", replaces "direct" and "denoise".
 RERANKER_TERMS = ("own", "direct", "denoise", "reranker_gradient")
 GENERATOR_TERMS = ("adversarial", "regulariser", "generator_gradient")
 
 
 @struct.dataclass
 class TrainState:
-    """Everything that training changes, as arrays only: it vmaps, shards and checkpoints as is.
+    """Everything that training changes, as arrays only, so it can be vmapped, sharded and saved.
 
     Attributes:
-      step: `int32`, updates done by both players together.
+      step: `int32`, updates of both players together.
       params: `{"reranker": ..., "generator": ...}`.
       opt_state: state of `two_player_optimizer`.
       key: typed key; a step draws from `fold_in(key, step)`.
@@ -53,10 +53,11 @@ class Game(NamedTuple):
 
     Attributes:
       reranker: the model q_theta.
-      noise: the generator in force (heuristic in phase 1, learned in phase 2); None trains on
+      noise: the current generator (heuristic in phase 1, learned in phase 2); None trains on
         L_direct alone.
       divergence: the estimator of L_x; None in phase 1.
-      own_loss: what replaces L_theta in a stage of a reranker's own training; None = L_theta.
+      own_loss: the loss that replaces L_theta in a stage of a reranker's own training; None =
+        L_theta.
       objective: the losses of L_theta and L_phi, and their weights.
     """
 
@@ -74,7 +75,7 @@ def init_state(
     optimizer: optax.GradientTransformation,
     example: Batch,
 ) -> TrainState:
-    """Make the first state of one seed; `generator=None` gives the generator no parameters."""
+    """Make the first state of one seed; with `generator=None` the generator has no parameters."""
     reranker_key, generator_key, run_key = jax.random.split(key, 3)
     params = {
         "reranker": reranker.init(reranker_key, example.request, example.scores),
@@ -109,7 +110,7 @@ def reranker_terms(
 
 
 def _shown_scores(batch: Batch, key: Array, game: Game) -> Array:
-    """Return the scores that L_direct sees; the key is folded, as dropout draws from it too."""
+    """Return the scores that L_direct sees; the key is folded, since dropout uses it too."""
     rate = game.objective.score_dropout
     drop_key = jax.random.fold_in(key, 1)
     return objectives.hide_scores(batch.scores, batch.request.index, drop_key, rate=rate)
@@ -118,7 +119,7 @@ def _shown_scores(batch: Batch, key: Array, game: Game) -> Array:
 def generator_terms(
     phi: Params, theta: Params, batch: Batch, key: Array, game: Game
 ) -> tuple[Array, Terms]:
-    """Compute L_phi and its terms; the reranker is fixed, and judged as deployed (no dropout)."""
+    """Compute L_phi and its terms; the reranker is fixed and runs as deployed (no dropout)."""
     assert game.noise is not None
     assert game.divergence is not None
     noisy = game.noise.sample(phi, key, batch)
@@ -138,7 +139,7 @@ def reranker_gradient(
 ) -> tuple[Params, Terms]:
     """Compute the gradient of `reranker_terms` and its terms, `part` requests at a time.
 
-    A loss of the reranker's own (`game.own_loss`) need not be a mean: it sees the whole batch.
+    The reranker's own loss (`game.own_loss`) need not be a mean, so it sees the whole batch.
     """
 
     def slope(batch: Batch) -> tuple[Params, Terms]:
@@ -165,8 +166,8 @@ def generator_gradient(
 ) -> tuple[Params, Terms]:
     """Compute the gradient of `generator_terms` and its terms, `part` requests at a time.
 
-    The reranker turns each part's x' into its slope of L_adv; the generator, small beside it, and
-    L_x see the whole batch.
+    The gradient of L_adv with respect to x' goes through the reranker part by part. The generator,
+    which is small in comparison, and L_x see the whole batch.
     """
     if part == len(batch.scores):
         return jax.grad(generator_terms, has_aux=True)(phi, theta, batch, key, game)
@@ -208,12 +209,12 @@ def make_step(
       optimizer: a `two_player_optimizer`.
       plays: whether the generator takes turns at all (phase 2). If not, its branch is not built.
       part: requests whose activations are held at once, a divisor of the batch; None = all. The
-        gradient is that of the whole batch, of the same noise and dropout.
+        gradient is that of the whole batch, with the same noise and dropout.
 
     Returns:
       A pure function. `turn` is `RERANKER` or `GENERATOR`; the idle player's parameters and
       optimiser state come back bit-identical. `terms` holds float32 scalars under
-      `RERANKER_TERMS` and `GENERATOR_TERMS`, 0 for the idle player's.
+      `RERANKER_TERMS` and `GENERATOR_TERMS`; those of the idle player are 0.
     """
 
     def turn_of(player: str, idle: str, slope: Gradients) -> Gradients:
@@ -234,7 +235,7 @@ def make_step(
         key = jax.random.fold_in(state.key, state.step)
         gradients, terms = jax.lax.switch(turn, turns, state.params, batch, key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, turn=turn)
-        # Adam's update is linear in its learning rate, so a factor on one is a factor on the other.
+        # Adam's update is linear in the learning rate: scaling one scales the other.
         updates = jax.tree.map(lambda update: state.rate * update, updates)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state, state.key, state.rate), terms

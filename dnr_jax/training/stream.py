@@ -1,8 +1,8 @@
 """An epoch over data that stays on the host: parts of it go to the device while it trains.
 
-The order is that of `loader.order(seed, epoch)`, as it is for data on the device, and the step is
-the same: so are the numbers. Where a run stands in its data is the triple (seed, epoch, step) that
-every checkpoint holds; there is no other state to save.
+The order is that of `loader.order(seed, epoch)` and the step is the same, as for data on the
+device, so the results are the same. A run's position in its data is the triple (seed, epoch, step)
+that every checkpoint holds; there is no other state to save.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Put = Callable[[Batch, np.ndarray], Batch]
 
 
 class Part(NamedTuple):
-    """A stretch of an epoch: updates `[U']` on batches that fit the device together.
+    """A part of an epoch: updates `[U']` on batches that fit on the device together.
 
     Attributes:
       updates: which updates of the epoch.
@@ -40,18 +40,18 @@ class Part(NamedTuple):
 def streamed(epoch: Epoch, updates: Alternation, *, batches: int, put: Put) -> Epoch:
     """Make the epoch program that reads its batches from the host, part by part.
 
-    Every seed has an order, and so batches, of its own. See `loader.stream`.
+    Every seed has its own order, and so its own batches. See `loader.stream`.
 
     Args:
       epoch: from `make_epoch` with `take=loader.pick`. It is compiled once for whole parts and
         once for a shorter last one.
-      updates: of the epoch.
-      batches: a seed's batches in a part, >= 1; rounded up where the players' turns on one batch
-        would fall into two parts.
+      updates: the updates of the epoch.
+      batches: batches per part of one seed, >= 1; a part is longer where the players' turns on one
+        batch would otherwise fall into two parts.
       put: reads rows `int32 [P, B]` of the data and puts them on the device.
 
     Returns:
-      An epoch whose `data` are arrays of the host, memory-mapped or not.
+      An epoch whose `data` are host arrays, memory-mapped or not.
 
     Raises:
       ValueError: `batches` is below 1.
@@ -83,11 +83,11 @@ def streamed(epoch: Epoch, updates: Alternation, *, batches: int, put: Put) -> E
 
 
 def cut(updates: Alternation, batches: int) -> Iterator[Part]:
-    """Cut an epoch into parts of at least `batches` batches, the last one shorter."""
+    """Cut an epoch into parts of at least `batches` batches; the last one may be shorter."""
     highest = np.maximum.accumulate(updates.batches)
     lowest = np.minimum.accumulate(updates.batches[::-1])[::-1]
     start = 0
-    # At these places no batch is needed on both sides.
+    # Cut only where no batch is needed on both sides.
     for stop in [*(np.flatnonzero(highest[:-1] < lowest[1:]) + 1), len(updates.batches)]:
         seen = updates.batches[start:stop]
         low, high = int(seen.min()), int(seen.max()) + 1

@@ -1,19 +1,20 @@
 """DCDR-style: discrete conditional diffusion of lists, DCDR-P (swaps) and DCDR-T (tokens).
 
-Lin et al. 2024, arXiv 2308.06982. R_0 is the shown list and its feedback c the condition; noise
-leads to R_t (`noise`), and the denoiser p(R_{t-1} | R_t, c, t) minimises
+Lin et al. 2024, arXiv 2308.06982. R_0 is the shown list, and its feedback c is the condition. Noise
+turns R_0 into R_t (`noise`), and the denoiser p(R_{t-1} | R_t, c, t) minimises
 
-    P:  -log p(R_{t-1} | R_t, c, t), the chain being drawn,
+    P:  -log p(R_{t-1} | R_t, c, t), for a random chain,
     T:  -mean_k sum_a q(a_{t-1} = a | a_t, a_0) log p(a_{t-1} = a | R_t, c, t), slot by slot,
 
-either one the KL divergence from the posterior plus a constant (P: in expectation). To rerank, c is
+Each is the KL divergence from the posterior plus a constant (P: in expectation). To rerank, c is
 all ones, a beam of lists steps back T times, and a list evaluator picks the best list seen.
 
-"-style", as the paper's text was not at hand: schedule, number of steps, encoding of the condition
-and form of the denoiser are ours. So are these: the state is the shown list alone, as the order
-behind it is never shown; the start is the order of a pointwise scorer, which is trained beside the
-denoiser and stands for the ranker before (DNR and the binary cross-entropy train it alone); all
-steps are run, as lists seen after the best one cost time only; T builds lists without repeats.
+The model is only DCDR-style, as the paper's text was not available: schedule, number of steps,
+encoding of the condition and form of the denoiser are ours. So are these choices. The state is only
+the shown list, as the order behind it is never shown. The start is the order of a pointwise scorer,
+which is trained together with the denoiser and takes the place of an upstream ranker (DNR and the
+binary cross-entropy train only this scorer). All steps are run, as lists seen after the best one
+only cost time. DCDR-T builds lists without repeats.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ LIST_NOISES = {"permutation": PERMUTATION, "token": TOKEN}
 class DCDRSettings(Trunk):
     """Knobs of DCDR; denoiser and evaluator have `layers` blocks each.
 
-    The score enters the pointwise scorer alone; the denoiser reads none. The steps have rates that
-    grow linearly from `first_beta` to `last_beta`.
+    The score enters only the pointwise scorer, not the denoiser. The rates of the steps grow
+    linearly from `first_beta` to `last_beta`.
     """
 
     list_noise: str = knob(
@@ -63,7 +64,7 @@ class DCDRSettings(Trunk):
     beam: int = knob(4, "W, lists kept at most at every step back", at_least=1)
 
     def check(self) -> None:
-        """Refuse rates that fall."""
+        """Refuse decreasing rates."""
         super().check()
         if self.first_beta > self.last_beta:
             raise ValueError(
@@ -77,7 +78,7 @@ class DCDRSettings(Trunk):
 
 
 class CandidateScorer(nn.Module):
-    """Judge single candidates: an MLP on h, with x where `use` says so.
+    """Score single candidates: an MLP on h, with x where `use` says so.
 
     Attributes:
       use: entry and place.
@@ -128,7 +129,7 @@ class DCDR(nn.Module):
         return self.scorer(memory[0], scores, drop=drop)
 
     def arrange(self, memory: tuple[Array, Array], scores: Array, where: Array) -> Array:
-        """Order the candidates by the best list seen on the way back, the rest by their logits."""
+        """Put the best list of the reverse process first, then the rest by their logits."""
         logits = self.decode(memory, scores, where, drop=identity)
         start = top_list(logits, where, self.slate_size)
         seen, real = self.diffusion.search(memory[0], where, start)

@@ -1,6 +1,6 @@
 """Discrete diffusion of lists: a denoiser, and a beam of lists that steps back through the noise.
 
-The noise and the law of a step back stand in `noise`, as do the words used here.
+The noise, the law of a step back and the terms used here are defined in `noise`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Process(NamedTuple):
 
     Attributes:
       noise: `(key, R_0 [K], where [N], rates of all steps, t) -> (R_t [K], target)`; the target
-        weighs the moves from R_t and sums to 1 (to 0 for an empty list).
+        weights the moves from R_t and sums to 1 (to 0 for an empty list).
       log_probabilities: `(g [K, N], R_t [K], where [N], rates) -> log p` of every move, in the
         shape of the target; near `ops.MASKED_LOGIT` where a move is impossible.
       propose: `(log_probabilities [W, ...], lists [W, K], totals [W])` to the W most probable next
@@ -67,7 +67,7 @@ class Denoiser(nn.Module):
     def __call__(
         self, items: Array, lists: Array, condition: Array, steps: Array, *, drop: Drop
     ) -> Array:
-        """Return g of W lists a request, `float32 [B, W, K, N]`.
+        """Return g of W lists per request, `float32 [B, W, K, N]`.
 
         Args:
           items: h, `float32 [B, N, D]`.
@@ -120,7 +120,7 @@ class ListDiffusion(nn.Module):
     def loss(
         self, keys: Array, items: Array, where: Array, lists: Array, condition: Array, *, drop: Drop
     ) -> Array:
-        """Compute the cross-entropy of a step back at a drawn t, a mean over requests with a list.
+        """Compute the cross-entropy of a step back at a random t; a mean over requests with a list.
 
         Args:
           keys: typed keys `[B]`.
@@ -147,7 +147,7 @@ class ListDiffusion(nn.Module):
         return ops.weighted_mean(losses, (lists >= 0).any(axis=-1))
 
     def search(self, items: Array, where: Array, start: Array) -> tuple[Array, Array]:
-        """Step back T times from the lists `start` `[B, K]`, all feedback wanted to be 1.
+        """Step back T times from the lists `start` `[B, K]`, with 1 as all wanted feedback.
 
         Returns:
           All lists seen, the start first, `int32 [B, 1 + T W, K]`, and `bool [B, 1 + T W]`, False
@@ -187,7 +187,7 @@ def propose_swaps(log_probabilities: Array, lists: Array, totals: Array) -> tupl
 
 
 def propose_tokens(log_probabilities: Array, lists: Array, totals: Array) -> tuple[Array, Array]:
-    """Fill slot after slot with candidates not yet in the new list, keeping the W best of all.
+    """Fill one slot after another with candidates not yet in the new list; keep the W best lists.
 
     All W lists have the same empty slots, and a candidate for every other slot.
     """
@@ -201,7 +201,7 @@ def propose_tokens(log_probabilities: Array, lists: Array, totals: Array) -> tup
         rows, filled, slot = now
         used = (made[:, :, None] == column[None]).any(axis=1)
         options = jnp.where(used, ops.MASKED_LOGIT, rows[origin])
-        # An empty slot has one way to go on, which stands in column 0.
+        # An empty slot has only one option, stored in column 0.
         options = jnp.where(filled, options, jnp.where(column == 0, 0.0, ops.MASKED_LOGIT))
         best, chosen = _best(totals[:, None] + options)
         parent = chosen // candidates
@@ -219,7 +219,7 @@ def propose_tokens(log_probabilities: Array, lists: Array, totals: Array) -> tup
 def step_back(
     process: Process, gains: Array, lists: Array, totals: Array, where: Array, rates: Rates
 ) -> tuple[Array, Array]:
-    """Go one step back from W lists: the W most probable next lists and their log-probabilities.
+    """Take one step back from W lists to the W most probable next lists.
 
     Args:
       process: the kind of noise.
@@ -227,7 +227,7 @@ def step_back(
       lists: `int32 [W, K]`.
       totals: their log-probabilities, `float32 [W]`; `ops.MASKED_LOGIT` = no such list.
       where: `bool [N]`.
-      rates: of the step.
+      rates: rates of the step.
 
     Returns:
       Lists and totals. A list that two parents lead to is kept once, with its higher total; its
@@ -241,7 +241,7 @@ def step_back(
 
 
 def _best(totals: Array) -> tuple[Array, Array]:
-    """Return the W highest of `[W, M]`, highest first, and their places among W M."""
+    """Return the W highest of `[W, M]`, highest first, and their indices among the W M."""
     return jax.lax.top_k(totals.reshape(-1), len(totals))
 
 

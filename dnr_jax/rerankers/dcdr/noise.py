@@ -1,22 +1,21 @@
-"""Two kinds of noise on lists, and the law of a step back: what DCDR (Lin et al. 2024) diffuses by.
+"""The two kinds of noise of DCDR (Lin et al. 2024) on lists, and the law of a step back.
 
 A state R is a list `int32 [K]`, candidates in slots; -1 = an empty slot, which stays empty. Steps
 count from 1, and step t has the rate beta_t. A denoiser gives g `float32 [K, N]`, what each slot
-of R_t gains from each candidate; the law of a step back follows from g and the noise:
+of R_t gains from each candidate. The law of a step back follows from g and the noise:
 
-- Swaps: with probability beta_t two candidates change places, one of which at least stands in the
-  list, drawn from all M such pairs; M = K (K - 1) / 2 + K (N - K), 279 for 6 of 50. By Bayes,
+- Swaps: with probability beta_t two candidates change places. They are drawn from all M pairs of
+  which at least one is in the list; M = K (K - 1) / 2 + K (N - K), 279 for 6 of 50. By Bayes,
 
       p(R' | R_t) ~ q(R_t | R') exp(sum_k g_k(R'_k) - g_k(R_tk)),
 
-  the gains of a list being its log-density before the step, up to a constant.
-- Tokens: with probability beta_t a slot is filled anew, by any of n candidates, each slot by
-  itself. Where g guesses what stood in the slot at the beginning (Austin et al. 2021, D3PM,
-  arXiv 2107.03006),
+  where the gains of a list are its log-density before the step, up to a constant.
+- Tokens: each slot is refilled independently with probability beta_t, by any of n candidates. With
+  softmax(g) the guess of the slot's first occupant (Austin et al. 2021, D3PM, arXiv 2107.03006),
 
       p(a' | a_t) = sum_a q(a' | a_t, a_0 = a) softmax(g)(a).
 
-All functions are of one list; `jax.vmap` them.
+All functions take one list; use `jax.vmap` for more.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ import jax.numpy as jnp
 from dnr_jax import ops
 from dnr_jax.types import Array
 
-# Keeps logarithms of 0 finite: abar_0 = 1 leaves no chance to have been replaced.
+# Keeps logarithms of 0 finite: with abar_0 = 1 the probability of a replacement is 0.
 _TINY = 1e-30
 
 
 class Rates(NamedTuple):
-    """What one step of a schedule adds: scalars, or an array of many steps.
+    """The rates of one step of a schedule: scalars, or arrays over many steps.
 
     Attributes:
-      beta: beta_t, the chance of a change at the step.
+      beta: beta_t, the probability of a change at the step.
       before: abar_{t-1}, the product of 1 - beta over the steps before it.
     """
 
@@ -52,7 +51,7 @@ def rates_of(betas: Array) -> Rates:
 
 
 def possible_swaps(places: Array, where: Array) -> Array:
-    """Tell which candidates slot k may be swapped with, each swap once: `bool [K, N]`.
+    """Mark the candidates that slot k may be swapped with, each swap once: `bool [K, N]`.
 
     They are the candidates outside the list and those in a later slot.
 
@@ -66,7 +65,7 @@ def possible_swaps(places: Array, where: Array) -> Array:
 
 
 def swap(places: Array, move: Array, candidates: int) -> Array:
-    """Put candidate `move % N` into slot `move // N`, its occupant where that one was.
+    """Put candidate `move % N` into slot `move // N`; its occupant takes the candidate's place.
 
     Args:
       places: R, `int32 [K]`.
@@ -87,7 +86,7 @@ def draw_swap(shares: Array, places: Array, where: Array, beta: Array) -> tuple[
       shares: `float32 [2]` in [0, 1): whether to swap, and which of the possible swaps.
       places: R, `int32 [K]`.
       where: `bool [N]`.
-      beta: chance of a swap, if any is possible.
+      beta: probability of a swap, if any is possible.
     """
     possible = possible_swaps(places, where).reshape(-1)
     stay, candidates = possible.size, where.shape[0]
@@ -108,7 +107,7 @@ def noise_by_swaps(
       key: typed key.
       start: R_0, `int32 [K]`.
       where: `bool [N]`.
-      rates: of all steps.
+      rates: rates of all steps.
       step: t, from 1.
     """
     stay = len(start) * where.shape[0]
@@ -129,8 +128,7 @@ def noise_by_swaps(
 def swap_gains(gains: Array, places: Array) -> Array:
     """Compute what each swap changes in sum_k g_k(R_k): `float32 [K, N]`.
 
-    `g_k(i) - g_k(o)` for slot k with occupant o, and where i stood in slot j also
-    `g_j(o) - g_j(i)`.
+    `g_k(i) - g_k(o)` for slot k with occupant o; if i was in slot j, plus `g_j(o) - g_j(i)`.
     """
     standing = (places[:, None] == jnp.arange(gains.shape[1])[None]).astype(gains.dtype)
     of_places = gains[:, jnp.maximum(places, 0)]  # [slot, whose occupant]
@@ -141,7 +139,7 @@ def swap_gains(gains: Array, places: Array) -> Array:
 
 
 def swap_log_probabilities(gains: Array, places: Array, where: Array, rates: Rates) -> Array:
-    """Compute log p of all K N swaps and, last, of staying."""
+    """Compute log p of all K N swaps and, last, of no change."""
     possible = possible_swaps(places, where)
     prior = jnp.log(rates.beta) - jnp.log(jnp.maximum(possible.sum(), 1))
     moves = ops.mask_logits(prior + swap_gains(gains, places), possible)
@@ -153,7 +151,8 @@ def noise_by_tokens(
 ) -> tuple[Array, Array]:
     """Draw a_t given a_0 in every slot; return R_t `[K]` and `q(a_{t-1} | a_t, a_0)` `[K, N]`.
 
-    The posteriors of the slots weigh the same and sum to 1 together. Arguments as above.
+    The posteriors of the slots have equal weight and together sum to 1. The arguments are those of
+    `noise_by_swaps`.
     """
     shares = jax.random.uniform(key, (len(start), 2))
     now = Rates(*(a[step - 1] for a in rates))
@@ -172,7 +171,7 @@ def token_posterior(noisy: Array, start: Array, where: Array, rates: Rates) -> A
       noisy: a_t, `int32 [K]`.
       start: a_0, `int32 [K]`.
       where: `bool [N]`.
-      rates: of step t.
+      rates: rates of step t.
     """
     joint = _chance(noisy, where, 1.0 - rates.beta) * _chance(start, where, rates.before)
     total = joint.sum(axis=-1, keepdims=True)
@@ -204,7 +203,7 @@ def _log(values: Array) -> Array:
 
 
 def _nth_true(possible: Array, share: Array) -> Array:
-    """Return the index of the True number `floor(share * count)`; 0 where there is none."""
+    """Return the index of the True entry number `floor(share * count)`; 0 if there is none."""
     places = jnp.cumsum(possible.astype(jnp.int32))
     wanted = jnp.floor(share * places[-1]).astype(jnp.int32)
     return jnp.argmax(places > wanted).astype(jnp.int32)

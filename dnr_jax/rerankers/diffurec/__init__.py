@@ -1,19 +1,19 @@
-"""DiffuRec: diffuses the embedding of the target, and denoises it by what the user met before.
+"""DiffuRec: diffuses the embedding of the target, and denoises it given the user's history.
 
 Li et al. 2023, arXiv 2304.00686, and its public code. With x_0 the embedding of a positive,
 
     x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps,   xhat_0 = f(LN(e_l) + lambda_l * (x_t + s_t))
 
 where e_l are the events, s_t embeds the step and every element of lambda is drawn from
-N(delta, delta^2), in evaluation too. To rank, x_T ~ N(0, I) is taken back step by step,
+N(delta, delta^2), in evaluation too. To rank, x_T ~ N(0, I) is denoised step by step,
 `x_{t-1} = c1 xhat_0 + c2 x_t + sqrt(beta_t) eps`; at the last step it is xhat_0 itself.
 
-Ours: the N candidates of a request stand for the catalogue; x_0 is `sqrt(D) e_i`, on the scale of
-the noise; padded events are not attended to (the code masks queries); an empty history gives 0;
-steps are drawn uniformly (as the code runs); a request's draws are fixed and the mean of several
-samples ranks, so that its logits are no random numbers; scores enter by `ProductHead`. At the
-paper's delta of 0.001 the draws hardly matter: other draws, or 4 steps back in place of 32, move
-the logits of a trained model by a thousandth of their spread.
+Deviations: the N candidates of a request replace the catalogue; x_0 is `sqrt(D) e_i`, on the scale
+of the noise; padded events are not attended to (the code masks queries); an empty history gives 0;
+steps are drawn uniformly (as the code does). A request's draws are fixed and the mean of several
+samples ranks, so its logits are deterministic. Scores enter through `ProductHead`. At the paper's
+delta of 0.001 the draws hardly matter: other draws, or 4 reverse steps in place of 32, change the
+logits of a trained model by a thousandth of their spread.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class DiffuRecSettings(Trunk):
     """Knobs of DiffuRec.
 
     The approximator has `history_layers` blocks (4 in the paper) with a hidden width of
-    `feed_forward` (4 D). The paper scores by one sample that takes all steps back.
+    `feed_forward` (4 D). The paper scores with one sample that takes all reverse steps.
     """
 
     diffusion_steps: int = knob(32, "T, steps from the target's embedding to noise", at_least=1)
@@ -58,7 +58,7 @@ class DiffuRecSettings(Trunk):
     )
 
     def check(self) -> None:
-        """Refuse more steps back than there are steps."""
+        """Refuse more reverse steps than there are steps."""
         super().check()
         if self.reverse_steps > self.diffusion_steps:
             raise ValueError(
@@ -103,7 +103,7 @@ class DiffuRec(nn.Module):
         return self.head(*memory, scores)
 
     def denoising_loss(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
-        """Compute the cross-entropy of xhat_0's logits, x_0 being a drawn positive of a request."""
+        """Compute the cross-entropy of xhat_0's logits, where x_0 is a random positive."""
         request = batch.request
         events, items = self._read(request, drop=drop)
         gains, keys = batch.labels * batch.weights, ops.per_request_keys(key, request.index)
@@ -130,14 +130,14 @@ class DiffuRec(nn.Module):
 
 
 def draw_positive(key: Array, gains: Array) -> Array:
-    """Draw an index by `gains` `[N]` >= 0; any index where all of them are 0."""
+    """Draw an index with probability proportional to `gains` `[N]` >= 0; any one if all are 0."""
     return jax.random.categorical(key, jnp.log(jnp.maximum(gains, 1e-30)))
 
 
 def diffurec(task: Task, settings: DiffuRecSettings) -> Reranker:
     """Build DiffuRec (Li et al. 2023, arXiv 2304.00686), trained by its cross-entropy of xhat_0.
 
-    Requests without a positive drop out of that loss, which trains the score head as well.
+    Requests without a positive do not count in that loss, which trains the score head as well.
     """
     return taught(
         DiffuRec(task.spec, settings),

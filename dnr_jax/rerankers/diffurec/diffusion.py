@@ -38,9 +38,9 @@ class Schedule(NamedTuple):
 
 
 def truncated_linear(steps: int) -> np.ndarray:
-    """Compute beta_t of DiffuRec's "trunc_lin", `float64 [steps]`: linear in t, ends by T.
+    """Compute beta_t of DiffuRec's "trunc_lin", `float64 [steps]`, linear in t.
 
-    From `0.1 / T + 0.01` to `20 / T + 0.01`, or to `1 / T + 0.01` where that would exceed 1.
+    It runs from `0.1 / T + 0.01` to `20 / T + 0.01`, or to `1 / T + 0.01` where that exceeds 1.
     """
     last = 20.0 / steps + 0.01
     return np.linspace(0.1 / steps + 0.01, last if last <= 1 else 1.0 / steps + 0.01, steps)
@@ -49,8 +49,8 @@ def truncated_linear(steps: int) -> np.ndarray:
 def make_schedule(betas: np.ndarray, count: int) -> Schedule:
     """Compute the coefficients of `count` evenly spaced steps (Nichol and Dhariwal 2021).
 
-    The last of all steps is always among them; with `count` = T they are all. A skip from step r
-    to step t has `beta = 1 - abar_t / abar_r` (arXiv 2102.09672, section 4).
+    They always include the last step; with `count` = T they are all steps. A skip from step r to
+    step t has `beta = 1 - abar_t / abar_r` (arXiv 2102.09672, section 4).
 
     Args:
       betas: beta_t in (0, 1), `[T]`.
@@ -75,8 +75,8 @@ class Approximator(nn.Module):
     """Predict x_0 from x_t and a history, as DiffuRec does (Li et al. 2023, arXiv 2304.00686).
 
     A pre-norm transformer, `X + MHA(LN X)` and `X + FFN(LN X)` with GELU, without positions, reads
-    `e_l + lambda_l * (x_t + s_t)`, s_t the step's embedding; its last position, normalised, is the
-    result.
+    `e_l + lambda_l * (x_t + s_t)`, where s_t is the step's embedding. Its normalised output at the
+    last position is the result.
 
     Attributes:
       trunk: sizes; it has `history_layers` blocks.
@@ -106,7 +106,7 @@ class Approximator(nn.Module):
         for number in range(layers):
             keys = queries = LayerNorm()(x)
             if number == layers - 1:
-                # Only the last position is read: one query instead of L.
+                # Only the last position is used: one query instead of T.
                 x, queries = x[:, -1:], keys[:, -1:]
             x = x + drop(Attention(self.trunk.heads)(queries, keys, where, causal=False))
             hidden = drop(nn.gelu(Dense(self.trunk.feed_forward)(LayerNorm()(x))))
@@ -116,9 +116,9 @@ class Approximator(nn.Module):
 
 
 class HistoryDiffusion(nn.Module):
-    """`Approximator` with lambda drawn, and its reverse process.
+    """`Approximator` with random lambda, and its reverse process.
 
-    Noise of a call is normal, `[1 + T, D]` a row: one vector for x, then one an event for
+    The noise of a call is normal, `[1 + T, D]` per row: one vector for x, then one per event for
     `lambda = delta (1 + noise)`.
 
     Attributes:
@@ -143,17 +143,17 @@ class HistoryDiffusion(nn.Module):
     def predict(
         self, noisy: Array, steps: Array, events: Array, where: Array, noise: Array, *, drop: Drop
     ) -> Array:
-        """Return xhat_0 `[B, D]` as `Approximator` does, lambda made of `noise` `[B, 1 + T, D]`."""
+        """Return xhat_0 `[B, D]` of `Approximator`, with lambda from `noise` `[B, 1 + T, D]`."""
         mix = self.uncertainty * (1.0 + noise[:, 1:])
         return self.approximator(noisy, steps, events, where, mix, drop=drop)
 
     def sample(self, keys: Array, events: Array, where: Array, *, drop: Drop) -> Array:
         """Draw x_T ~ N(0, I) and run the reverse process: `x_{t-1} = c1 xhat_0 + c2 x_t + noise`.
 
-        The steps before the last are constants for gradients, and run without dropout.
+        The steps before the last run without gradient and without dropout.
 
         Args:
-          keys: typed keys `[B]`, one a sample.
+          keys: typed keys `[B]`, one per sample.
           events: `float32 [B, T, D]`.
           where: `bool [B, T]`.
           drop: dropout of the last step.

@@ -1,27 +1,27 @@
 """EGRerank: a pointer policy that maximises a learned evaluator of lists by PPO.
 
 Huzhang et al. 2020, arXiv 2003.00955. The evaluator is trained on shown lists and frozen; then the
-generator draws `samples` lists a request. Its reward at place k is the evaluator's click
-probability, for EG-Rerank+ with `realism * -log(1 - D_k)` on top, D_k a discriminator's probability
-that the item at place k is of a logged list. With the return `G_k = r_k + gamma G_{k+1}` and
-`A = (G - mean) / std` over a request's samples, place by place, it minimises the mean over places
-of `-min(rho A, clip(rho, 1 - c, 1 + c) A) - w H`, H the entropy of the choice. The discriminator
-learns to tell logged lists from samples in the same steps.
+generator draws `samples` lists per request. Its reward at place k is the evaluator's click
+probability. EG-Rerank+ adds `realism * -log(1 - D_k)`, where D_k is a discriminator's probability
+that the item at place k is from a logged list. With the return `G_k = r_k + gamma G_{k+1}` and
+`A = (G - mean) / std` over a request's samples, separately per place, the generator minimises the
+mean over places of `-min(rho A, clip(rho, 1 - c, 1 + c) A) - w H`, where H is the entropy of the
+choice. In the same steps the discriminator learns to distinguish logged lists from samples.
 
-As in the public code LibRerank there is one inner step: every step draws new lists, by the very
-parameters that learn. So the probabilities under the policy that drew are those of the same pass,
-held fixed, and no old parameters are kept; rho is 1, the clip is never active, and the gradient is
-that of REINFORCE. The clip would act from a second step on the same lists on.
+As in the public code LibRerank there is one inner step: every step draws new lists with the
+current parameters. So the old probabilities are those of the same pass, held fixed, and no old
+parameters are kept; rho is 1, the clip is never active, and the gradient is that of REINFORCE. The
+clip would only act with a second step on the same lists.
 
-gamma, c and w are LibRerank's; no source has `realism`. Deviations: evaluator and discriminator are
-`ListEvaluator` in place of a GRU; the fused states h stand for the item MLP and `Pointer` for the
-generator; lists have K places, and the greedy one is shown, where LibRerank samples all N places.
-Also ours: samples are cut by the holes of the logged list before the discriminator compares them,
-as holes alone would tell (a shown item need not be a candidate); and the scorer, which DNR and the
-binary cross-entropy train and which orders what is not in the list, is the policy's first choice.
+gamma, c and w are LibRerank's; no source gives `realism`. Deviations: evaluator and discriminator
+are `ListEvaluator` in place of a GRU; the fused states h replace the item MLP, and `Pointer` the
+generator; lists have K places and the greedy one is shown, whereas LibRerank samples all N places.
+Samples get the empty places of the logged list before the discriminator sees them, as these places
+would give the logged list away (a shown item need not be a candidate). The scorer is the policy's
+first choice: DNR and the binary cross-entropy train it, and it orders the items outside the list.
 
-What the evaluator never saw it cannot judge: where the shown items are few among the candidates,
-the policy learns lists that please the evaluator and not the user.
+The evaluator cannot judge items that it never saw. Where few candidates were shown, the policy
+learns lists that please the evaluator but not the user.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class EGRerank(nn.Module):
         return self.pointer.first(memory, scores, drop=drop)
 
     def arrange(self, memory: Array, scores: Array, where: Array) -> Array:
-        """Order the candidates by the greedy list, the rest by the logits of the first choice."""
+        """Put the greedy list first, then the rest by the logits of the first choice."""
         quiet = jnp.zeros((where.shape[0], 1, self.slate_size, where.shape[1]))
         greedy = self.pointer.unroll(memory, scores, where, quiet, drop=identity)
         logits = self.pointer.first(memory, scores, drop=identity)
@@ -101,14 +101,14 @@ class EGRerank(nn.Module):
         return order
 
     def teach_policy(self, batch: Batch, *, drop: Drop, key: Array) -> Array:
-        """Compute the generator's loss plus the discriminator's; neither reaches the other."""
+        """Compute the generator's plus the discriminator's loss; each trains only its own part."""
         drawn = self.draw(batch, drop=drop, key=key)
         rewards = jax.nn.sigmoid(judge(self.evaluator, batch.request, drawn.lists))
         if not self.settings.realism > 0:
             return policy_loss(drawn, rewards)
         holes = batch.slate[:, None] < 0
         lists = jnp.concatenate([batch.slate[:, None], jnp.where(holes, -1, drawn.lists)], axis=1)
-        # Without dropout: it rewards as it stands, and has new samples to learn from at every step.
+        # Without dropout: its rewards stay exact, and it learns from new samples at every step.
         logits = judge(self.discriminator, batch.request, lists)
         # -log(1 - D), at any logit.
         real = jnp.where(lists[:, 1:] >= 0, jax.nn.softplus(logits[:, 1:]), 0.0)
@@ -126,22 +126,22 @@ class EGRerank(nn.Module):
 
 
 def policy_loss(drawn: Rollout, rewards: Array) -> Array:
-    """Compute the mean of `-gain - w H` over all places of samples, by rewards `[B, S, K]`."""
+    """Compute the mean of `-gain - w H` over all places of samples, for rewards `[B, S, K]`."""
     real = drawn.lists >= 0
     returns = discounted_returns(jnp.where(real, rewards, 0.0), GAMMA)
     advantages = standardise(returns, ddof=0)
-    # Drawn in this very pass: the old probabilities are the new ones.
+    # Drawn in this same pass, so the old probabilities are the new ones.
     new = drawn.log_probabilities
     gain = clipped_gain(new, new, advantages, clip=CLIP)
     return ops.weighted_mean(-gain - ENTROPY * drawn.entropies, real)
 
 
 def tell_apart(logits: Array, lists: Array) -> Array:
-    """Compute the cross-entropy of "is logged", logged and drawn lists of equal total weight.
+    """Compute the cross-entropy of "is logged"; logged and drawn lists have equal total weight.
 
     Args:
       logits: `float32 [B, 1 + S, K]`.
-      lists: `int32 [B, 1 + S, K]`, the logged list first; a place that is empty counts for nothing.
+      lists: `int32 [B, 1 + S, K]`, the logged list first; empty places do not count.
     """
     real = lists >= 0
     logged = ops.weighted_mean(jax.nn.softplus(-logits[:, :1]), real[:, :1])

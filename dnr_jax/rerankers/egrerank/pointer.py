@@ -20,7 +20,7 @@ from dnr_jax.types import Array
 
 
 class Rollout(NamedTuple):
-    """Lists that a policy built, and what it thought of each choice.
+    """Lists that a policy built, with log-probability and entropy of each choice.
 
     Attributes:
       lists: `int32 [B, L, K]`, indices into N without repeats; -1 once no candidate is left.
@@ -34,7 +34,7 @@ class Rollout(NamedTuple):
 
 
 class _Progress(NamedTuple):
-    """State of lists under construction: the LSTM's, the last item `[B, L, D]`, who is left."""
+    """State of unfinished lists: the LSTM's, the last item `[B, L, D]`, the candidates left."""
 
     memory: tuple[Array, Array]
     last: Array
@@ -42,7 +42,7 @@ class _Progress(NamedTuple):
 
 
 class Pointer(nn.Module):
-    """An LSTM fed with the item chosen last (zeros first) points at one of those left.
+    """An LSTM that reads the item chosen last (zeros at first) points at one of those left.
 
     `c_k, m_k = LSTM(c_{k-1}, m_{k-1}; e_{l_{k-1}})`; `t_ik = LN(relu(W e_i + V c_k + b))`; the
     logit of candidate i at step k is `ScoredHead(t_ik, x_i)`, with e_i = dropout of
@@ -107,7 +107,7 @@ class Pointer(nn.Module):
 
         nothing = jnp.zeros((*noise.shape[:2], self.width), items.dtype)
         left = jnp.broadcast_to(where[:, None], (*noise.shape[:2], noise.shape[-1]))
-        # What a step holds is [B, L, N, D]: computed again for the gradient, not kept K times.
+        # A step's activations are [B, L, N, D]: recomputed for the gradient, not kept K times.
         loop = nn.scan(
             nn.remat(step),
             variable_broadcast="params",
@@ -124,7 +124,7 @@ class Pointer(nn.Module):
 
 
 def _choose(logits: Array, left: Array, noise: Array) -> tuple[Array, Rollout]:
-    """Choose one of those `left`, all `[B, L, N]`: where it is, and the record of this place."""
+    """Choose one of those `left`, all `[B, L, N]`; return its mask and the record of the place."""
     log_probabilities = ops.masked_log_softmax(logits, left)
     best = jnp.argmax(jnp.where(left, logits + noise, -jnp.inf), axis=-1)
     choice = jax.nn.one_hot(best, logits.shape[-1], dtype=bool) & left

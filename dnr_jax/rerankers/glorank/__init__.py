@@ -1,19 +1,19 @@
 """GloRank-style: lists are written as global item codes, the same in every request.
 
-After arXiv 2604.25291, of which the abstract alone was at hand: a reranker generates global tokens
+After arXiv 2604.25291, of which only the abstract was available: a reranker generates global tokens
 of items in place of indices into the candidate set, first supervised on good lists, then by
-reinforcement on a list's utility. Everything below that is ours:
+reinforcement learning on a list's utility. All details are ours:
 
 - Codes: residual k-means of the item vectors (`semantic_ids`).
-- Generator: a transformer over the list so far that attends to the candidates, and code by code a
-  choice among what the candidates left allow (`generator`).
+- Generator: a transformer over the list so far that attends to the candidates. It chooses code by
+  code among those that the remaining candidates allow (`generator`).
 - Supervised: `-log pi` of the shown list, its items ordered by label.
 - Reinforcement: `-A log pi(l)` over a group of lists drawn from the generator, with A the standard
   score of R(l) in the group (as in GRPO, arXiv 2402.03300) and R the list evaluator, trained first
-  and then frozen. Its weight beside the supervised loss is small: R has met shown lists alone, and
-  a policy that follows it further writes lists about which R is wrong (seen on MovieLens-100K).
-  There is no dropout here, so that lists are judged by the policy that drew them.
-- Shown is the list of likeliest codes.
+  and then frozen. Its weight relative to the supervised loss is small: R was trained only on shown
+  lists, and a policy that follows it further writes lists about which R is wrong (as observed on
+  MovieLens-100K). There is no dropout here, so lists are judged by the policy that drew them.
+- The list of the most likely codes is shown.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from dnr_jax.rerankers.glorank.semantic_ids import semantic_ids
 from dnr_jax.settings import knob
 from dnr_jax.types import Array, Batch, FeatureSpec, Memory, Request, Reranker, Task
 
-# Of reinforcement beside 1 for imitation; 1, 0.1 and 0.01 were compared on validation lists.
+# Imitation has weight 1; 1, 0.1 and 0.01 were compared on validation lists.
 REINFORCEMENT_WEIGHT = 0.01
 
 
@@ -52,8 +52,8 @@ REINFORCEMENT_WEIGHT = 0.01
 class GloRankSettings(Trunk):
     """Knobs of GloRank; candidate encoder, decoder and evaluator have `layers` blocks each.
 
-    A late entry of the score adds the score head's logit b to each candidate; without a score there
-    is no head.
+    With late entry of the score, the score head's logit b is added to each candidate; without a
+    score there is no head.
     """
 
     group_size: int = knob(8, "G, lists a request whose rewards are compared", at_least=2)
@@ -87,7 +87,7 @@ class GloRank(nn.Module):
         return self.generator.decode(memory, scores, where, drop=drop)
 
     def arrange(self, memory: Memory, scores: Array, where: Array) -> Array:
-        """Order the candidates by the likeliest codes, the rest by their logits."""
+        """Put the list of the most likely codes first, then the rest by their logits."""
         scene = self.generator.scene(memory, scores, where, drop=identity)
         written = self.generator.write(scene, None, group=1)[:, 0]
         return score_list(written, self.decode(memory, scores, where, drop=identity), where)
@@ -143,7 +143,7 @@ def glorank(task: Task, settings: GloRankSettings) -> Reranker:
     """Build GloRank-style: an evaluator first, then shown lists, then reinforcement.
 
     Raises:
-      ValueError: the task has no vector for every item id.
+      ValueError: the task does not have a vector for every item id.
     """
     sizes = {"codes": settings.codes, "levels": settings.code_levels}
     table = semantic_ids(vectors_of(task), **sizes, seed=task.seed)

@@ -2,14 +2,14 @@
 
 Every item has a fixed sequence of L codes (`semantic_ids`), the same in every request. With h_k
 the decoder's state at place k (from the items before it and, by attention, from the candidates),
-the next code c of the item at place k, after the codes p, has the chance
+the next code c of the item at place k, after the codes p, has the probability
 
     p(c | k, p)  ~  e^{t(c)} sum_{i in candidates left, under p + c} e^{b_i}
 
-with `t(c) = MLP(h_k + sum of E over p + level) . E_level[c] / sqrt(D)`. The sum keeps the generator
-to sequences that are candidates and not yet listed. b is 0, or where the scores enter late the
-score head's logit: without t the next item then follows the softmax of b. Candidates with one and
-the same sequence are told apart by the softmax of b.
+with `t(c) = MLP(h_k + sum of E over p + level) . E_level[c] / sqrt(D)`. The sum restricts the
+generator to sequences of candidates that are not yet listed. b is 0, or the score head's logit if
+the scores enter late; with t = 0 the next item would then follow the softmax of b. Among candidates
+with the same sequence the softmax of b decides.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from dnr_jax.nn.trunk import Trunk
 from dnr_jax.nn.user_state import Fusion, RequestEncoder
 from dnr_jax.types import Array, FeatureSpec, Request
 
-# Log of the least share of a candidate's e^b in that of the best: float32 must not lose it.
+# Lower bound of b relative to the best candidate's: e^b must not underflow in float32.
 LEAST = -60.0
 
 
 class Scene(NamedTuple):
-    """What lists are written from.
+    """The inputs from which lists are written.
 
     Attributes:
       user: `float32 [B, D]`.
@@ -54,7 +54,7 @@ class Scene(NamedTuple):
 
 
 class ListDecoder(nn.Module):
-    """Layers in which places of a list see those before them, and then the candidates.
+    """Layers in which places of a list attend to those before them, then to the candidates.
 
     Attributes:
       layers, heads, feed_forward: see `nn.attention.Transformer`.
@@ -82,7 +82,7 @@ class ListDecoder(nn.Module):
 
 
 class TokenGenerator(nn.Module):
-    """From a request to lists of its candidates; see the module's docstring.
+    """Write lists of a request's candidates; see the module's docstring.
 
     As a scorer its logit of a candidate is `b_i + sum of t over its sequence` at the first place.
 
@@ -116,7 +116,7 @@ class TokenGenerator(nn.Module):
         self.head = ScoredHead(scores, width)
 
     def encode(self, request: Request, *, drop: Drop) -> tuple[Array, ...]:
-        """Return u, items and codes, and unless the items need scores the first place's t."""
+        """Return u, items and codes, and the first place's t unless the items need scores."""
         user, items = self.request_encoder(request, drop=drop)
         items = self.fusion(user, items, drop=drop)
         codes = jnp.take(jnp.asarray(self.table), request.candidates[..., 0], axis=0, mode="clip")
@@ -135,7 +135,7 @@ class TokenGenerator(nn.Module):
         return first + scene.bias
 
     def scene(self, memory: tuple[Array, ...], scores: Array, where: Array, *, drop: Drop) -> Scene:
-        """Let the scores in."""
+        """Add the scores to the memory."""
         user, items, codes = memory[:3]
         if self.trunk.scores.early:
             items = self.list_encoder(self.early_entry(items, scores), where, drop=drop)
@@ -143,11 +143,11 @@ class TokenGenerator(nn.Module):
         return Scene(user, items, codes, bias, where)
 
     def log_probability(self, scene: Scene, lists: Array, *, drop: Drop) -> Array:
-        """Compute each item's log-chance after those before it: `float32 [B, G, K]`.
+        """Compute each item's log-probability given those before it: `float32 [B, G, K]`.
 
         Args:
-          scene: of the request.
-          lists: `int32 [B, G, K]`; an empty place (-1) gives 0 and may stand at the end only.
+          scene: scene of the request.
+          lists: `int32 [B, G, K]`; an empty place (-1) gives 0 and is allowed only at the end.
           drop: dropout.
         """
         codes, prefixes = take_items(scene.codes, lists), take_items(self._prefixes(scene), lists)
@@ -170,10 +170,10 @@ class TokenGenerator(nn.Module):
         """Write lists place by place, without dropout: `int32 [B, group, K]`, -1 = nothing left.
 
         Args:
-          scene: of the request.
+          scene: scene of the request.
           luck: uniform on [0, 1), `float32 [B, group, K, L + 1]`, to draw from the generator; None
-            takes the likeliest code each time.
-          group: lists a request.
+            takes the most likely code each time.
+          group: lists per request.
         """
         shape = (scene.where.shape[0], group)
 
@@ -193,7 +193,7 @@ class TokenGenerator(nn.Module):
         return run(self, (empty, left), jnp.arange(self.slate_size))[0][0]
 
     def _write_item(self, scene: Scene, here: Array, left: Array, luck: Array | None) -> Array:
-        """Choose by its codes one item of those left: `[B, G, D]` and `[B, G, N]` to `[B, G]`."""
+        """Choose one of the items left by its codes: `[B, G, D]` and `[B, G, N]` to `[B, G]`."""
         marks, powers = self._marks(scene), _powers(scene)[:, None]
         under, state = left, here
         for level in range(scene.codes.shape[-1]):
@@ -217,7 +217,7 @@ class TokenGenerator(nn.Module):
         return logits
 
     def _places(self, scene: Scene, lists: Array, *, drop: Drop) -> Array:
-        """Return the states h before each place is filled: `[B, G, K]` to `[B, G, K, D]`."""
+        """Return the state h before each place is filled: `[B, G, K]` to `[B, G, K, D]`."""
         items = take_items(self._vectors(scene).sum(axis=2), lists[..., :-1])
         start = jnp.broadcast_to(
             scene.user[:, None, None], (*lists.shape[:2], 1, scene.user.shape[-1])
@@ -226,7 +226,7 @@ class TokenGenerator(nn.Module):
         return self.decoder(tokens, scene.items, scene.where, drop=drop)
 
     def _read(self, x: Array, *, drop: Drop) -> Array:
-        """Read place and codes so far, `[..., L, D]` for each level, into states."""
+        """Map place plus codes so far, `[..., L, D]` with an entry per level, to states."""
         return self.reader(
             x + self.levels.reshape((1,) * (x.ndim - 2) + self.levels.shape), drop=drop
         )
@@ -247,22 +247,22 @@ class TokenGenerator(nn.Module):
 
 
 def _powers(scene: Scene) -> Array:
-    """Compute e^b of real candidates, in shares of the request's best: `[B, N]`."""
+    """Compute e^b of real candidates, relative to the request's best: `[B, N]`."""
     logits = ops.mask_logits(scene.bias, scene.where)
     best = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
     return jnp.exp(jnp.maximum(logits - best, LEAST))
 
 
 def _log_chances(logits: Array, masses: Array) -> Array:
-    """Compute `log softmax(t + log mass)` over codes that some candidate has."""
+    """Compute `log softmax(t + log mass)` over codes of at least one candidate."""
     possible = masses > 0
     return ops.masked_log_softmax(logits + jnp.log(jnp.where(possible, masses, 1.0)), possible)
 
 
 def _choose(logits: Array, where: Array, luck: Array | None) -> Array:
-    """Choose along the last axis: the best, or by `luck` `[...]` uniform on [0, 1) a draw."""
+    """Choose along the last axis: the best, or a draw if `luck` `[...]` is uniform on [0, 1)."""
     if luck is None:
         return jnp.argmax(jnp.where(where, logits, -jnp.inf), axis=-1)
     totals = jnp.cumsum(jnp.where(where, jnp.exp(logits), 0.0), axis=-1)
-    # 1 - luck is in (0, 1]: what is not `where` adds nothing to the sums and is never reached.
+    # 1 - luck is in (0, 1], so entries outside `where`, which add nothing, are never chosen.
     return (totals < (1 - luck)[..., None] * totals[..., -1:]).sum(axis=-1)

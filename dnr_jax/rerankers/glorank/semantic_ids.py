@@ -1,7 +1,7 @@
 """Item vectors -> short sequences of codes that similar items share: residual k-means.
 
-After TIGER (Rajput et al. 2023, arXiv 2305.05065), with k-means for its autoencoder. Runs once, in
-numpy, where a model is built.
+After TIGER (Rajput et al. 2023, arXiv 2305.05065), with k-means in place of its autoencoder. Runs
+once, in NumPy, when a model is built.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ ROUNDS = 10
 
 
 def semantic_ids(vectors: np.ndarray, *, codes: int, levels: int, seed: int) -> np.ndarray:
-    """Give every item a sequence of codes of its own: `int32 [V, L]` in 0..codes-1.
+    """Give every item its own sequence of codes: `int32 [V, L]` in 0..codes-1.
 
-    Level 1 is the nearest of `codes` means of the directions `v / |v|`, every further one that of
-    what the levels before leave over. Items that are alike in all of them are told apart by their
-    number among these, in as many further codes as that takes, so L >= `levels`.
+    The code of level 1 is the nearest of `codes` means of the directions `v / |v|`. Each further
+    level does the same with the residuals of the level before. Items with equal codes on all levels
+    are numbered, and the number is written in as many further codes as needed, so L >= `levels`.
 
     Args:
-      vectors: `float32 [V, E]`; zero vectors are alike.
+      vectors: `float32 [V, E]`; zero vectors count as equal.
       codes: size of each level's vocabulary, >= 2.
       levels: levels of means, >= 1.
       seed: chooses the first means.
@@ -39,7 +39,7 @@ def semantic_ids(vectors: np.ndarray, *, codes: int, levels: int, seed: int) -> 
 
 
 def k_means(points: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
-    """Fit `count` means to points `[V, E]`, from points drawn to begin with: `[count, E]`.
+    """Fit `count` means to points `[V, E]`, starting from random points: `[count, E]`.
 
     A mean that is nearest to no point stays where it is.
     """
@@ -59,7 +59,7 @@ def nearest_mean(points: np.ndarray, means: np.ndarray) -> np.ndarray:
 
 
 def _number_in_cell(cells: np.ndarray) -> np.ndarray:
-    """Number the rows that are equal, from 0, in the order in which they stand."""
+    """Number equal rows from 0, in their order."""
     cell = np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1)
     order = np.argsort(cell, kind="stable")
     sizes = np.bincount(cell)
@@ -70,7 +70,7 @@ def _number_in_cell(cells: np.ndarray) -> np.ndarray:
 
 
 def _digits(numbers: np.ndarray, base: int) -> np.ndarray:
-    """Write numbers in a base, highest digit first, in as few columns as hold them all."""
+    """Write numbers in a base, highest digit first, in as few columns as possible."""
     columns = []
     while numbers.any():
         columns.append(numbers % base)

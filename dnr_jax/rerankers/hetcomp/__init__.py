@@ -1,27 +1,28 @@
-"""HetComp-style: a light student learns the consensus of unlike teachers, from easy to hard.
+"""HetComp-style: a light student learns the consensus of different teachers, from easy to hard.
 
-Kang et al. 2023, arXiv 2303.01130. Teachers of different kinds are kept at Q points of their own
-training. For every request and teacher a pointer v says which snapshot teaches, and only rises:
+Kang et al. 2023, arXiv 2303.01130. Snapshots of teachers of different kinds are kept at Q points of
+their training. For every request and teacher a pointer v, which only rises, selects the snapshot:
 
-- The consensus ranks by `sum over teachers of w_i`, `w_i = 1 / log2(1 + rank_i)` in the ranking of
-  the snapshot at v.
-- v moves by one where the student is near what comes next, `d(Q) / d(v + 1) > ratio`, or nearer
-  the end, `< 1`; d is one minus the NDCG between its ranking and a snapshot's.
+- The consensus ranks by `sum over teachers of w_i`, with `w_i = 1 / log2(1 + rank_i)` in the
+  ranking of the snapshot at v.
+- v moves by one if the student is close to the next snapshot, `d(Q) / d(v + 1) > ratio`, or closer
+  to the last one, `< 1`; d is one minus the NDCG between its ranking and a snapshot's.
 - Coarse, while pointers move: `log(1 + S_else / e^s)` of the positives and the better half of the
-  consensus, with S_else the sum of e^s outside them. Their order is free.
-- Fine, all at Q: list-wise likelihood of positives, and halved of best half and best tenth.
+  consensus, with S_else the sum of e^s outside them. Their order does not matter.
+- Fine, with all pointers at Q: list-wise likelihood of the positives, plus half of that of the best
+  half and of the best tenth.
 
-A student thus learns from labels by the positives in its target alone. The equations stand in
+So a student learns from labels only through the positives in its target. The equations are in
 `consensus`.
 
-Pointers move between stages, on the student as the stage before left it, and are computed anew
-from those students in each batch (`distillation`): they rise by construction, and no request
-needs a memory.
+Pointers move between stages, by the student at the end of the stage before. They are recomputed
+from those students in each batch (`distillation`), so they rise by construction and nothing has to
+be stored per request.
 
-Ours besides, as the text was not at hand: three teachers, trained by binary cross-entropy (the
-authors have six); w as importance; a ratio that falls in one move as far as in ten of the authors'
-code, from 1.05 to below 1, so that from the second move on every pointer moves; no weights on the
-losses. Deployed is the student alone. Training holds 3 Q teachers and Q + 1 students.
+The paper's text was not available, so these are ours too: three teachers, trained by binary
+cross-entropy (the authors have six); w as importance; a ratio that falls in one move as far as in
+ten of the authors' code, from 1.05 to below 1, so every pointer moves from the second move on; no
+weights on the losses. Only the student is deployed. Training holds 3 Q teachers and Q + 1 students.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from dnr_jax.types import Reranker, Task
 
 @dataclass(frozen=True, kw_only=True)
 class HetCompSettings(Trunk):
-    """Knobs of HetComp, the shared ones for all of its models alike."""
+    """Knobs of HetComp; the shared ones apply to all of its models."""
 
     snapshots: int = knob(3, "Q, points of the teachers' training that are kept", at_least=1)
 

@@ -1,7 +1,7 @@
 """Learning from several rankings: how much they differ, and losses towards their consensus.
 
-The pieces of HetComp (Kang et al. 2023, arXiv 2303.01130); `rerankers.hetcomp` says how they make
-the method, and what in them is ours.
+These are the parts of HetComp (Kang et al. 2023, arXiv 2303.01130). `rerankers.hetcomp` describes
+the whole method and what is ours.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def discrepancy(mine: Array, theirs: Array) -> Array:
 
 
 def move(pointers: Array, distances: Array, *, ratio: float) -> Array:
-    """Move those pointers by one that are due, up to the last snapshot.
+    """Move the pointers that are due by one, up to the last snapshot.
 
-    A pointer v is due where `d(Q) / d(v + 1)` is above `ratio` or below 1.
+    A pointer v is due if `d(Q) / d(v + 1)` is above `ratio` or below 1.
 
     Args:
       pointers: v, `int32 [T, B]` in 0..Q-1, for T teachers.
@@ -49,7 +49,7 @@ def move(pointers: Array, distances: Array, *, ratio: float) -> Array:
 def coarse_loss(logits: Array, ranks: Array, positive: Array, where: Array) -> Array:
     """Compute the mean over the target of `log(1 + S_else / e^s)`, S_else = sum e^s outside it.
 
-    The target are the positives and the better half by `ranks`, in no order.
+    The target is the set of positives and the better half by `ranks`.
 
     Args:
       logits: s, `float32 [B, N]`.
@@ -73,7 +73,7 @@ def fine_loss(logits: Array, ranks: Array, positive: Array, where: Array) -> Arr
 
 
 def list_mle(logits: Array, ranks: Array, chosen: Array, *, where: Array) -> Array:
-    """Compute minus the log-likelihood of drawing the chosen first, in order; a mean over them.
+    """Compute minus the log-likelihood of drawing the chosen items first, in order, as a mean.
 
     `-log prod_k e^{s_k} / (sum of e^s over what is not yet drawn)` (Xia et al. 2008, ListMLE).
 
@@ -90,5 +90,5 @@ def list_mle(logits: Array, ranks: Array, chosen: Array, *, where: Array) -> Arr
 
 
 def _better(ranks: Array, where: Array, *, share: int) -> Array:
-    """Tell which real candidates are among the best 1/`share` of their request, rounded down."""
+    """Mark the real candidates among the best 1/`share` of their request, rounded down."""
     return where & (share * ranks <= where.sum(axis=-1, keepdims=True))

@@ -1,10 +1,10 @@
-"""A school: teachers kept at points of their training, and a student that follows their consensus.
+"""A school: snapshots of teachers, and a student that follows their consensus.
 
 The procedure of HetComp; `rerankers.hetcomp` states the method, `consensus` its equations.
-Every stage trains a parameter group of its own, begun as a copy of that of the stage before. What
-earlier stages learned stays: the groups `teachers_v` are the snapshots, and the groups `student_n`
-are the student at the ends of the coarse stages, where pointers move. A pointer is so a function of
-the request and of past students, and nothing has to be kept by request.
+Every stage trains its own parameter group, which starts as a copy of the one of the stage before.
+Earlier groups are kept: the groups `teachers_v` are the snapshots, and the groups `student_n` are
+the student at the ends of the coarse stages, where pointers move. So a pointer is a function of the
+request and of past students, and nothing has to be stored per request.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def distilled(school: School) -> Reranker:
 
 
 def _enrol(school: School, key: Array, request: Request, scores: Array) -> Params:
-    """Make the parameters of all groups; each of a kind starts alike."""
+    """Make the parameters of all groups; groups of one kind start equal."""
     keys = jax.random.split(key, len(school.teachers) + 1)
     student = school.student.init(keys[0], request, scores)
     pairs = zip(school.teachers.items(), keys[1:], strict=True)
@@ -86,7 +86,7 @@ def consensus(
 
     Args:
       school: the models.
-      params: of all groups; no gradient passes.
+      params: parameters of all groups; no gradient passes.
       batch: the requests.
       snapshots: groups of teachers; all pointers start at the first.
       past: groups of students, at each of which pointers move.
@@ -150,12 +150,12 @@ def copy(source: str, target: str, params: Params) -> Params:
 
 
 def lessons(school: School) -> tuple[Stage, ...]:
-    """List the stages: teachers up to each snapshot, then the student, coarse and at last fine."""
+    """List the stages: teachers up to each snapshot, then the student, first coarse, then fine."""
     taught, learned = groups("teachers", school), groups("student", school)
     share = 0.75 / school.snapshots
     losses = [(group, share, teach(school, group)) for group in taught]
     for number, group in enumerate(learned):
-        # Before pointers have moved there is one snapshot to look at.
+        # Before pointers have moved, only the first snapshot is used.
         seen = taught if number else taught[:1]
         lesson = follow(school, group, seen, learned[:number], fine=False)
         losses.append((group, share, lesson))

@@ -1,17 +1,18 @@
-"""MG-E-style: three generators propose lists, an evaluator shows one, the last learns to differ.
+"""MG-E-style: three generators propose lists, an evaluator picks one, the last learns to differ.
 
 After "MG-E with complementary lists" (CLIG), Yang et al. 2025, whose loss, pool and kernel are not
 public: hence "-style". The generators are PRM, SetRank with induced points, and NAR4Rec's matching
-generator, on parameters of their own. After each was trained by its own loss, the last is trained
-with the others frozen by `L_pref - complement * mean_s advantage_s log pi(l_s)`, the advantages
-those of `reward(l) = R(l) + mean_a delta(J_a, l)` over lists l_s sampled from it.
+generator, each with its own parameters. Each is first trained by its own loss. Then the last is
+trained, with the others frozen, by `L_pref - complement * mean_s advantage_s log pi(l_s)`. The
+advantages are those of `reward(l) = R(l) + mean_a delta(J_a, l)` over lists l_s sampled from it.
 
-Ours: R in the reward, with the weight of delta, in the structure `L_pref - beta E[gain]` (at full
-weight the generator learns what R overrates, which has never seen an item that was not shown);
-L_pref is the binary cross-entropy of its logits; delta is `list_distance.disagreement`; the
-baseline is the mean reward of a request's samples; CLIG has one round; the matching generator's
-list is greedy and its loss has no contrastive part, so that what is rewarded is what is shown; the
-scorer, which DNR and the binary cross-entropy train, is the mean of the three generators' logits.
+Ours: R is part of the reward, with the same weight as delta, in the structure
+`L_pref - beta E[gain]`. (R has never seen an item that was not shown, so at full weight the
+generator learns what R overrates.) L_pref is the binary cross-entropy of its logits; delta is
+`list_distance.disagreement`; the baseline is the mean reward of a request's samples; CLIG has one
+round. The matching generator's list is greedy and its loss has no contrastive part, so that the
+rewarded list is the shown one. The scorer, which DNR and the binary cross-entropy train, is the
+mean of the three generators' logits.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class MGE(nn.Module):
         return jnp.stack(lists, axis=1)
 
     def arrange(self, memory: tuple[Memory, ...], scores: Array, where: Array) -> Array:
-        """Order the candidates by the list that R likes best, the rest by their logits."""
+        """Put the list that R rates highest first, then the rest by their logits."""
         _, matching = self.matching.match(memory[2], scores, where, drop=identity)
         frozen = self._frozen_lists(memory, scores, where)
         lists = jnp.concatenate([frozen, greedy_list(matching, where)[:, None]], axis=1)
@@ -129,7 +130,7 @@ class MGE(nn.Module):
 def mge(task: Task, settings: MGESettings) -> Reranker:
     """Build MG-E-style reranking: the evaluator is trained, then all generators, then the last.
 
-    `layers` counts in every encoder of candidates, places or lists.
+    `layers` is the number of blocks in every encoder of candidates, places or lists.
     """
     return generator_evaluator(
         MGE(task.spec, settings, task.slate_size),

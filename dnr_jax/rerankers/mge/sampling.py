@@ -1,4 +1,4 @@
-"""Lists out of a matching matrix M `[B, N, K]`: the greedy one, and samples."""
+"""Lists from a matching matrix M `[B, N, K]`: the greedy one, and samples."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from dnr_jax.types import Array
 
 
 def greedy_list(matching: Array, where: Array) -> Array:
-    """Fill places one by one by the best M_ik that is left: `int32 [B, K]`."""
+    """Fill places one by one with the best M_ik that is left: `int32 [B, K]`."""
     return fill_places(matching, jnp.zeros((*where.shape, where.shape[1])), where)
 
 
 def sample_places(keys: Array, matching: Array, where: Array, *, count: int) -> Array:
-    """Draw place k from `softmax M_k` over what is left: `int32 [B, count, K]`.
+    """Draw place k from `softmax M_k` over the candidates left: `int32 [B, count, K]`.
 
-    A greedy list of M plus Gumbel noise, independent for each place, is such a draw; the likelihood
-    of the lists is `lists.places_log_probability` of M with K before N.
+    The greedy list of M plus Gumbel noise, independent for each place, is such a draw. The
+    likelihood of the lists is `nn.slates.places_log_probability` of M with K before N.
 
     Args:
-      keys: typed keys `[B]`, one a request.
+      keys: typed keys `[B]`, one per request.
       matching: M, `float32 [B, N, K]`.
       where: `bool [B, N]`.
-      count: lists a request.
+      count: lists per request.
     """
     shape = (count, *matching.shape[1:])
     noise = jax.vmap(lambda key: jax.random.gumbel(key, shape))(keys)

@@ -1,12 +1,12 @@
 """NAR4Rec: a generator that fills all places of a list at once, and an evaluator that chooses.
 
-Ren et al. 2024, arXiv 2402.06871. The generator (`matching`) is trained by
-likelihood of shown lists of high utility and unlikelihood of the others, plus a contrastive loss of
-the item states. The shown list is the evaluator's choice among contrastive decodings.
+Ren et al. 2024, arXiv 2402.06871. The generator (`matching`) is trained by the likelihood of shown
+lists of high utility and the unlikelihood of the others, plus a contrastive loss of the item
+states. The evaluator chooses the displayed list among contrastive decodings.
 
-"-style" in parts, as the paper's text was not at hand. Ours: the scale 1/sqrt(D), two post-norm
-blocks a layer of the position encoder, SimCTG's contrastive loss with its margin, the penalties a,
-and the scorer `log mean_k exp M_ik` that DNR and the binary cross-entropy train.
+Parts are our own, as the paper's text was not available: the scale 1/sqrt(D), two post-norm blocks
+per layer of the position encoder, SimCTG's contrastive loss with its margin, the penalties a, and
+the scorer `log mean_k exp M_ik` that DNR and the binary cross-entropy train.
 
 `matching=True` puts the product of history and candidate into h (`nn.user_state`), which the
 paper does not have.
@@ -35,9 +35,9 @@ from dnr_jax.rerankers.nar4rec.matching import (
 from dnr_jax.settings import knob
 from dnr_jax.types import Array, Batch, FeatureSpec, Memory, Request, Reranker, Task
 
-# Of SimCTG's contrastive loss (Su et al. 2022, arXiv 2202.06417).
+# The margin of SimCTG's contrastive loss (Su et al. 2022, arXiv 2202.06417).
 MARGIN = 0.5
-# a: one decoding each.
+# The values of a; each gives one decoding.
 PENALTIES = (0.0, 0.1, 0.2, 0.4)
 
 
@@ -45,9 +45,9 @@ PENALTIES = (0.0, 0.1, 0.2, 0.4)
 class NAR4RecSettings(Trunk):
     """Knobs of NAR4Rec.
 
-    For `utility_threshold` take the training set's median (or another quantile) of the sum of a
-    shown list's labels: where nearly every shown list has a positive, 1 leaves hardly any list to
-    avoid.
+    For `utility_threshold` take the median (or another quantile), over the training set, of the sum
+    of a shown list's labels. If nearly every shown list has a positive, a threshold of 1 leaves
+    hardly any bad list.
     """
 
     utility_threshold: float = knob(3.0, "sum of labels from which a shown list is good")
@@ -77,7 +77,7 @@ class NAR4Rec(nn.Module):
         return self.generator.decode(memory[0], scores, where, drop=drop)
 
     def arrange(self, memory: tuple[Memory, Array], scores: Array, where: Array) -> Array:
-        """Order the candidates by the best contrastive decoding, the rest by their logits."""
+        """Put the best contrastive decoding first, then the rest by their logits."""
         items, matching = self.generator.match(memory[0], scores, where, drop=identity)
         lists = contrastive_lists(matching, items, where)
         values = list_value(self.evaluator(memory[1], lists, drop=identity), lists)
@@ -107,7 +107,7 @@ def contrastive_loss(items: Array, where: Array) -> Array:
 
 
 def contrastive_lists(matching: Array, items: Array, where: Array) -> Array:
-    """Fill places one by one by the best `(1 - a) phat_ik - a max_{j chosen} cos(X_i, X_j)`.
+    """Fill places one by one with the best `(1 - a) phat_ik - a max_{j chosen} cos(X_i, X_j)`.
 
     Args:
       matching: M, `float32 [B, N, K]`.
@@ -125,8 +125,8 @@ def contrastive_lists(matching: Array, items: Array, where: Array) -> Array:
 def nar4rec(task: Task, settings: NAR4RecSettings) -> Reranker:
     """Build NAR4Rec (Ren et al. 2024, arXiv 2402.06871): first the evaluator, then the generator.
 
-    `layers` counts over the candidates, over the places, and over the list in the evaluator. A late
-    score is added to M.
+    Each of the encoders of candidates, of places and of the evaluator's list has `layers` blocks. A
+    late score is added to M.
     """
     return generator_evaluator(
         NAR4Rec(task.spec, settings, task.slate_size),

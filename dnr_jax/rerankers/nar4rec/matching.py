@@ -1,7 +1,7 @@
-"""Matching generator: which candidate stands at which place of a list, all places at once.
+"""Matching generator: it assigns candidates to all places of a list at once.
 
 The non-autoregressive generator of NAR4Rec (Ren et al. 2024, arXiv 2402.06871), its loss, and how a
-list is read out of the matrix M `[B, N, K]`. Each place has a softmax over the ITEMS,
+list is read from the matrix M `[B, N, K]`. Each place has a softmax over the ITEMS,
 `phat[:, i, k] = softmax_i M[:, i, k]`.
 """
 
@@ -53,16 +53,16 @@ class PositionEncoder(nn.Module):
 
 
 class MatchingGenerator(nn.Module):
-    """`M = X P^T / sqrt(D)` with X the encoded candidates, P the encoded places; from ids to M.
+    """Compute `M = X P^T / sqrt(D)` with X the encoded candidates and P the encoded places.
 
     Late entry adds `ScoredHead(X, x)_i` to row i, the same for all places; early entry puts x into
     the tokens of X. Without scores there is no head. As a scorer (`decode`) its logit of a
-    candidate is the log of the mean over places of `exp M`, which is ours: a candidate is good if
-    it fits somewhere.
+    candidate is the log of the mean over places of `exp M`: a candidate is good if it fits at some
+    place. This scorer is ours.
 
     Attributes:
       spec: column names and vocabulary sizes.
-      trunk: sizes, and how x enters; `layers` counts for X and for P.
+      trunk: sizes, and how x enters; X and P have `layers` layers each.
       slate_size: K.
     """
 
@@ -93,7 +93,7 @@ class MatchingGenerator(nn.Module):
     def match(
         self, memory: Array | tuple[Array, Array], scores: Array, where: Array, *, drop: Drop
     ) -> tuple[Array, Array]:
-        """Return X `float32 [B, N, D]` and M `float32 [B, N, K]`; padding has no meaning in M."""
+        """Return X `float32 [B, N, D]` and M `float32 [B, N, K]`; M of padding is meaningless."""
         if not isinstance(memory, tuple):
             return self._match(self.early_entry(memory, scores), where, drop=drop)
         items, matching = memory
@@ -116,7 +116,7 @@ def mean_over_places(matching: Array) -> Array:
 def place_margins(matching: Array, where: Array, lists: Array) -> tuple[Array, Array]:
     """Compute the log-odds of phat at the items of lists, `m_k = log p - log(1 - p)`.
 
-    As `M_ik - logsumexp over the others j of M_jk` it is exact for p near 0 and near 1.
+    Computed as `M_ik - logsumexp over the others j of M_jk`, it is exact for p near 0 and near 1.
 
     Args:
       matching: M, `float32 [B, N, K]`.
@@ -124,7 +124,7 @@ def place_margins(matching: Array, where: Array, lists: Array) -> tuple[Array, A
       lists: `int32 [B, K]`.
 
     Returns:
-      m `float32 [B, K]`, and `bool [B, K]`: there is an item, and another one to prefer it to.
+      m `float32 [B, K]`, and `bool [B, K]`: whether there is an item and at least one other.
     """
     rows = jnp.swapaxes(matching, 1, 2)
     mine = lists[..., None] == jnp.arange(rows.shape[-1])[None, None]
@@ -137,9 +137,9 @@ def place_margins(matching: Array, where: Array, lists: Array) -> tuple[Array, A
 def matching_loss(matching: Array, batch: Batch, *, threshold: float) -> Array:
     """Compute NAR4Rec's likelihood of good shown lists and unlikelihood of the others.
 
-    `-log phat` at the shown items where the list's labels sum to `threshold` or more, else
-    `-log(1 - phat)`; a mean over the shown and judged places. In the log-odds m of phat that is
-    `softplus(-m)` and `softplus(m)`, the binary cross-entropy of m.
+    It is `-log phat` at the shown items if the list's labels sum to `threshold` or more, else
+    `-log(1 - phat)`, averaged over the shown and judged places. In terms of the log-odds m of phat
+    these are `softplus(-m)` and `softplus(m)`, the binary cross-entropy of m.
     """
     labels, weights = slate_labels(batch)
     utility = jnp.where(weights > 0, labels, 0.0).sum(axis=-1, keepdims=True)
@@ -149,7 +149,7 @@ def matching_loss(matching: Array, batch: Batch, *, threshold: float) -> Array:
 
 
 def fill_places(gains: Array, costs: Array, where: Array) -> Array:
-    """Fill place k by the best `gains[:, i, k] - max_{j chosen} costs[:, j, i]` that is left.
+    """Fill place k with the best `gains[:, i, k] - max_{j chosen} costs[:, j, i]` that is left.
 
     Args:
       gains: `float32 [B, N, K]`.
@@ -168,6 +168,6 @@ def fill_places(gains: Array, costs: Array, where: Array) -> Array:
         worst = jnp.maximum(worst, costs[rows, best])
         return (left.at[rows, best].set(False), worst), chosen
 
-    # Below all costs, and the same for all candidates of the first place.
+    # At most all costs, and the same for all candidates at the first place.
     start = (where, jnp.full(where.shape, -1.0))
     return jnp.swapaxes(jax.lax.scan(step, start, jnp.moveaxis(gains, -1, 0))[1], 0, 1)

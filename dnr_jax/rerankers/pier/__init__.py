@@ -1,25 +1,25 @@
 """PIER: orders of a page proposed by hashing, and the one with the highest predicted clicks kept.
 
-Shi et al. 2023, arXiv 2302.03487. With pages the lists of K that the user met before, and the page
-to order the K best candidates by a base score b:
+Shi et al. 2023, arXiv 2302.03487. Pages are the lists of K items that the user saw before. The page
+to be ordered has the K best candidates by a base score b:
 
 - FPSM (`page_orders`) proposes the orders whose hashes are nearest to those of the user's pages.
 - OCPM (`page_model`) predicts the click-through rate of every item of a page in its context: by
   attention within the page (OAU), of the page to the user's pages (TAU), and the base score.
 - `L = L_base + BCE(shown page) - CONTRAST (mean rate of the nearest - mean rate of the farthest
-  orders)`, the embeddings of the orders' items and b held fixed.
+  orders)`, with the embeddings of the orders' items and b held fixed.
 
-Ours is the base scorer, which PIER takes as given: PRM's list encoder, and TAU of each candidate to
-the user's pages. Its logits are those of `decode`, the likelihood q_theta(z | x): it reads x by its
-score entry, and L_base is its binary cross-entropy. The OCPM reads x through b.
+The base scorer, which PIER takes as given, is ours: PRM's list encoder, and TAU of each candidate
+to the user's pages. Its logits are those of `decode`, the likelihood q_theta(z | x). It reads x by
+its score entry, and L_base is its binary cross-entropy. The OCPM reads x through b.
 
-The authors order a given page of 5, not the best K of N. Here the proposals always hold the base
-order, so that the shown one is never predicted to be worse, and the contrast is over every fourth
-of the 20 orders at each end. `page_orders` and `page_model` name further deviations.
+The authors order a given page of 5, not the best K of N. Here the proposals always include the base
+order, so the shown order is never predicted to be worse, and the contrast is over every fourth of
+the 20 orders at each end. `page_orders` and `page_model` name further deviations.
 
 The mean rate gives early places no more weight than late ones. Where clicks do not depend on the
-place (MovieLens) it hardly tells orders apart, and the list shown is then little better in NDCG
-than the base scorer's best K shuffled; the logits are what is good there.
+place (MovieLens), it hardly separates orders. The displayed list then has little better NDCG than
+the base scorer's best K in random order; use the logits there.
 
 `matching=True` puts the product of history and candidate into e and h (`nn.user_state`), which the
 paper does not have.
@@ -51,12 +51,12 @@ from dnr_jax.types import Array, Batch, FeatureSpec, Request, Reranker, Task
 # The authors' number of orders at each end, and their weight of the contrast.
 PROPOSALS = 20
 CONTRAST = 0.01
-# Training judges every fourth of them: all 40 pages would cost several times the rest of a step.
+# Training uses every fourth of them: all 40 pages would cost several times the rest of a step.
 STRIDE = 4
 
 
 class PageMemory(NamedTuple):
-    """What does not depend on the scores.
+    """The part of the model's state that does not depend on the scores.
 
     Attributes:
       hidden: input of the base head `[B, N, 2 D]`, or h `[B, N, D]` where the entry is early.
@@ -139,7 +139,7 @@ class PIER(nn.Module):
         ]
         both = jnp.concatenate([end.lists for end in ends], axis=1)
         rates = jax.nn.sigmoid(self.pages(items, base, memory.history, both, drop=drop))
-        # Without pages no order is nearer than another.
+        # Without pages all orders are equally near.
         known = memory.history.where.any(axis=1)[:, None, None]
         near, far = (
             ops.weighted_mean(part, (end.lists >= 0) & end.where[..., None] & known)
@@ -151,13 +151,13 @@ class PIER(nn.Module):
 def pier(task: Task, settings: Trunk) -> Reranker:
     """Build PIER (Shi et al. 2023, arXiv 2302.03487).
 
-    All of it is trained at once, as the paper does. The pages of the user are the history cut into
-    lists of K from its end: those shown before, if the history holds all items shown. A user
-    without history has none, and then the orders next to the base order are proposed. The first six
-    places are put in all their 720 orders; the items of later places keep the base order.
+    All parts are trained at once, as in the paper. The user's pages are the history cut into lists
+    of K from its end. They are the pages shown before if the history holds all shown items. A user
+    without history has none; then the orders that follow the base order are proposed. The first six
+    places are permuted in all 720 orders; the items of later places keep the base order.
 
-    `layers` counts over the candidates in the base scorer; within a page there is one block. TAU
-    has one head, whatever `heads` is.
+    `layers` is the number of blocks over the candidates in the base scorer; within a page there is
+    one block. TAU has one head, whatever `heads` is.
     """
     return taught(
         PIER(task.spec, settings, task.slate_size),

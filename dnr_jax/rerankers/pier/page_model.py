@@ -1,13 +1,13 @@
-"""OCPM: click-through rates of the items of a page, in the context of the page and of those before.
+"""OCPM: click-through rates of the items of a page, in the context of this and earlier pages.
 
 The omnidirectional context-aware prediction module of PIER (Shi et al. 2023, arXiv 2302.03487):
 attention within the page (OAU), of the page to the user's pages (TAU), and a network of both, of
 the item and of its base score (CPU).
 
-Deviations from the authors' code: OAU attends over item encodings with learned places, where theirs
+Deviations from the authors' code: OAU attends over item encodings with learned places; theirs
 attends within each attribute and then across, and knows places by the weights that join them to a
-page; a page is the mean of its items' states; TAU is scaled by 1/sqrt(D); CPU has one hidden layer
-of D where theirs has 128 and 32. The learned places are PE of the hash too.
+page. A page is the mean of its items' states. TAU is scaled by 1/sqrt(D). CPU has one hidden layer
+of D; theirs has 128 and 32. The learned places are also the PE of the hash.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class PageModel(nn.Module):
     Attributes:
       width: D.
       slate_size: K.
-      heads: of the attention within a page.
+      heads: heads of the attention within a page.
     """
 
     width: int
@@ -76,7 +76,7 @@ class PageModel(nn.Module):
         self.places = self.param("places", initial, (self.slate_size, self.width))
         self.attention = Attention(self.heads)
         self.norm = LayerNorm()
-        # The hidden layer of CPU, a part of its input each: most of them are the same for a page.
+        # The hidden layer of CPU, split by parts of its input: page and item parts are reused.
         self.of_page = Dense(self.width)
         self.of_state = Dense(self.width, use_bias=False)
         self.of_item = MLP((self.width,), self.width)
@@ -114,7 +114,7 @@ class PageModel(nn.Module):
     def __call__(
         self, items: Array, base: Array, history: History, pages: Array, *, drop: Drop
     ) -> Array:
-        """Return click logits of pages `int32 [B, L, K]`; those of empty places have no meaning.
+        """Return click logits of pages `int32 [B, L, K]`; those of empty places are meaningless.
 
         Args:
           items: e, `float32 [B, N, D]`.

@@ -1,4 +1,4 @@
-"""Orders of a page, and how far their hashes are from those of the pages that a user met before.
+"""Orders of a page, and how far their hashes are from those of the pages that a user saw before.
 
 The fine-grained permutation selection module (FPSM) of PIER (Shi et al. 2023, arXiv 2302.03487). A
 page is a list of K items. With PE `[K, D]` a table of places and R `[D, bits]` a fixed normal
@@ -6,8 +6,8 @@ matrix,
 
     v = mean_k e_k PE_k,   s = sign(R^T v),   d = sum_p w_p |s - s_p|_1
 
-over the user's pages p. The authors' code multiplies v by positive numbers in place of R, so that
-its signs are those of v and nothing is projected.
+over the user's pages p. The authors' code multiplies v by positive numbers in place of R, so its
+signs are those of v and there is no projection.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from dnr_jax.nn.slates import take_items
 from dnr_jax.types import Array
 
-# Of the latest page first: the authors' 1/2, 1/2, 1/3, 1/3, 1/4 times 12, whose sums are exact.
+# Latest page first: the authors' 1/2, 1/2, 1/3, 1/3, 1/4 times 12, so that sums are exact.
 PAGE_WEIGHTS = (6.0, 6.0, 4.0, 4.0, 3.0)
 BITS = 16
 # 6! = 720 orders; the places of a longer page from the seventh on keep their items.
@@ -42,7 +42,7 @@ class Proposals(NamedTuple):
 
 
 def cut_pages(events: Array, size: int) -> Array:
-    """Cut a history into pages from its end: the latest `len(PAGE_WEIGHTS)` at most, latest first.
+    """Cut a history into pages from its end: at most `len(PAGE_WEIGHTS)` of them, latest first.
 
     Args:
       events: `[B, T, ...]`, latest last.
@@ -65,19 +65,19 @@ def page_orders(size: int) -> np.ndarray:
 
 
 def hash_matrix(width: int) -> np.ndarray:
-    """Draw R, `float32 [D, BITS]`: always the same one."""
+    """Draw R, `float32 [D, BITS]`, which is always the same."""
     return np.random.default_rng(0).normal(size=(width, BITS)).astype(np.float32)
 
 
 def signs(projected: Array) -> Array:
-    """Return +1 where >= 0, else -1: never 0, so that all signatures have the same length."""
+    """Return +1 where >= 0, else -1; never 0, so that all signatures have the same norm."""
     return jnp.where(projected >= 0, 1.0, -1.0)
 
 
 def page_signatures(pages: Array, where: Array, places: Array) -> Array:
     """Compute s of pages `[B, P, K, D]` under `where [B, P, K]`: `float32 [B, P, BITS]`.
 
-    The sum over places stands for the mean, which has the same signs.
+    The sum over places is used in place of the mean, which has the same signs.
     """
     vectors = jnp.where(where[..., None], pages * places[None, None], 0.0).sum(axis=2)
     return signs(vectors @ hash_matrix(places.shape[-1]))
@@ -97,7 +97,7 @@ def order_signatures(items: Array, places: Array, orders: np.ndarray) -> Array:
 
 
 def page_distances(signatures: Array, met: Array, weights: Array) -> Array:
-    """Compute d = sum_p w_p sum_r |s_r - s_pr|, twice the weighed Hamming distance.
+    """Compute d = sum_p w_p sum_r |s_r - s_pr|, twice the weighted Hamming distance.
 
     Args:
       signatures: s, `float32 [B, M, BITS]` of -1 and 1.
@@ -107,7 +107,7 @@ def page_distances(signatures: Array, met: Array, weights: Array) -> Array:
     Returns:
       `float32 [B, M]`.
     """
-    # |a - b| = 1 - a b for signs: the pages add up first.
+    # |a - b| = 1 - a b for signs, so the pages can be summed first.
     heard = (weights[..., None] * met).sum(axis=1)
     return BITS * weights.sum(axis=1, keepdims=True) - (signatures @ heard[..., None])[..., 0]
 
@@ -124,7 +124,7 @@ def nearest_and_farthest(
     Args:
       page: `int32 [B, K]`, -1 = no item, at the end.
       distances: `float32 [B, M]` >= 0.
-      orders: of `page_orders`.
+      orders: from `page_orders`.
       count: at most M.
     """
     moved = (orders != np.arange(orders.shape[1])[None]) * np.arange(1, orders.shape[1] + 1)[None]
