@@ -1,4 +1,4 @@
-"""Which reranker exports to what: each is lowered, written, read back and compared.
+"""Export every reranker: each is lowered, written, read back and compared.
 
     python -m benchmarks.exports
 

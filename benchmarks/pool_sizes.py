@@ -1,4 +1,4 @@
-"""How many candidates, and how long a list: quality and cost by N and K.
+"""Quality and cost by the number of candidates N and the list length K.
 
     python -m benchmarks.pool_sizes --path ML-100K       the whole table, N = 20 to 200, K = 1 to 20
     python -m benchmarks.pool_sizes --sizes 20 50 --slates 6
@@ -54,7 +54,7 @@ class Pair(NamedTuple):
 
 
 def pairs(sizes: Iterable[int], slates: Iterable[int]) -> tuple[list[Pair], list[Pair]]:
-    """Return the pairs that can be run, and those with no more candidates than places."""
+    """Return the pairs that can be run, and those without more candidates than places."""
     every = [Pair(size, slate) for slate in slates for size in sizes]
     return [p for p in every if p.size > p.slate], [p for p in every if p.size <= p.slate]
 
@@ -76,7 +76,7 @@ def config_of(pair: Pair, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def quality(pair: Pair, folder: Path) -> dict[str, Any]:
-    """Read N@K of each row, in percent, and over how many requests."""
+    """Read N@K of each row, in percent, and the number of requests."""
     run = results.read(folder)
     score = next((line for line in run.lines if line.row == "score"), run.lines[-1])
     return {
@@ -94,7 +94,7 @@ def _percent(line: results.Line, metric: str) -> str:
 
 
 def costs(sizes: Iterable[int], *, history: int, repeats: int, **knobs: Any) -> dict[int, Any]:
-    """Time PRM by N: ms a train step, and ms a request of a scored batch."""
+    """Time PRM by N: ms per train step, and ms per request of a scored batch."""
     calls: dict[tuple[int, str], Callable[[], Any]] = {}
     work = Work(0, "late")
     for size in sizes:

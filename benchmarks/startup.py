@@ -1,4 +1,4 @@
-"""Time to the first training step of a fresh process, with and without its compiled programs.
+"""Time to a fresh process's first training step, with and without cached programs.
 
     python -m benchmarks.startup
 
