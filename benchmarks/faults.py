@@ -5,8 +5,8 @@
 Short runs on simulated data are killed at random moments of every stage (by SIGKILL, some by
 SIGTERM and SIGINT, some twice), or started on a run folder or cache in which one file was damaged,
 or under a limit on the size of files, as on a full disk. Each is then run to its end and compared,
-byte for byte, with an undisturbed run. What must not happen: a result that differs without a word,
-a file that is torn under its name, a traceback, a run that hangs.
+byte for byte, with an undisturbed run. These must not happen: a result that differs silently, an
+incomplete file under its final name, a traceback, a run that hangs.
 """
 
 from __future__ import annotations

@@ -4,13 +4,13 @@
     python -m benchmarks.pool_sizes --sizes 20 50 --slates 6
 
 The papers fix N = 50 and K = 6. Each pair is an ordinary run folder under `--workdir`, of the
-config `movielens:first_stages` with matrix factorisation, and a command that is started again goes
-on where it was. Pairs with N <= K are left out: there would be nothing to choose. The protocol is
-`retrieved_pool`, the honest one: an exposed item that the retriever misses is no candidate. So a
-larger N lets more requests in: `measured` are those with a positive in the pool, which N@K is a
-mean over. The column to compare over N is `end to end`: its ideal takes all positives of a request,
-in the pool or not, and a request whose positives were all missed counts as 0. Over K nothing
-compares, as the lists are others.
+config `movielens:first_stages` with matrix factorisation; a restarted command resumes where it
+stopped. Pairs with N <= K are left out: there would be nothing to choose. The protocol is
+`retrieved_pool`, the honest one: an exposed item that the retriever misses is not a candidate. So
+more requests count with a larger N: `measured` are those with a positive in the pool, and N@K is
+their mean. The column to compare over N is `end to end`: its ideal takes all positives of a
+request, in the pool or not, and a request whose positives were all missed counts as 0. Values at
+different K are not comparable, because the lists differ.
 
 Cost is that of PRM with scores at the size of these runs, drawn requests, the best of several
 calls in turn: a train step of 128 requests, and scoring 64 at once. K has no part in it.

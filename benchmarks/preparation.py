@@ -3,13 +3,13 @@
     python -m benchmarks.preparation                                  1, 3, 10 and 30 million rows
     python -m benchmarks.preparation --rows 1000000 3000000 --case recflow
 
-Files of RecFlow's schema and of interactions (CSV) are written once each, and read by a process of
-its own, as a run reads them: RecFlow to prepared arrays, interactions to events of a 5-core, as a
-retriever comes next there. RecFlow's days are tiled from one simulated day under new numbers of
-requests, users and videos, and a day has at most two million rows. What counts is the most memory
-that the process held beyond what it held before it began, against the bytes of the columns that are
-read, in the types of the files. The last column is the power p of a fit seconds ~ rows^p so far.
-On a machine that is busy with other work, rows a second of the process's own CPU time say more.
+Files of RecFlow's schema and of interactions (CSV) are written once each, and read by a separate
+process, as a run reads them: RecFlow to prepared arrays, interactions to events of a 5-core, where
+a retriever comes next. RecFlow's days are tiled from one simulated day with new request, user and
+video numbers, and a day has at most two million rows. Memory is the process's peak beyond its
+starting value, relative to the bytes of the columns read, in the types of the files. The last
+column is the exponent p of a fit seconds ~ rows^p so far. On a machine that is busy with other
+work, rows per second of the process's own CPU time say more.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
   python -m benchmarks.retriever_steps
 
-Users, batch and history stay, the items grow. A call is 16 steps on batches drawn uniformly, so
-that hardly any row is read twice: the dearest case for updates of single rows.
+Only the number of items grows; users, batch and history stay fixed. A call is 16 steps on batches
+drawn uniformly, so hardly any row is read twice: the most expensive case for single-row updates.
 """
 
 from __future__ import annotations

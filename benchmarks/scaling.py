@@ -7,7 +7,7 @@
   python -m benchmarks.scaling memory --cpu-devices 8       bytes a device, compiled but not run
 
 `--cpu-devices` splits the CPU into fake devices: they show placement, communication and equal
-numbers, and say nothing of speed, as they share its cores. Leave it out where there are real ones.
+numbers, but nothing about speed, as they share its cores. Leave it out if there are real ones.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
     python -m benchmarks.serving
 
-Starts `dnr-jax serve` on a PRM of 3 + 1 layers, 64 wide, with drawn parameters, in a process of its
-own, and asks it from another: N = 50 candidates of two features, T = 50 events, some 5 kB of JSON.
-Service and clients share the cores of the machine. A `closed` client asks anew as soon as
-it has its answer, so that the rate is the most that the service gives. A `paced` one asks at times
-of its own, at random with a mean rate whatever the answers take, and waits in line if it is late:
-its latency counts from the time at which it meant to ask.
+Starts `dnr-jax serve` in its own process, on a PRM of 3 + 1 layers, 64 wide, with random
+parameters, and sends requests from another: N = 50 candidates of two features, T = 50 events, some
+5 kB of JSON. Service and clients share the cores of the machine. A `closed` client sends the next
+request as soon as it has an answer, so its rate is the service's maximum. A `paced` client sends at
+random times with a given mean rate, however long answers take, and queues a request if it is late:
+latency counts from the planned time.
 """
 
 from __future__ import annotations

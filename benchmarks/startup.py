@@ -2,10 +2,10 @@
 
     python -m benchmarks.startup
 
-A run of `dnr_jax.main` is started three times on one cache: `empty` makes the data too, `cold`
-finds the data and no compiled program, `warm` finds both. Seconds count from the start of the
+A run of `dnr_jax.main` is started three times on one cache: `empty` also makes the data, `cold`
+finds the data but no compiled program, `warm` finds both. Seconds count from the start of the
 process: until Python has loaded JAX and the data (`row begins`), until the device begins the first
-step, and until the whole run is done (of one epoch a phase).
+step, and until the whole run is done (one epoch per phase).
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@
 
 `information`: the retriever learns from all training lists, the rerankers from the latest 5 to
 100 % of them, as industrial rerankers train on recent exposures. `noise`: the stages of RecFlow's
-simulated cascade see what a user likes more and more noisily; as the truth is known there, the
-table has each row's rank correlation with it too, the retriever's order among them: a reranker that
-denoises lies above it. Rows train to convergence, at three learning rates. `delta_x` is
-that of Eq. 5 (arXiv 2509.18736), -KL(p_phi(x | z) || p(x | z)) averaged over both labels, of the
-scores that the last epoch's generator (without one, the noise) makes of test candidates, by kernel
-densities; 0 is best. Each value is an ordinary run folder under `--workdir`, and a command that is
-started again goes on where it was.
+simulated cascade see a user's preferences with more and more noise. The truth is known there, so
+the table also has each row's rank correlation with it, including the retriever's order; a reranker
+that denoises lies above that. Rows train to convergence, at three learning rates. `delta_x` is
+that of Eq. 5 (arXiv 2509.18736), -KL(p_phi(x | z) || p(x | z)) averaged over both labels, for the
+scores that the last epoch's generator (without one, the noise) generates for test candidates, by
+kernel densities; 0 is best. Each value is an ordinary run folder under `--workdir`, and a restarted
+command resumes where it stopped.
 """
 
 from __future__ import annotations
