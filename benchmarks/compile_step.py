@@ -30,7 +30,7 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
 _CALLED = re.compile(r"(?:body|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-# They name, wait for or move nothing; a copy in flight is counted where it starts.
+# They only name, wait for or forward values; an asynchronous copy is counted where it starts.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"}
 _FREE |= {"copy-done", "slice-done", "async-done", "partition-id"}
 
@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def cost(hlo: str) -> Cost:
-    """Count what the longest loop body of a compiled program does in one turn.
+    """Count the work of one iteration of a compiled program's longest loop body.
 
     Loops inside it count as often as the compiler says that they turn; of the branches of a
     conditional all count.
@@ -97,7 +97,7 @@ def _called(rest: str) -> list[str]:
 
 
 def _size(kind: str) -> int:
-    """Return the bytes of an HLO type, a tuple's those of its parts."""
+    """Return the bytes of an HLO type; for a tuple, the sum over its parts."""
     total = 0
     for dtype, shape in _ARRAY.findall(kind):
         count = 1
@@ -137,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _compile(lowered: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Compile and count; what the compiler refuses is a finding too, and stands in the row."""
+    """Compile and count; a refusal by the compiler is a result too, and goes into the row."""
     import jax
 
     began = time.perf_counter()

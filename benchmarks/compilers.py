@@ -1,4 +1,4 @@
-"""The real TPU and CUDA compilers, without either chip: where they are, and what they compile for.
+"""The real TPU and CUDA compilers, without either chip: their locations and targets.
 
     pip install --no-deps --target TPU libtpu==0.0.42.*
     pip install --no-deps --target CUDA jax-cuda12-plugin==VERSION jax-cuda12-pjrt==VERSION \
@@ -48,7 +48,7 @@ class Target(NamedTuple):
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """Make a parser; not of `harness`, which starts JAX before the compilers are known."""
+    """Make a parser; `harness` has one, but starts JAX before the compilers are known."""
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -60,7 +60,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Exit, saying what to do, unless there is a compiler or none is needed."""
+    """Exit with advice unless a compiler is found or none is needed."""
     if not (arguments.smoke or arguments.tpu or arguments.cuda):
         raise SystemExit("no compiler given: name folders by --tpu and --cuda, or --smoke")
 

@@ -1,4 +1,4 @@
-"""What can happen to files, and how to see that something has: for the campaign of faults."""
+"""Ways to damage files, and checks that detect damage, for the fault campaign."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dnr_jax.io import checkpoints
 
 Damage = Callable[[Path, random.Random], None]
 
-# Of a run folder: what holds times, and what is there only while a process runs.
+# Files of a run folder that hold times, or that exist only while a process runs.
 VARIABLE = (
     "environment.json",
     "timings.jsonl",
@@ -39,12 +39,12 @@ def truncate(path: Path, draw: random.Random) -> None:
 
 
 def empty(path: Path, _: random.Random) -> None:
-    """Leave nothing in it."""
+    """Empty it."""
     os.truncate(path, 0)
 
 
 def zero(path: Path, _: random.Random) -> None:
-    """Keep its size and nothing else, as some file systems do after a loss of power."""
+    """Keep only its size, as some file systems do after a power loss."""
     path.write_bytes(bytes(path.stat().st_size))
 
 
@@ -56,7 +56,7 @@ def flip(path: Path, draw: random.Random) -> None:
 
 
 def digit(path: Path, draw: random.Random) -> None:
-    """Change one digit, as a hand that edits does; a file without one loses a bit."""
+    """Change one digit, as in a manual edit; a file without digits gets a flipped bit."""
     content = bytearray(path.read_bytes())
     places = [n for n, byte in enumerate(content) if chr(byte) in "12345678"]
     if not places:
@@ -79,12 +79,12 @@ def link(path: Path, _: random.Random) -> None:
 
 
 def lock_away(path: Path, _: random.Random) -> None:
-    """Forbid to read it; the campaign takes root's privileges from the process."""
+    """Make it unreadable; the campaign drops root's privileges in the process."""
     path.chmod(0)
 
 
 def of_another(path: Path, _: random.Random) -> None:
-    """Put the content of a neighbour of the same kind in its place."""
+    """Replace its content by that of a neighbour of the same kind."""
     near = sorted(path.parent.iterdir())
     others = [p for p in near if p.is_file() and p.suffix == path.suffix and p != path]
     same = [p for p in others if p.stat().st_size == path.stat().st_size]
@@ -134,7 +134,7 @@ def torn(folder: Path, but: Path | None = None) -> list[str]:
 
 
 def _finished(folder: Path) -> Iterator[Path]:
-    """Yield files and checkpoint versions, without what lies under a temporary name."""
+    """Yield files and checkpoint versions, except those under a temporary name."""
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).parts
         hidden = any(part.startswith((".", "torn-")) for part in inside)
@@ -163,6 +163,6 @@ def _is_whole(path: Path) -> bool:
 def _holds(read: Callable[[], object]) -> bool:
     try:
         read()
-    except Exception:  # whatever a torn file makes its reader raise
+    except Exception:  # a damaged file may make its reader raise anything
         return False
     return True

@@ -1,4 +1,4 @@
-"""Runs that are disturbed: started, watched, killed, limited, and started again."""
+"""Disturb runs: start, watch, kill, limit and restart them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks import damage, quick_compile
 
 ROOT = Path(__file__).parents[1]
 SHORT = ("--config.table=retriever,dnr_b", "--config.train.epochs=4", "--config.train.lambda_e=2")
-ROW = "dnr_b"  # the one that is trained
+ROW = "dnr_b"  # the row that is trained
 CASES = {
     "recflow": ("--config", "configs/recflow.py:smoke", *SHORT),
     "movielens": (
@@ -31,7 +31,7 @@ KEPT = 2000  # characters of a bad run's output, from its traceback on and at it
 # Programs of a copied cache are found: with XLA's own caches its path would be in their names.
 MOVABLE = {"JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none"}
 FAST = {"XLA_FLAGS": quick_compile.FLAGS}
-# Takes from the run what only root may do, so that unreadable means unreadable; limits its files.
+# Drops root's privileges, so unreadable files really are unreadable; limits file sizes.
 LOWERED = """
 import ctypes, os, resource, sys
 ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: it does not outlive the campaign
@@ -65,14 +65,14 @@ class Ended(NamedTuple):
 
     @property
     def story(self) -> str:
-        """What a report keeps: the traceback, if there is one, the end, and the exit status."""
+        """The part for the report: the traceback, if there is one, the end, and the exit status."""
         begin = self.text.find(TRACEBACK)
         traceback = self.text[max(begin - 200, 0) : begin + KEPT] if begin >= 0 else ""
         return f"{traceback}\n{self.text[-KEPT:]}\n[status {self.status}]"
 
 
 class Stage(NamedTuple):
-    """A stretch of a run: what of the cache is missing, and how to see that it has begun."""
+    """A stage of a run: which part of the cache is missing, and how to detect that it began."""
 
     missing: tuple[str, ...]
     begun: Callable[[Place], bool]
@@ -92,7 +92,7 @@ STAGES = {
 }
 
 
-COLD = ("preparation", "compile")  # timed where the cache is empty
+COLD = ("preparation", "compile")  # timed with an empty cache
 
 
 class Case(NamedTuple):
@@ -125,7 +125,7 @@ def start(arguments: tuple[str, ...], place: Place, *, limit: int = 0) -> Popen:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        pipesize=2**20,  # nobody reads before the end
+        pipesize=2**20,  # nothing is read before the end
     )
 
 
@@ -151,13 +151,13 @@ def kill(process: Popen, place: Place, stage: Stage, delay: float, number: int) 
 
 
 def copy_cache(source: Path, target: Path, missing: tuple[str, ...] = ()) -> Path:
-    """Copy a cache by hard links, as runs replace its files and never write into them."""
+    """Copy a cache by hard links: runs replace its files and never write into them."""
     shutil.copytree(source, target, copy_function=os.link, ignore=lambda _, names: missing)
     return target
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder, also one that holds what may not be read."""
+    """Remove a folder, even if it holds unreadable files."""
     for path in folder.rglob("*"):
         if not path.is_symlink():
             path.chmod(0o700)
@@ -185,7 +185,7 @@ def make_case(name: str, home: Path) -> Case:
 
 
 def _timed(arguments: tuple[str, ...], place: Place) -> dict[str, float]:
-    """Run to the end; return how many seconds each stage lasts; `start` is the whole run."""
+    """Run to the end; return the seconds of each stage; `start` is the whole run."""
     process, begun = start(arguments, place), {}
     while process.poll() is None:
         for name, stage in STAGES.items():
@@ -213,12 +213,12 @@ def _leave_unfinished(case: Case) -> None:
 
 
 def _compile_resumed(case: Case) -> None:
-    """Put the programs of a resumed run into the cache: each try would compile them again."""
+    """Put the programs of a resumed run into the cache, so tries need not compile them again."""
     place = Place(case.home / "resumed", case.home / "cache")
     shutil.copytree(case.home / "unfinished", place.workdir)
     finish(start(case.arguments, place))
 
 
 def pick_signal(draw: random.Random) -> signal.Signals:
-    """Choose how to kill: mostly without a warning."""
+    """Choose the signal to kill with: mostly SIGKILL, which gives no warning."""
     return draw.choices((signal.SIGKILL, signal.SIGTERM, signal.SIGINT), (8, 1, 1))[0]

@@ -1,11 +1,11 @@
-"""Which reranker exports to what: each is lowered, written, read back and compared.
+"""Export every reranker: each is lowered, written, read back and compared.
 
     python -m benchmarks.exports
 
 Every model is built at its smallest size with random parameters, lowered once for CPU, CUDA and TPU
 with an open batch B and an open number of candidates N >= K, and read back. The read-back program
 then scores two batches of other sizes, whose scores are compared with those of the model itself.
-Only the CPU computes here: that the others compile is what `benchmarks.compile_step` looks at.
+Only the CPU computes here: `benchmarks.compile_step` checks that the others compile.
 """
 
 from __future__ import annotations

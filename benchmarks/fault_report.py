@@ -1,4 +1,4 @@
-"""What a campaign of faults led to, as Markdown."""
+"""The outcomes of a fault campaign, as Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KINDS = {"kill": "kills", "fault": "damaged files", "limit": "limits on file siz
 
 
 class Outcome(NamedTuple):
-    """What one disturbance led to.
+    """The outcome of one disturbance.
 
     Attributes:
       kind: kill, fault or limit.
@@ -73,7 +73,7 @@ def _counts(found: list[Outcome]) -> str:
 
 
 def _by_what(found: list[Outcome]) -> str:
-    """Count verdicts: a line a stage or file, a column a signal or damage."""
+    """Count verdicts: one line per stage or file, one column per signal or damage."""
     lines = list(dict.fromkeys(sorted(o.what[0] for o in found)))
     columns = list(dict.fromkeys(sorted(o.what[1] for o in found)))
     counts: dict[tuple[str, str], collections.Counter[str]] = {}

@@ -1,12 +1,12 @@
-"""A campaign of kills, damaged files and full disks: does any result change without a word?
+"""A campaign of kills, damaged files and full disks: does any result change silently?
 
     python -m benchmarks.faults --kills 200 --faults 500 --limits 40 --out docs/faults.md
 
 Short runs on simulated data are killed at random moments of every stage (by SIGKILL, some by
 SIGTERM and SIGINT, some twice), or started on a run folder or cache in which one file was damaged,
 or under a limit on the size of files, as on a full disk. Each is then run to its end and compared,
-byte for byte, with an undisturbed run. What must not happen: a result that differs without a word,
-a file that is torn under its name, a traceback, a run that hangs.
+byte for byte, with an undisturbed run. These must not happen: a result that differs silently, an
+incomplete file under its final name, a traceback, a run that hangs.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from benchmarks.disturbed import Case, Ended, Place
 from benchmarks.fault_report import Outcome
 from dnr_jax.io import environment
 
-AGAIN = 0.3  # of the kills are followed by another
+AGAIN = 0.3  # share of kills that are followed by another
 
 
 def judge(ended: Ended, place: Place, case: Case, word: str = "") -> str:
-    """Say what a run led to; see `Outcome`."""
+    """Describe the outcome of a run; see `Outcome`."""
     if ended.traceback:
         return "traceback"
     if ended.status < 0:
@@ -68,7 +68,7 @@ def try_kill(case: Case, stage_name: str, folder: Path, draw: random.Random) -> 
 def try_fault(
     case: Case, state: str, target: str, name: str, folder: Path, draw: random.Random
 ) -> Outcome:
-    """Damage one file of a run folder or its cache, then let the run go on to its end."""
+    """Damage one file of a run folder or its cache, then let the run continue to its end."""
     place = Place(folder / "run", disturbed.copy_cache(case.home / "cache", folder / "cache"))
     shutil.copytree(case.home / state, place.workdir)
     path = draw.choice(targets(place)[target])
@@ -83,7 +83,7 @@ def try_fault(
 
 
 def try_limit(case: Case, limit: int, folder: Path, draw: random.Random) -> Outcome:
-    """Run where no file may be larger than `limit` bytes, then go on without that limit."""
+    """Run with files limited to `limit` bytes, then continue without the limit."""
     missing = draw.choice([stage.missing for stage in disturbed.STAGES.values()])
     cache = disturbed.copy_cache(case.home / "cache", folder / "cache", missing)
     place = Place(folder / "run", cache)
@@ -98,7 +98,7 @@ def try_limit(case: Case, limit: int, folder: Path, draw: random.Random) -> Outc
 
 
 def _after(ended: Ended, place: Place, case: Case) -> str:
-    """Judge the run after a kill or a full disk, which are no reason to refuse anything."""
+    """Judge the run after a kill or a full disk, where the run must not refuse to continue."""
     verdict = judge(ended, place, case)
     return "not resumed" if verdict == "refused" else verdict
 
@@ -117,7 +117,7 @@ def _outcome(
 
 
 def targets(place: Place) -> dict[str, list[Path]]:
-    """Group the files of a run folder and its cache by what they are."""
+    """Group the files of a run folder and its cache by kind."""
     groups: dict[str, list[Path]] = collections.defaultdict(list)
     for root, name in ((place.workdir, "run"), (place.cache, "cache")):
         for path in sorted(p for p in root.rglob("*") if p.is_file() and p.stat().st_size):
@@ -162,7 +162,7 @@ def plan(cases: list[Case], sizes: argparse.Namespace, draw: random.Random) -> l
         for n in range(sizes.limits)
     ]
     tasks = [*kills, *faults, *limits]
-    draw.shuffle(tasks)  # a part of a campaign says something of all kinds
+    draw.shuffle(tasks)  # so part of a campaign covers all kinds
     return tasks
 
 
@@ -184,7 +184,7 @@ def campaign(folder: Path, sizes: argparse.Namespace) -> list[Outcome]:
 
 
 def recorded(path: Path | None) -> dict[int, Outcome]:
-    """Read the outcomes of an earlier call of the same command, by number; none without a file."""
+    """Read the outcomes of an earlier call of the same command, by number; none if no file."""
     if path is None or not path.exists():
         return {}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -199,7 +199,7 @@ def record(path: Path | None, number: int, outcome: Outcome) -> None:
 
 
 def _try(folder: Path, seed: int, number: int, task: Task) -> Outcome:
-    """Try one disturbance in a folder of its own, with draws of its own."""
+    """Try one disturbance in its own folder, with its own random draws."""
     own = folder / f"try-{number}"
     own.mkdir()
     try:

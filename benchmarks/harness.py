@@ -1,4 +1,4 @@
-"""What every benchmark shares: its flags, its clock, and how it prints what it found."""
+"""Shared by all benchmarks: flags, timing and printing of results."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import jax
 
 from dnr_jax.io import environment
 
-Name = TypeVar("Name", bound=Hashable)  # of a call among those that are timed together
+Name = TypeVar("Name", bound=Hashable)  # names a call among those timed together
 
 
 class Timing(NamedTuple):
-    """Seconds a call, over repeated calls after the warm-up."""
+    """Seconds per call, over repeated calls after the warm-up."""
 
     best: float
     median: float
@@ -50,7 +50,7 @@ def time_calls(call: Callable[[], Any], *, repeats: int, warmup: int = 1) -> Tim
 def seconds_in_turn(
     calls: Mapping[Name, Callable[[], Any]], *, repeats: int, warmup: int = 1
 ) -> dict[Name, list[float]]:
-    """Time several calls in turn, A B A B ..., so that a drifting machine spoils no ratio."""
+    """Time several calls in turn, A B A B ..., so machine drift does not distort ratios."""
     seconds: dict[Name, list[float]] = {name: [] for name in calls}
     for turn in range(warmup + repeats):
         for name, call in calls.items():

@@ -26,27 +26,27 @@ from dnr_jax.divergences import kernels
 from dnr_jax.types import Array
 
 BANDWIDTH = 0.05
-# Methods and the most scores each is run with: on a CPU all pairs of 25,600 take a second, of 10^6
-# an hour; the pairs of 25,600 written down are 16 GB.
+# Methods and the most scores each is run with. On a CPU all pairs of 25,600 scores take a second,
+# those of 10^6 an hour; stored as arrays, the pairs of 25,600 take 16 GB.
 LARGEST = {"materialised": 6_400, "exact": 25_600, "pallas": 25_600, "binned": 1_638_400}
 LARGEST_ON_ACCELERATOR = LARGEST | {"materialised": 25_600}
 SIZES = (3_200, 6_400, 12_800, 25_600, 204_800, 1_638_400)
 SMOKE_SIZES = (300,)
-# Exponentials a pair, two densities: of the value, and with its gradient (three row sums more).
+# Exponentials per pair, for two densities: value alone, and with gradient (three more row sums).
 PASSES = {"value": 2, "gradient": 5}
-# Bytes a pair of scores that must be read, and for the gradient written.
+# Bytes per pair of scores that must be read and, for the gradient, written.
 BYTES = {"value": 8, "gradient": 12}
 
 
 class Rates(NamedTuple):
-    """What the device can do at best: float32 exponentials and bytes of memory a second."""
+    """The device's peak rates: float32 exponentials and bytes of memory per second."""
 
     exponentials: float
     bytes: float
 
 
 def materialised(points: Array, samples: Array, weights: Array, *, bandwidth: float) -> Array:
-    """Sum all pairs as one writes it down: an n x m array."""
+    """Sum all pairs in the obvious way, with an n x m array."""
     gap = (points[:, None] - samples) / bandwidth
     return jax.nn.logsumexp(kernels.safe_log(weights) - 0.5 * gap**2, axis=1)
 
@@ -71,7 +71,7 @@ def make(n: int) -> tuple[Array, Array]:
 
 
 def rates(repeats: int) -> Rates:
-    """Measure the best rates: sums of exponentials that are read from nowhere, and a copy."""
+    """Measure the peak rates: sums of exponentials without memory reads, and a copy."""
     rows, columns = (128, 25_600) if on_cpu() else (8192, 65_536)
     first, second = jnp.linspace(0.0, 5.0, rows), jnp.linspace(0.0, 5.0, columns)
     sums = jax.jit(lambda a, b: jnp.exp(-(a[:, None] + b)).sum(1))
@@ -147,7 +147,7 @@ def _several(function: Callable[..., Any]) -> Callable[[tuple[Array, Array]], An
 
 
 def over_limit(name: str, form: str, seconds: float, n: int, best: Rates) -> float:
-    """Divide the time taken by the least that the device allows."""
+    """Divide the time taken by the least time that the device allows."""
     if name == "binned":
         return seconds * best.bytes / (BYTES[form] * n)
     return seconds * best.exponentials / (PASSES[form] * n**2)

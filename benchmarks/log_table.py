@@ -1,4 +1,4 @@
-"""Reading a large log table: peak memory over the bytes of its columns, and rows a second.
+"""Read a large log table: peak memory relative to the bytes of its columns, and rows per second.
 
     python -m benchmarks.log_table
 
@@ -32,7 +32,7 @@ from dnr_jax.data.table.settings import TableSettings
 
 ROWS, SMOKE_ROWS, CANDIDATES = 10_000_000, 50_000, 50
 USERS, ITEMS = 100_000, 500_000
-PART = 1_000_000  # rows a file
+PART = 1_000_000  # rows per file
 MIB = 2**20
 ROOT = Path(__file__).parents[1]
 
@@ -84,7 +84,7 @@ def read_table(folder: Path) -> dict[str, float]:
 
 
 def most_bytes() -> int:
-    """Most memory that this process has held; Linux counts in KiB, macOS in bytes."""
+    """Return this process's peak memory; Linux counts in KiB, macOS in bytes."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux's `ru_maxrss` may be that of the process which started this one
         return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024  # type: ignore[index]
@@ -100,7 +100,7 @@ def measure(rows: int, scratch: Path) -> dict[str, Any]:
 
 
 def apart(module: str, *arguments: Any) -> dict[str, float]:
-    """Run a module in a fresh process, and return what it printed last, as JSON."""
+    """Run a module in a fresh process, and return its last line of output, read as JSON."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -110,7 +110,7 @@ def apart(module: str, *arguments: Any) -> dict[str, float]:
 
 
 def against_columns(found: dict[str, float], rows: int, size: int) -> dict[str, Any]:
-    """Set seconds and peak of a reading against its rows and the bytes of its columns."""
+    """Relate the seconds and peak memory of a reading to its rows and the bytes of its columns."""
     return {
         "rows": rows,
         "columns MiB": size / MIB,

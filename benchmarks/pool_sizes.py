@@ -1,16 +1,16 @@
-"""How many candidates, and how long a list: quality and cost by N and K.
+"""Quality and cost by the number of candidates N and the list length K.
 
     python -m benchmarks.pool_sizes --path ML-100K       the whole table, N = 20 to 200, K = 1 to 20
     python -m benchmarks.pool_sizes --sizes 20 50 --slates 6
 
 The papers fix N = 50 and K = 6. Each pair is an ordinary run folder under `--workdir`, of the
-config `movielens:first_stages` with matrix factorisation, and a command that is started again goes
-on where it was. Pairs with N <= K are left out: there would be nothing to choose. The protocol is
-`retrieved_pool`, the honest one: an exposed item that the retriever misses is no candidate. So a
-larger N lets more requests in: `measured` are those with a positive in the pool, which N@K is a
-mean over. The column to compare over N is `end to end`: its ideal takes all positives of a request,
-in the pool or not, and a request whose positives were all missed counts as 0. Over K nothing
-compares, as the lists are others.
+config `movielens:first_stages` with matrix factorisation; a restarted command resumes where it
+stopped. Pairs with N <= K are left out: there would be nothing to choose. The protocol is
+`retrieved_pool`, the honest one: an exposed item that the retriever misses is not a candidate. So
+more requests count with a larger N: `measured` are those with a positive in the pool, and N@K is
+their mean. The column to compare over N is `end to end`: its ideal takes all positives of a
+request, in the pool or not, and a request whose positives were all missed counts as 0. Values at
+different K are not comparable, because the lists differ.
 
 Cost is that of PRM with scores at the size of these runs, drawn requests, the best of several
 calls in turn: a train step of 128 requests, and scoring 64 at once. K has no part in it.
@@ -54,7 +54,7 @@ class Pair(NamedTuple):
 
 
 def pairs(sizes: Iterable[int], slates: Iterable[int]) -> tuple[list[Pair], list[Pair]]:
-    """Return the pairs that can be run, and those with no more candidates than places."""
+    """Return the pairs that can be run, and those without more candidates than places."""
     every = [Pair(size, slate) for slate in slates for size in sizes]
     return [p for p in every if p.size > p.slate], [p for p in every if p.size <= p.slate]
 
@@ -76,7 +76,7 @@ def config_of(pair: Pair, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def quality(pair: Pair, folder: Path) -> dict[str, Any]:
-    """Read N@K of each row, in percent, and over how many requests."""
+    """Read N@K of each row, in percent, and the number of requests."""
     run = results.read(folder)
     score = next((line for line in run.lines if line.row == "score"), run.lines[-1])
     return {
@@ -94,7 +94,7 @@ def _percent(line: results.Line, metric: str) -> str:
 
 
 def costs(sizes: Iterable[int], *, history: int, repeats: int, **knobs: Any) -> dict[int, Any]:
-    """Time PRM by N: ms a train step, and ms a request of a scored batch."""
+    """Time PRM by N: ms per train step, and ms per request of a scored batch."""
     calls: dict[tuple[int, str], Callable[[], Any]] = {}
     work = Work(0, "late")
     for size in sizes:

@@ -1,15 +1,15 @@
-"""Preparing large data sets: rows a second, peak memory, and how both grow with the rows.
+"""Prepare large data sets: rows per second, peak memory, and how both grow with the rows.
 
     python -m benchmarks.preparation                                  1, 3, 10 and 30 million rows
     python -m benchmarks.preparation --rows 1000000 3000000 --case recflow
 
-Files of RecFlow's schema and of interactions (CSV) are written once each, and read by a process of
-its own, as a run reads them: RecFlow to prepared arrays, interactions to events of a 5-core, as a
-retriever comes next there. RecFlow's days are tiled from one simulated day under new numbers of
-requests, users and videos, and a day has at most two million rows. What counts is the most memory
-that the process held beyond what it held before it began, against the bytes of the columns that are
-read, in the types of the files. The last column is the power p of a fit seconds ~ rows^p so far.
-On a machine that is busy with other work, rows a second of the process's own CPU time say more.
+Files of RecFlow's schema and of interactions (CSV) are written once each, and read by a separate
+process, as a run reads them: RecFlow to prepared arrays, interactions to events of a 5-core, where
+a retriever comes next. RecFlow's days are tiled from one simulated day with new request, user and
+video numbers, and a day has at most two million rows. Memory is the process's peak beyond its
+starting value, relative to the bytes of the columns read, in the types of the files. The last
+column is the exponent p of a fit seconds ~ rows^p so far. On a machine that is busy with other
+work, rows per second of the process's own CPU time say more.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from dnr_jax.data.store import Writer
 ROWS, SMOKE_ROWS = (1_000_000, 3_000_000, 10_000_000, 30_000_000), (20_000,)
 LAST_DAY = 18  # of February 2024
 FEWEST_DAYS, DAY_ROWS = 4, 2_000_000
-OFFSETS = ("request_id", "user_id", "device_id")  # what is another's in each tile
+OFFSETS = ("request_id", "user_id", "device_id")  # ids that differ in each tile
 MOST_USERS = 400  # of the simulated day
 VIDEOS_SHARED = 4  # tiles that show the same videos
 
@@ -97,7 +97,7 @@ def read_recflow(folder: Path) -> None:
 
 
 def write_interactions(folder: Path, rows: int) -> int:
-    """Write `ratings.csv` as MovieLens has it; returns the bytes of its columns, 8 a value."""
+    """Write `ratings.csv` like MovieLens; return the bytes of its columns, 8 per value."""
     folder.mkdir()
     draw = np.random.default_rng(0)
     users, items = max(rows // 100, 10), max(rows // 500, 50)
@@ -120,7 +120,7 @@ def read_interactions(folder: Path) -> None:
 
 
 class Case(NamedTuple):
-    """What is measured: how files of so many rows are made, and read."""
+    """A measured case: how files of a given number of rows are made and read."""
 
     write: Callable[[Path, int], int]
     read: Callable[[Path], None]
@@ -153,7 +153,7 @@ def measure(case: str, rows: int, scratch: Path) -> dict[str, Any]:
 
 
 def growth(rows: list[dict[str, Any]]) -> float:
-    """Fit the power of seconds in rows, by least squares of the logarithms."""
+    """Fit the exponent of seconds in rows, by least squares on logarithms."""
     logs = np.log([[row["rows"], row["seconds"]] for row in rows])
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
 

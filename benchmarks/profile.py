@@ -1,4 +1,4 @@
-"""Where the time of a train step goes on this device, part by part of the model.
+"""Profile a train step on this device, by part of the model.
 
     python -m benchmarks.profile                             plain PRM, batch 512, float32
     python -m benchmarks.profile --work 2 --dtype bfloat16   DNR phase 2
@@ -65,7 +65,7 @@ def run(
 
 
 def _threads(profile: Any, names: dict[str, str]) -> Iterator[list[Event]]:
-    """Yield what each thread or stream ran of the program's operations, in order of time."""
+    """Yield the program's operations that each thread or stream ran, in order of time."""
     for line in (line for plane in profile.planes for line in plane.lines):
         events = [
             Event(str(dict(e.stats).get("hlo_op", e.name)), e.start_ns, e.end_ns)
@@ -76,7 +76,7 @@ def _threads(profile: Any, names: dict[str, str]) -> Iterator[list[Event]]:
 
 
 def operation_names(hlo: str) -> dict[str, str]:
-    """Map each operation of a compiled program to the name that JAX gave what it computes."""
+    """Map each operation of a compiled program to JAX's name for its computation."""
     found = re.finditer(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$", hlo, re.MULTILINE)
     names = ((match[1], re.search(r'op_name="([^"]*)"', match[2])) for match in found)
     return {operation: name[1] if name else "" for operation, name in names}

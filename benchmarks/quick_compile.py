@@ -2,8 +2,8 @@
 
 from importlib import metadata
 
-# Three times less together. The older code generator compiles faster; jaxlib 0.11 has lost it, and
-# a process that is given an unknown flag ends at once.
+# Together they cut compile time to a third. The older code generator compiles faster; jaxlib 0.11
+# has removed it, and a process that is given an unknown flag ends at once.
 HAS_OLD_EMITTERS = tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 11)
 FLAGS = "--xla_backend_optimization_level=0" + (
     " --xla_cpu_use_fusion_emitters=false" if HAS_OLD_EMITTERS else ""

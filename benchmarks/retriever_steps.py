@@ -1,9 +1,9 @@
-"""How the step of a retriever grows with the catalogue, by how its tables are updated.
+"""How a retriever's step time grows with the catalogue, for each way to update its tables.
 
   python -m benchmarks.retriever_steps
 
-Users, batch and history stay, the items grow. A call is 16 steps on batches drawn uniformly, so
-that hardly any row is read twice: the dearest case for updates of single rows.
+Only the number of items grows; users, batch and history stay fixed. A call is 16 steps on batches
+drawn uniformly, so hardly any row is read twice: the most expensive case for single-row updates.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dnr_jax.retrievers.retriever import Queries
 from dnr_jax.retrievers.tables import Features
 from dnr_jax.types import Array
 
-# The package's names are the functions of these modules.
+# Imported by name: in the package, functions of the same names hide these modules.
 matrix_factorization, two_tower = (
     importlib.import_module(f"dnr_jax.retrievers.{name}")
     for name in ("matrix_factorization", "two_tower")
@@ -106,13 +106,13 @@ def table(rows: int) -> Array:
 
 
 def drawn(*shape: int) -> Array:
-    """Draw by NumPy, which compiles nothing."""
+    """Draw with NumPy, which compiles nothing."""
     random = np.random.default_rng(shape[0])
     return jnp.asarray(0.05 * random.standard_normal(shape, np.float32))
 
 
 class Training:
-    """Call after call of `STEPS` steps, on from where the last one ended."""
+    """Repeated calls of `STEPS` steps, each continuing from the last one."""
 
     def __init__(self, work: Work):
         optimizer = descent.make_optimizer(work.settings)

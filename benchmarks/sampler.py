@@ -36,13 +36,13 @@ def learned(key: Array, shape: tuple[int, ...], alpha: Array, beta: Array) -> Ar
 
 
 def kumaraswamy(key: Array, shape: tuple[int, ...], alpha: Array, beta: Array) -> Array:
-    """Draw a law that resembles the Beta law and is not it, by its closed quantile function."""
+    """Draw from a law similar to the Beta law, by its closed-form quantile function."""
     u = jax.random.uniform(key, shape)
     return (1.0 - (1.0 - u) ** (1.0 / beta)) ** (1.0 / alpha)
 
 
 def uniform(key: Array, shape: tuple[int, ...], alpha: Array, beta: Array) -> Array:
-    """Draw the uniform numbers that all others start from: the floor of the time."""
+    """Draw the uniform numbers that all samplers start from: a lower bound on the time."""
     del alpha, beta
     return jax.random.uniform(key, shape)
 

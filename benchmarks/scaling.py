@@ -7,7 +7,7 @@
   python -m benchmarks.scaling memory --cpu-devices 8       bytes a device, compiled but not run
 
 `--cpu-devices` splits the CPU into fake devices: they show placement, communication and equal
-numbers, and say nothing of speed, as they share its cores. Leave it out where there are real ones.
+numbers, but nothing about speed, as they share its cores. Leave it out if there are real ones.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from dnr_jax.types import Batch, Task
 
 Row = dict[str, Any]
 SMALL = {"width": 16, "layers": 1, "history_layers": 1, "heads": 2, "feed_forward": 16}
-# The table, and its moments: two of Adam's, or a number a row.
+# The table, and its moments: Adam's two, or one number per row.
 STATE_COPIES = {"dense": 3, "lazy_adam": 3, "rowwise_adagrad": 1}
 
 
@@ -86,7 +86,7 @@ def make_work(
 
 
 class Training:
-    """Epoch after epoch of one seed; a call runs one and returns what must be waited for."""
+    """Successive epochs of one seed; a call runs one and returns the arrays to wait for."""
 
     def __init__(self, work: Work, epoch: Epoch, data: Batch, count: int, batch_size: int):
         self.plan = alternate(-(-count // batch_size), generator_updates=0, reranker_updates=1)
@@ -122,7 +122,7 @@ def slope(sizes: list[int], seconds: list[float]) -> float:
 
 
 def requests(smoke: bool) -> list[Row]:
-    """Seconds an epoch against the requests of the split: slope 1 = linear."""
+    """Measure seconds per epoch against the requests of the split: slope 1 = linear."""
     sizes = [32, 64] if smoke else [512, 1024, 2048, 4096]
     batch_size, knobs = (16, standard_case.TINY) if smoke else (128, {})
     runs = {}
@@ -139,7 +139,7 @@ def requests(smoke: bool) -> list[Row]:
 
 
 def catalogue(smoke: bool) -> list[Row]:
-    """Seconds a step against the items, by how tables are updated; an epoch has 32 steps."""
+    """Measure seconds per step against the items, by table update; an epoch has 32 steps."""
     sizes = [1000] if smoke else [10**4, 10**5, 10**6, 4 * 10**6]
     knobs, batch_size, steps = (standard_case.TINY, 8, 2) if smoke else (SMALL, 64, 32)
     rows: list[Row] = []
@@ -155,7 +155,7 @@ def catalogue(smoke: bool) -> list[Row]:
 
 
 def stream(smoke: bool) -> list[Row]:
-    """Requests a second with the split on the device, and with memory-mapped files."""
+    """Measure requests per second with the split on the device, and with memory-mapped files."""
     cases = {"d = 128, 2 + 2 layers": (2048, 128, {}), "d = 16, 1 + 1 layers": (8192, 128, SMALL)}
     if smoke:
         cases = {"smoke": (48, 16, standard_case.TINY)}
@@ -183,12 +183,12 @@ def stream(smoke: bool) -> list[Row]:
 
 
 def _apart(losses: Any, reference: Any) -> float:
-    """Return the largest relative gap of losses: rounding, as other programs fuse otherwise."""
+    """Return the largest relative gap of losses: rounding, because programs fuse differently."""
     return float(np.max(np.abs(losses - reference) / np.abs(reference)))
 
 
 def devices(smoke: bool) -> list[Row]:
-    """One epoch on 1, 2, 4, ... devices: equal losses, and requests a second."""
+    """Run one epoch on 1, 2, 4, ... devices: equal losses, and requests per second."""
     count, batch_size, knobs = (44, 16, standard_case.TINY) if smoke else (2000, 128, SMALL)
     data, reference = standard_case.make_batch(count), np.zeros(0)
     rows: list[Row] = []
@@ -210,7 +210,7 @@ def devices(smoke: bool) -> list[Row]:
 
 
 def memory(smoke: bool) -> list[Row]:
-    """Bytes a device of a train step with 10^8 items, as compiled; nothing is allocated or run."""
+    """Count bytes per device of a compiled train step with 10^8 items; nothing is run."""
     items, knobs, batch_size, ways = (
         (10**4, standard_case.TINY, 16, ("dense", "rowwise_adagrad"))
         if smoke
@@ -251,7 +251,7 @@ def compile_step(work: Work, data: Batch) -> Any:
 
 
 def gathers_table(text: str, items: int) -> bool:
-    """Tell whether any all-gather of a compiled program yields an array of all the items' rows."""
+    """Tell whether any all-gather of a compiled program yields the rows of all items."""
     shapes = (
         line.split("[", 1)[-1].split("]")[0] for line in text.splitlines() if " all-gather(" in line
     )

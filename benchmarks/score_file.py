@@ -1,4 +1,4 @@
-"""`dnr-jax score` against the bare program: candidates a second, from Parquet to Parquet.
+"""`dnr-jax score` against the bare program: candidates per second, from Parquet to Parquet.
 
     python -m benchmarks.score_file
 
@@ -54,7 +54,7 @@ def table(requests: int, path: Path) -> None:
 
 
 def with_history_once(path: Path) -> Path:
-    """Write such a table again, with the history in the first row of each request alone."""
+    """Write such a table again, with the history only in the first row of each request."""
     first = pl.col("request_id").is_first_distinct()
     once = path.with_name("once.parquet")
     pl.read_parquet(path).with_columns(pl.when(first).then("history")).write_parquet(once)
@@ -75,7 +75,7 @@ def bare(scorer: serving.Scorer, path: Path) -> Callable[[], Any]:
 
 
 def worked_for(call: Callable[[], Any], found: list[float]) -> Callable[[], Any]:
-    """Return the same call, which adds the CPU seconds that it took to a list."""
+    """Wrap the call so it adds its CPU seconds to a list."""
 
     def clocked() -> Any:
         began = time.process_time()

@@ -29,7 +29,7 @@ from dnr_jax.nn import precision
 from dnr_jax.types import Params, Reranker
 
 _seconds = partial(harness.seconds_in_turn, warmup=2)
-# Layers over the candidates and over the history, and the width.
+# Layers over candidates, layers over the history, and width.
 MODELS: dict[str, dict[str, Any]] = {
     "2 + 2 layers of 128": standard_case.PRM,
     "3 + 1 layers of 64": standard_case.PRM
@@ -51,7 +51,7 @@ def build(model: str, dtype: str) -> tuple[Reranker, Params]:
 
 
 def take_one_core() -> None:
-    """Bind this process to one core; JAX counts its cores when it starts its threads."""
+    """Bind this process to one core, before JAX counts cores to start its threads."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
@@ -76,7 +76,7 @@ def latency(model: str, *, repeats: int) -> list[dict[str, Any]]:
 
 
 def latency_on_one_core(models: Iterable[str], *, repeats: int) -> list[dict[str, Any]]:
-    """Run `latency` of each model in a process that has one core."""
+    """Run `latency` of each model in a process with one core."""
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=take_one_core) as pool:
         parts = [pool.submit(latency, model, repeats=repeats) for model in models]
         return [row for part in parts for row in part.result()]

@@ -1,4 +1,4 @@
-"""A model folder as training makes it, of drawn parameters, and requests for it."""
+"""A model folder like one from training, with random parameters, and requests for it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _example() -> Request:
 
 
 def ask(seed: int, candidates: int = CANDIDATES) -> dict[str, Any]:
-    """Draw a request as the service takes it, with a full history."""
+    """Draw a request in the service's format, with a full history."""
     random = np.random.default_rng(seed)
     items = random.permutation(ITEMS)[:candidates].tolist()
     scores, prices = random.random(candidates).tolist(), (100 * random.random(candidates)).tolist()

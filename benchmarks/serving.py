@@ -2,12 +2,12 @@
 
     python -m benchmarks.serving
 
-Starts `dnr-jax serve` on a PRM of 3 + 1 layers, 64 wide, with drawn parameters, in a process of its
-own, and asks it from another: N = 50 candidates of two features, T = 50 events, some 5 kB of JSON.
-Service and clients share the cores of the machine. A `closed` client asks anew as soon as
-it has its answer, so that the rate is the most that the service gives. A `paced` one asks at times
-of its own, at random with a mean rate whatever the answers take, and waits in line if it is late:
-its latency counts from the time at which it meant to ask.
+Starts `dnr-jax serve` in its own process, on a PRM of 3 + 1 layers, 64 wide, with random
+parameters, and sends requests from another: N = 50 candidates of two features, T = 50 events, some
+5 kB of JSON. Service and clients share the cores of the machine. A `closed` client sends the next
+request as soon as it has an answer, so its rate is the service's maximum. A `paced` client sends at
+random times with a given mean rate, however long answers take, and queues a request if it is late:
+latency counts from the planned time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WARM_SECONDS = 1.0
 
 
 class Load(NamedTuple):
-    """Clients, and how many requests a second they mean to send together; 0 = closed."""
+    """Clients, and their total target rate in requests per second; 0 = closed loop."""
 
     clients: int
     rate: float = 0.0
@@ -75,7 +75,7 @@ def payloads() -> list[bytes]:
 
 
 class Client(asyncio.Protocol):
-    """Asks until a time; notes when each request was due, when it was answered, and its status.
+    """Sends requests until a time; records each one's due time, answer time and status.
 
     Args:
       number: which of the clients; it begins with the body of that number.
@@ -99,12 +99,12 @@ class Client(asyncio.Protocol):
         self._due, self._left, self._status = time.perf_counter(), 0, 0
 
     def connection_made(self, transport: Any) -> None:
-        """Ask for the first time."""
+        """Send the first request."""
         self._transport = transport
         self._next()
 
     def data_received(self, data: bytes) -> None:
-        """Count an answer's bytes, whose head comes in one piece, and ask again at its end."""
+        """Count an answer's bytes (its head comes in one piece); at its end, send the next."""
         if not self._left:
             head, _, data = data.partition(b"\r\n\r\n")
             self._left, self._status = _length(head), int(head.split(b" ", 2)[1])
@@ -114,7 +114,7 @@ class Client(asyncio.Protocol):
             self._next()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Say that no more answers come."""
+        """Report that no more answers come."""
         if not self._ended.done():
             self._ended.set_exception(error or ConnectionError("the service has hung up"))
 
@@ -140,10 +140,10 @@ def _length(head: bytes) -> int:
 
 
 def put(port: int, load: Load, seconds: float) -> dict[str, Any]:
-    """Put a load on the service and summarise what came back after a second of warming up."""
+    """Put a load on the service; summarise the answers after a second of warm-up."""
     found: list[tuple[float, float, int]] = []
     payloads()
-    gc.freeze()  # what is loaded here is not to be walked while answers come
+    gc.freeze()  # no full collection while answers come
 
     async def main() -> float:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The work that is timed: N = 50 candidates, T = 50 events, width 128, 3,500 items."""
+"""The standard timed workload: N = 50 candidates, T = 50 events, width 128, 3,500 items."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def make_batch(
 
 
 def train_flops(*, candidates: int = 50, history: int = 50, **sizes: int) -> float:
-    """Count the FLOPs a request of training a plain PRM: matrix products, forward and backward.
+    """Count FLOPs per request of training a plain PRM: matrix products, forward and backward.
 
     A multiply-add is two; every layer computes all of its positions; the backward pass costs twice
     the forward one. Norms, activations, the optimiser and a second pass of the head are left out.

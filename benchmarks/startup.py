@@ -1,11 +1,11 @@
-"""Time to the first training step of a fresh process, with and without its compiled programs.
+"""Time to a fresh process's first training step, with and without cached programs.
 
     python -m benchmarks.startup
 
-A run of `dnr_jax.main` is started three times on one cache: `empty` makes the data too, `cold`
-finds the data and no compiled program, `warm` finds both. Seconds count from the start of the
+A run of `dnr_jax.main` is started three times on one cache: `empty` also makes the data, `cold`
+finds the data but no compiled program, `warm` finds both. Seconds count from the start of the
 process: until Python has loaded JAX and the data (`row begins`), until the device begins the first
-step, and until the whole run is done (of one epoch a phase).
+step, and until the whole run is done (one epoch per phase).
 """
 
 from __future__ import annotations

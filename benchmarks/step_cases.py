@@ -47,7 +47,7 @@ class Case(NamedTuple):
     stage: Stage = DNR
 
     def about(self) -> dict[str, Any]:
-        """Describe the case in a row of the table."""
+        """Describe the case for a row of the table."""
         named = isinstance(self.work, str)
         work = f"{self.work}, {self.stage.name}" if named else str(WORKS[int(self.work)])
         fields = {name: value for name, value in self._asdict().items() if name != "stage"}
@@ -65,7 +65,7 @@ SMOKE_CASES = (Case(2, 8, "bfloat16", 2), Case(0, 8, "float32", 1, "rowwise_adag
 
 
 def chosen(names: list[str], cases: tuple[Case, ...]) -> list[Case]:
-    """List the stages of rerankers, of the first case's batch; `cases` where none is named."""
+    """List the stages of rerankers, with the first case's batch; `cases` if none is named."""
     if not names:
         return list(cases)
     task = _task(ITEMS)
@@ -77,7 +77,7 @@ def chosen(names: list[str], cases: tuple[Case, ...]) -> list[Case]:
 
 
 def trace(case: Case, sharding: Any, **sizes: Any) -> Any:
-    """Trace an epoch of a case, on arguments of which the shapes alone are known."""
+    """Trace an epoch of a case, with arguments given only by their shapes."""
     game, batch = _game(case, sizes), standard_case.make_batch(case.batch, items=case.items)
     adam = OptimizerSettings(tables=case.tables)
     optimizer = two_player_optimizer(
@@ -120,7 +120,7 @@ def _game(case: Case, sizes: dict[str, Any]) -> Game:
 
 
 def _task(items: int) -> Task:
-    """Say what all rerankers may want to know of a catalogue."""
+    """Make everything that any reranker may need to know about a catalogue."""
     spec = standard_case.SPEC
     spec = spec._replace(sizes=dict(spec.sizes) | {"item": items + 2})
     vectors = np.random.default_rng(0).normal(size=(items + 2, 16)).astype(np.float32)

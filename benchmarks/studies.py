@@ -1,17 +1,17 @@
-"""Where can DNR help? Tables and figures over what the first stage knows, and how noisily.
+"""Where can DNR help? Tables and figures over the first stage's information and noise.
 
     python -m benchmarks.studies information --path ML-100K
     python -m benchmarks.studies noise
 
 `information`: the retriever learns from all training lists, the rerankers from the latest 5 to
 100 % of them, as industrial rerankers train on recent exposures. `noise`: the stages of RecFlow's
-simulated cascade see what a user likes more and more noisily; as the truth is known there, the
-table has each row's rank correlation with it too, the retriever's order among them: a reranker that
-denoises lies above it. Rows train to convergence, at three learning rates. `delta_x` is
-that of Eq. 5 (arXiv 2509.18736), -KL(p_phi(x | z) || p(x | z)) averaged over both labels, of the
-scores that the last epoch's generator (without one, the noise) makes of test candidates, by kernel
-densities; 0 is best. Each value is an ordinary run folder under `--workdir`, and a command that is
-started again goes on where it was.
+simulated cascade see a user's preferences with more and more noise. The truth is known there, so
+the table also has each row's rank correlation with it, including the retriever's order; a reranker
+that denoises lies above that. Rows train to convergence, at three learning rates. `delta_x` is
+that of Eq. 5 (arXiv 2509.18736), -KL(p_phi(x | z) || p(x | z)) averaged over both labels, for the
+scores that the last epoch's generator (without one, the noise) generates for test candidates, by
+kernel densities; 0 is best. Each value is an ordinary run folder under `--workdir`, and a restarted
+command resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def configs_of(study: Study, arguments: argparse.Namespace) -> dict[float, dict[
 
 
 def rows_of(runs: Mapping[float, Run], axis: str) -> list[dict[str, Any]]:
-    """Read a line for each value and row: N@K in percent, rank correlation if known, delta_x."""
+    """Read one line per value and row: N@K in percent, rank correlation if known, delta_x."""
     return [
         {axis: value, "row": line.label, **{c.title: number(line, c) for c in columns(run)}}
         | {"delta_x": delta_x(run.folder, line.row)}
@@ -106,7 +106,7 @@ def rows_of(runs: Mapping[float, Run], axis: str) -> list[dict[str, Any]]:
 
 
 def delta_x(folder: Path, row: str) -> str:
-    """Estimate -KL(p_phi(x | z) || p(x | z)) of a row's made-up scores; "n/a" where it has none."""
+    """Estimate -KL(p_phi(x | z) || p(x | z)) of a row's generated scores; "n/a" if it has none."""
     found = row_files.read_analysis(folder, row) or {}
     generated = found.get("generated_phase2", found.get("generated_phase1"))
     if generated is None:
@@ -117,13 +117,13 @@ def delta_x(folder: Path, row: str) -> str:
 
 
 def columns(run: Run) -> tuple[Column, Column]:
-    """Return what a study is judged by."""
+    """Return the metrics that a study is judged by."""
     main = run.main_metric
     return Column(main.upper(), main, 100, 2), Column("rho true", TRUTH, 1, 3)
 
 
 def figure(runs: Mapping[float, Run], axis: str) -> Figure:
-    """Draw each row's metrics over the knob, one panel a metric; bars are deviations over seeds."""
+    """Draw each row's metrics over the knob, one panel each; bars are deviations over seeds."""
     known = [c for c in columns(next(iter(runs.values()))) if measured(runs, c)]
     drawn, axes = panels.grid(len(known), columns=2)
     for panel, column in zip(axes, known, strict=True):

@@ -36,13 +36,13 @@ from dnr_jax.types import Batch
 Row = dict[str, Any]
 Call = Callable[[], Any]
 EAGER = "PyTorch eager"
-# The rivals, and what they give torch.compile as its mode.
+# The rivals, and the mode that each passes to torch.compile.
 RIVALS = {
     EAGER: None,
     "torch.compile": "default",
     "torch.compile, reduce-overhead": "reduce-overhead",
 }
-# Rows and columns of the product that measures the machine: on a GPU one that takes a millisecond.
+# Rows and columns of the product that measures the machine: on a GPU it takes a millisecond.
 MATRIX = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
 
 
@@ -69,7 +69,7 @@ def step_table(options: argparse.Namespace) -> list[Row]:
 def _step_row(
     framework: str, work: Work, size: int, dtype: str, seconds: dict[Any, float], at_rate: float
 ) -> Row:
-    """Make a row; `at_rate` is how long a plain step's products take at the matrix rate."""
+    """Make a row; `at_rate` is the time of a plain step's products at the matrix rate."""
     taken = seconds[framework, work]
     eager = seconds.get((EAGER, work))
     return {
@@ -171,7 +171,7 @@ def epoch_table(options: argparse.Namespace) -> list[Row]:
 
 
 def _loop(game: Game, data: Batch, size: int, validate: phases.Validate) -> Call:
-    """Make a call that goes on by an epoch in the loop that trains every row, `phases.fit`."""
+    """Make a call that trains one more epoch in the loop that trains every row, `phases.fit`."""
     plays = int(game.divergence is not None)
     turns = alternate(len(data.scores) // size, generator_updates=plays, reranker_updates=1)
     phase = phases.Phase(make_epoch(_step(game, size), seeds=seed_axis()), turns)
@@ -263,7 +263,7 @@ def _torch_scores(batch: Batch, dtype: str, mode: str | None, **sizes: Any) -> C
 
 
 def _steps_a_call(size: int, options: argparse.Namespace) -> int:
-    """Return how many steps hide what a call itself costs: an epoch has many more."""
+    """Return enough steps to hide the overhead of a call; an epoch has many more."""
     if options.smoke:
         return 2
     return max(2, 2048 // size) if jax.default_backend() == "cpu" else max(8, 16384 // size)

@@ -1,4 +1,4 @@
-"""DNR on PRM in PyTorch: what `throughput` is compared with, and equal to it (tests/benchmarks).
+"""DNR on PRM in PyTorch, for comparison in `throughput`; equal to ours (tests/benchmarks).
 
 Plain and idiomatic: every layer computes all positions, attention is PyTorch's own fused kernel,
 one pass of the encoder serves x and x' where the scores enter late. The functions run on trees of
@@ -25,7 +25,7 @@ Columns = dict[str, torch.Tensor]
 BANDWIDTH = 0.05
 LAMBDA_C, LAMBDA_M, LAMBDA_ADV, LAMBDA_X = 0.4, 0.5, 1.0, 1.0
 CLIP = 5.0
-# Our tables lie one below the other, by name: items, then users.
+# Our tables are stacked in order of name: items, then users.
 FIRST_USER = standard_case.SPEC.sizes["item"]
 
 
@@ -37,7 +37,7 @@ def to_torch(tree: Any, device: str, *, learned: bool = False) -> Any:
 
 
 def columns(batch: Batch, device: str) -> Columns:
-    """Copy what the model reads of a batch."""
+    """Copy the parts of a batch that the model reads."""
     request = batch.request
     arrays = {
         "user": request.user[:, 0].astype(np.int64),
@@ -91,7 +91,7 @@ class Network:
         return dense(head["output"], hidden)[..., 0]
 
     def _items(self, params: Tree, rows: torch.Tensor) -> torch.Tensor:
-        # Flax numbers modules as they are made, and Python makes the outer norm first.
+        # Flax numbers modules in order of creation, and Python creates the outer norm first.
         return norm(
             params["LayerNorm_0"], dense(params["Dense_0"], norm(params["LayerNorm_1"], rows))
         )

@@ -1,4 +1,4 @@
-"""Training and scoring by `torch_reference`, as calls that can be timed."""
+"""Training and scoring with `torch_reference`, as calls that can be timed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that is begun before the last one's result is taken."""
+"""Start the next piece of work before the last result is taken."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def one_ahead(begun: Iterable[T]) -> Iterator[T]:
-    """Yield each item once the next one was asked for: asking for it begins its work.
+    """Yield each item once the next one has been requested, which starts its work.
 
-    Items are results in the making, as arrays that JAX computes, or futures of a thread.
+    Items are pending results, such as arrays that JAX is computing or futures of a thread.
     """
     ahead = deque[T]()
     for one in begun:

@@ -1,4 +1,4 @@
-"""How a program of this package speaks and ends: plain messages, errors in one line, Ctrl-C."""
+"""Console behaviour of this package's programs: plain messages, one-line errors, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from typing import Any, NoReturn, TextIO
 from dnr_jax.io import os_errors
 from dnr_jax.io.os_errors import OF_A_RUN, Words
 
-# What a shell says of a program that Ctrl-C ended.
+# The exit status of a program that Ctrl-C ended.
 INTERRUPTED = 130
-# Tracing makes many objects and little garbage: at Python's own thresholds looking through them is
-# a fifteenth of the CPU time of a short run.
+# Tracing makes many objects and little garbage: at Python's own thresholds, garbage collection
+# takes a fifteenth of the CPU time of a short run.
 GARBAGE_THRESHOLDS = (100_000, 50, 1000)
 
 
 @contextmanager
 def one_line(stopped: str, words: Words = OF_A_RUN) -> Iterator[None]:
-    """End the program in one line of stderr where the block raises an error that a user can mend.
+    """End the program with one line on stderr if the block raises an error that a user can fix.
 
     Args:
       stopped: what a user should know after Ctrl-C.
-      words: the program's own, for errors of the operating system.
+      words: the program's own texts for errors of the operating system.
     """
     try:
         yield
@@ -44,22 +44,22 @@ def one_line(stopped: str, words: Words = OF_A_RUN) -> Iterator[None]:
 
 
 def _interrupted() -> bool:
-    """Tell whether Ctrl-C was pressed: what it broke off, as a library's loop, fails in its way."""
+    """Tell whether Ctrl-C was pressed: interrupted library code may raise an error of its own."""
     return signal.getitimer(signal.ITIMER_REAL)[0] > 0
 
 
 def stop(words: str) -> NoReturn:
-    """Exit as an interrupted program does, and say what to do."""
+    """Exit like an interrupted program, and print what to do next."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     print(f"stopped: {words}", file=sys.stderr)
     sys.exit(INTERRUPTED)
 
 
 def whole_process(program: Callable[[], None]) -> None:
-    """Run a program that is all that its process does.
+    """Run a program that has its process to itself.
 
-    After Ctrl-C the process ends at once: threads of JAX may still be computing, and taking the
-    interpreter down under them can crash. Once the program has ended, Ctrl-C changes nothing more.
+    After Ctrl-C the process ends at once: JAX threads may still be computing, and shutting down
+    the interpreter under them can crash. Once the program has ended, Ctrl-C has no effect.
     """
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     try:
@@ -78,8 +78,8 @@ def whole_process(program: Callable[[], None]) -> None:
 def catch_interrupts() -> None:
     """Let Ctrl-C raise `KeyboardInterrupt` each second until the program ends.
 
-    An exception inside a callback of C code may be lost: one would not end the program. Python
-    shows a traceback of what is lost; of an interrupt it says nothing to a user.
+    An exception inside a callback of C code may be lost, so a single one might not end the
+    program. Python prints a traceback of a lost exception; for an interrupt it is suppressed.
     """
     signal.signal(signal.SIGINT, _interrupt)
     sys.unraisablehook = partial(_show_lost, sys.unraisablehook)
@@ -97,7 +97,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 class _Plain(logging.StreamHandler[TextIO]):
-    """Where nobody reads any more, as behind `head`, the work goes on without a word."""
+    """Ignores a closed output, as behind `head`: the work goes on silently."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         if not isinstance(sys.exc_info()[1], BrokenPipeError):
@@ -105,7 +105,7 @@ class _Plain(logging.StreamHandler[TextIO]):
 
 
 def log_plainly(level: int = logging.INFO) -> None:
-    """Show this package's messages of a level or above without prefixes."""
+    """Show this package's messages of a level or above, without prefixes."""
     handler = _Plain(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("dnr_jax")

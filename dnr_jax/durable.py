@@ -1,7 +1,7 @@
-"""Writes that a kill cannot tear: a file or folder is complete under its name, or not there.
+"""Atomic writes: after a kill, a file or folder is either complete or absent.
 
-A file is written under a name that nobody can foresee, opened exclusively and without following
-links, and renamed last: what someone else has put at a name is replaced, never written through.
+A file is written under an unpredictable name, opened exclusively and without following links, and
+renamed last: a file or link already at the final name is replaced, never written through.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def unfinished(path: Path) -> Path:
-    """Choose a name beside `path` for what is to become it."""
+    """Choose a temporary name beside `path` for its unfinished content."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def sync(path: Path) -> None:
-    """Flush one file or folder entry to the disk."""
+    """Flush one file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -37,7 +37,7 @@ def sync(path: Path) -> None:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Give a finished file or folder its name: flush it and all it holds, rename it, flush that."""
+    """Give a finished file or folder its name: flush all of it, rename it, flush the rename."""
     for inner in temporary.rglob("*"):
         sync(inner)
     sync(temporary)
@@ -47,12 +47,12 @@ def publish(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new file that takes the name `path` once the block has ended without an error.
+    """Yield a new file, renamed to `path` once the block ends without an error.
 
     The folder is made if it is missing.
 
     Raises:
-      OSError: it cannot be written; `filename` is set. `path` is then what it was.
+      OSError: it cannot be written; `filename` is set. `path` is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = unfinished(path)
@@ -75,10 +75,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Add to the end of a file, made if it is missing; flushed to the disk when it returns.
+    """Append to a file, made if it is missing; the content is on disk when this returns.
 
     Raises:
-      OSError: it cannot be written, or is a link; the file is then what it was.
+      OSError: it cannot be written, or is a link; the file is then unchanged.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     with naming(path), os.fdopen(os.open(path, flags, 0o644), "ab", buffering=0) as file:
@@ -92,14 +92,14 @@ def append(path: Path, content: bytes) -> None:
 
 
 def _write_all(file: io.FileIO, content: bytes) -> None:
-    """Write past what the system takes at once; a disk that fills up says so at the next try."""
+    """Write until the system has taken all; a full disk raises an error at the next attempt."""
     left = memoryview(content)
     while left:
         left = left[file.write(left) :]
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all it holds; nothing there is no error."""
+    """Remove a file, a link, or a folder and its content; it need not exist."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -107,9 +107,9 @@ def remove(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove unfinished files and folders that killed processes left in `folder`, if it is there.
+    """Remove unfinished files and folders that killed processes left in `folder`, if it exists.
 
-    Only for the one process that writes there.
+    To be called only by the one process that writes there.
     """
     for path in folder.glob(".*.tmp"):
         if LEFTOVER.fullmatch(path.name):
@@ -118,7 +118,7 @@ def sweep(folder: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name `path` in an error of the system that names no file: a full disk does not say where."""
+    """Add `path` to a system error that names no file, as for a full disk."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""JSON files that cannot be torn and hold no NaN, and one reader that says what is wrong."""
+"""JSON files without NaN, written atomically, and a reader that says what is wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class DamagedError(ValueError):
-    """A file is not what was written; the text names the file, what is wrong and the cure."""
+    """A file differs from what was written; the text gives the file, the fault and the cure."""
 
 
 def write(path: Path, value: Any) -> None:
@@ -42,11 +42,11 @@ def read(path: Path, *, keys: Collection[str] = (), cure: str = PUT_BACK) -> Any
     Args:
       path: the file.
       keys: what the object in it must hold, if any; then it must be an object.
-      cure: what the reader of an error is told to do about `path`.
+      cure: what the error message tells the user to do about `path`.
 
     Raises:
-      FileNotFoundError: there is none.
-      DamagedError: it is no file, not JSON, or lacks a key.
+      FileNotFoundError: there is no such file.
+      DamagedError: it is not a file, is not JSON, or lacks a key.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -63,20 +63,20 @@ def read(path: Path, *, keys: Collection[str] = (), cure: str = PUT_BACK) -> Any
 
 
 def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Append records to a file of one JSON record a line; durable when it returns."""
+    """Append records to a file of one JSON record per line; they are on disk at return."""
     durable.append(path, b"".join(map(line, records)))
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Replace a file of one JSON record a line in one step."""
+    """Replace a file of one JSON record per line, in one step."""
     durable.write_bytes(path, b"".join(map(line, records)))
 
 
 def read_lines(path: Path, *, keys: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Read a file of one JSON record a line; lines that are none are left out with a warning.
+    """Read a file of one JSON record per line; other lines are left out with a warning.
 
     Args:
-      path: the file; without one there are no records.
+      path: the file; if it is missing, there are no records.
       keys: what a record must hold.
 
     Raises:
@@ -88,9 +88,9 @@ def read_lines(path: Path, *, keys: Collection[str] = ()) -> list[dict[str, Any]
 
 
 def mend_lines(path: Path, *, keys: Collection[str] = ()) -> None:
-    """Drop from a file of one JSON record a line what is none, so that it can be added to.
+    """Drop invalid lines from a file of one JSON record per line, so it can be appended to.
 
-    A record that a kill left half-written goes without a word, anything else with a warning.
+    A record that a kill left half-written is dropped silently, anything else with a warning.
     """
     if not path.is_file():
         return
@@ -103,17 +103,17 @@ def mend_lines(path: Path, *, keys: Collection[str] = ()) -> None:
 
 
 def encode(value: Any, indent: int | None = None) -> str:
-    """Return JSON text of what `write` accepts."""
+    """Return the JSON text of a value that `write` accepts."""
     return json.dumps(plain(value), indent=indent, allow_nan=False)
 
 
 def line(record: Mapping[str, Any]) -> bytes:
-    """Return the line that a record is in a file of one a line."""
+    """Return a record as one line of a file of records."""
     return (encode(record) + "\n").encode()
 
 
 def plain(value: Any) -> Any:
-    """Turn a value that `write` accepts into what a JSON file would give back."""
+    """Convert a value that `write` accepts to what reading its JSON file would return."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -130,7 +130,7 @@ def plain(value: Any) -> Any:
 
 
 def _parse(path: Path, content: bytes, keys: Collection[str]) -> list[dict[str, Any]]:
-    """Return the records of a file's lines; one warning names the lines that are none."""
+    """Return the records of a file's lines; one warning names the invalid lines."""
     found = [_record(line, keys) for line in content.splitlines()]
     bad = [str(number) for number, record in enumerate(found, start=1) if record is None]
     if bad:
@@ -142,7 +142,7 @@ def _parse(path: Path, content: bytes, keys: Collection[str]) -> list[dict[str, 
 
 
 def _record(line: bytes, keys: Collection[str]) -> dict[str, Any] | None:
-    """Parse one line; None if it is no record with these keys."""
+    """Parse one line; None if it is not a record with these keys."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Trees of arrays as files hold them: one name for each array."""
+"""Trees of arrays in the flat form that files hold: one name per array."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _nest: Callable[..., dict[str, Any]] = traverse_util.unflatten_dict
 
 
 def flatten(tree: Params, separator: str) -> dict[str, np.ndarray]:
-    """Name each array by its place in nested dicts and lists, as `a/b/0` of the separator "/"."""
+    """Name each array by its path in nested dicts and lists, such as `a/b/0` with separator "/"."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     name = partial(jax.tree_util.keystr, simple=True, separator=separator)
     return {name(path): np.asarray(leaf) for path, leaf in leaves}
 
 
 def unflatten(arrays: Mapping[str, Any], separator: str) -> dict[str, Any]:
-    """Nest arrays again that `flatten` has named; a list has become a dict of its numbers."""
+    """Undo `flatten`; a list comes back as a dict keyed by position."""
     return _nest(arrays, sep=separator)

@@ -26,8 +26,8 @@ def read(path: Path, keys: Collection[str], *, cure: str = CURE) -> dict[str, An
 
     Args:
       path: the file.
-      keys: what it must hold.
-      cure: what the reader of an error is told to do about it.
+      keys: keys that it must hold.
+      cure: what the error message tells the user to do about it.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -50,7 +50,7 @@ def digest(path: Path) -> str:
 
 
 def check(path: Path, expected: str, *, cure: str = CURE) -> None:
-    """Raise `DamagedError` unless a file is there and has the hash that it was written with."""
+    """Raise `DamagedError` unless a file exists and its hash is `expected`."""
     if not path.is_file():
         raise DamagedError(f"{path} is missing or no file: {cure}")
     if digest(path) != expected:

@@ -1,6 +1,6 @@
-"""The program `dnr-jax`: a user's own logs checked, a trained model at work, the machine examined.
+"""The program `dnr-jax`: check your own logs, train and use models, examine the machine.
 
-A file a subcommand. They import what takes time only when they run: `--help` loads no JAX.
+There is one file per subcommand. Slow imports happen only when it runs: `--help` loads no JAX.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class _InOrder(click.Group):
-    """Lists the commands as one uses them."""
+    """Lists the commands in the order of use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -52,12 +52,12 @@ for _command in COMMANDS:
 
 
 def start() -> None:
-    """Run the command line as all that a process does."""
+    """Run the command line as the whole of a process."""
     console.whole_process(main)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; a mistake in it ends in one line and exit status 2."""
+    """Run the command line; a usage error prints one line and exits with status 2."""
     console.catch_interrupts()
     try:
         sys.exit(program.main(arguments, prog_name=NAME, standalone_mode=False))

@@ -1,4 +1,4 @@
-"""Lets `python -m dnr_jax.cli` stand for `dnr-jax`."""
+"""Makes `python -m dnr_jax.cli` the same as `dnr-jax`."""
 
 from dnr_jax.cli import start
 

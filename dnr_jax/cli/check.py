@@ -1,4 +1,4 @@
-"""`dnr-jax check`: what a log table holds, and whether it can be believed."""
+"""`dnr-jax check`: the content of a log table, and whether it can be trusted."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def check(
 ) -> None:
     """Look at a log table: columns, counts, faults, the first stage's quality, leaks.
 
-    LOGS is a Parquet, Arrow or CSV file or a folder of them, a row a candidate. Exits with 1 at the
-    first fault, which is named by file, row and column, and if the audit finds a leak.
+    LOGS is a Parquet, Arrow or CSV file or a folder of them, one row per candidate. Exits with 1 at
+    the first fault, which is named by file, row and column, or if the audit finds a leak.
     """
     with console.one_line("nothing was written"):
         from dnr_jax.data.settings import Shape
@@ -72,7 +72,7 @@ def check(
 
 
 def _settings(own: Mapping[str, str], pairs: tuple[str, ...]) -> TableSettings:
-    """Make settings of the options and the pairs of `--set`, numbers read where they belong."""
+    """Make settings from the options and the pairs of `--set`, parsing numbers where expected."""
     from dnr_jax.data.table.settings import TableSettings
 
     given = knobs.changes(pairs, {knobs.HOME: settings.defaults(TableSettings)})

@@ -1,4 +1,4 @@
-"""`dnr-jax doctor`: is everything here that a run needs?"""
+"""`dnr-jax doctor`: check that the machine has everything that a run needs."""
 
 from __future__ import annotations
 

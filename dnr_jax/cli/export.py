@@ -1,4 +1,4 @@
-"""`dnr-jax export`: a trained model as a folder that runs without this package."""
+"""`dnr-jax export`: write a trained model as a folder that runs without this package."""
 
 from __future__ import annotations
 

@@ -1,21 +1,21 @@
-"""Knobs on the command line: `--set KNOB=VALUE`, with the value read as the knob's kind."""
+"""Knobs on the command line: `--set KNOB=VALUE`, with the value read as the knob's type."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-HOME = "data"  # the section of a knob that names none
-TOP = ("seed",)  # but for these
+HOME = "data"  # the section of a knob given without one
+TOP = ("seed",)  # knobs outside any section
 
 
 def changes(pairs: Iterable[str], usual: Mapping[str, Any]) -> dict[str, Any]:
     """Read pairs such as `split_by=user` or `reranker.width=64` into nested plain data.
 
     Args:
-      pairs: a knob without a section is one of `HOME`, or of `TOP`.
-      usual: the whole config at its defaults. A value is read as the kind of its default, and left
-        a text where it cannot be, or where there is no such knob: who reads the config says so.
+      pairs: a knob without a section is in `HOME`, or one of `TOP`.
+      usual: the whole config at its defaults. A value is read as the type of its default. It stays
+        text if that fails or the knob does not exist; the reader of the config reports this.
 
     Raises:
       ValueError: a pair has no equals sign.

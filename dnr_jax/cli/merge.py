@@ -1,4 +1,4 @@
-"""`dnr-jax merge`: rows that were trained in several run folders become one table."""
+"""`dnr-jax merge`: merge rows trained in several run folders into one table."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def merge(runs: tuple[Path, ...], out: Path) -> None:
     """Put the finished rows of several run folders into a new one, and report on it.
 
     RUNS are run folders with the same data and settings, each with some rows of a table, as when
-    several machines share it. Of a row that several have, the first folder's is taken. The command
-    that trained them, with the whole table and this folder, goes on with what is missing.
+    several machines share it. A row in several folders is taken from the first. The command that
+    trained them, with the whole table and this folder, trains the missing rows.
     """
     with console.one_line("nothing was written", _WORDS):
         console.log_plainly()

@@ -1,4 +1,4 @@
-"""`dnr-jax retrieve`: candidates for a table of requests, to be ranked by `dnr-jax score`."""
+"""`dnr-jax retrieve`: find candidates for a table of requests, for `dnr-jax score` to rank."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def retrieve(
     """Find candidates in the whole catalogue, by the retriever of a model of interactions.
 
     MODEL is a folder made by `dnr-jax train` or `pack`, or a run folder with --row. REQUESTS is a
-    Parquet, Arrow or CSV file with a row a request: request_id, and user_id and history (item ids,
-    the latest last) where they are known. Items of the history are left out. The file that is
-    written is one that `dnr-jax score` ranks.
+    Parquet, Arrow or CSV file with one row per request: request_id and, if known, user_id and
+    history (item ids, the latest last). Items of the history are left out. `dnr-jax score` ranks
+    the file that is written.
     """
     with console.one_line("nothing was written", Words("--out", "file")):
         console.log_plainly()

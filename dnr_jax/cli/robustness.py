@@ -1,4 +1,4 @@
-"""`dnr-jax robustness`: what becomes of a run's models when the first stage drifts."""
+"""`dnr-jax robustness`: how well a run's models rank when first-stage scores drift."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _WORDS = Words("--out or --cache", "file")
 def robustness(run: Path, rows: str, out: Path | None, cache: Path) -> None:
     """Score a finished run's test split again with other first-stage scores.
 
-    RUN is a run folder. Every seed of each row ranks with the scores as trained, with noise in
-    them, with popularity instead, with their ranks alone, on another scale, without any, and with
+    RUN is a run folder. Every seed of each row ranks with the scores as trained, with noise added,
+    with popularity instead, with their ranks alone, on another scale, with no scores, and with
     their order reversed. Nothing is trained.
     """
     with console.one_line("nothing was written", _WORDS):

@@ -1,4 +1,4 @@
-"""`dnr-jax score` and `dnr-jax pack`: a trained model at work on tables of candidates."""
+"""`dnr-jax score` and `dnr-jax pack`: rank tables of candidates; copy a model out of its run."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def score(
     MODEL is a folder made by `dnr-jax pack`, or a run folder with --row. CANDIDATES is a Parquet,
     Arrow or CSV file, or a folder of them, with the columns of the training table except labels, or
     request_id, item_id, score, user_id and history for a model of interactions; the rows of a
-    request must be next to each other. Interrupted, it goes on from the last finished part when the
-    same command is started again.
+    request must be next to each other. If interrupted, the same command resumes after the last
+    finished part.
     """
     with console.one_line("finished parts are kept; start the same command again to go on", _WORDS):
         console.log_plainly()

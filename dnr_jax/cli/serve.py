@@ -18,7 +18,7 @@ from dnr_jax.cli.cache import cache_option
 
 _PATH = click.Path(path_type=Path)
 NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client")
-# Threads take turns this often: the default of 5 ms would make a request wait for a batch's arrays.
+# Threads switch this often: at the default of 5 ms, a request would wait for a batch's arrays.
 TURN_SECONDS = 0.0005
 BACKLOG = 2048  # connections that the system holds until they are accepted
 
@@ -86,14 +86,14 @@ def _run(
     from dnr_jax.serving import online, service
     from dnr_jax.serving.one_write import OneWriteProtocol
 
-    _listen(host, port).close()  # a port that is taken is told before anything is compiled
+    _listen(host, port).close()  # report a taken port before compiling anything
     compiled.keep(cache.expanduser() / "compiled")
     model = serving.load(path, row)
     engine = online.Engine(model, most=batch, longest=longest)
     click.echo(f"{engine.warm()} shapes compiled: batches {engine.batches}, lists {engine.sizes}")
     app = service.make(model, engine, limit=waiting)
     gc.collect()
-    gc.freeze()  # a full collection would walk all that is loaded now, and nobody be answered
+    gc.freeze()  # a full collection would walk everything loaded, and block all requests
     sys.setswitchinterval(TURN_SECONDS)
     for number in (signal.SIGTERM, signal.SIGINT):  # what uvicorn raises again, once it has ended
         signal.signal(number, lambda *_: sys.exit(0))

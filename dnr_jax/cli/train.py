@@ -1,4 +1,4 @@
-"""`dnr-jax train`: from a user's own logs to a model that is ready for service."""
+"""`dnr-jax train`: from a user's own logs to a model that is ready to serve."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ _ON = "every finished epoch is kept; start the same command again to go on"
 def train(logs: Path, out: Path, overwrite: bool, **options: Any) -> None:
     """Train rerankers on your own logs, compare them, and keep the best one as a model.
 
-    LOGS is a Parquet, Arrow or CSV file or a folder of them, a row a candidate; with --data, what
-    that kind of data is. The trained row with the best N@K on validation becomes the model.
-    Interrupted, it goes on from the last finished epoch when the same command is started again.
+    LOGS is a Parquet, Arrow or CSV file or a folder of them, one row per candidate; with --data,
+    files of that kind of data. The trained row with the best N@K on validation becomes the model.
+    If interrupted, the same command resumes after the last finished epoch.
 
-    With --from, a model that was trained before goes on, as it was set up: values that it knows
-    keep what they have learned, new ones are added.
+    With --from, an earlier model is trained further with its own settings: known values keep what
+    they learned, and new ones are added.
     """
     with console.one_line(_ON, _WORDS):
         console.log_plainly()
@@ -111,7 +111,7 @@ def _advice(logs: Path, options: dict[str, Any]) -> Advice:
 
 
 def _given(logs: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Read the options into the knobs that they stand for; a pair of `--set` wins."""
+    """Turn the options into knobs; a pair of `--set` wins."""
     from dnr_jax.experiment import sections
 
     found = knobs.changes(options["pairs"], sections.defaults(options["data"]))

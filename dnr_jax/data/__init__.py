@@ -1,4 +1,4 @@
-"""Raw files -> requests: the data sets, candidate sets, and the store of prepared arrays."""
+"""From raw files to requests: data sets, candidate sets, and the store of prepared arrays."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Arrays as files of their plain bytes: appended to in chunks, described by a manifest, mapped.
+"""Arrays as files of raw bytes: written in chunks, described by a manifest, memory-mapped.
 
-What the manifest says of an array is its dtype, its shape and the SHA-256 of its file.
+For each array, the manifest holds its dtype, its shape and the SHA-256 of its file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KINDS = "biuf"  # of numpy: bool, int, unsigned, float
 
 
 class Appender:
-    """Writes arrays to the files of a folder, which is made, a chunk of rows at a time."""
+    """Writes arrays to files in a new folder, one chunk of rows at a time."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -30,7 +30,7 @@ class Appender:
         folder.mkdir(parents=True, exist_ok=True)
 
     def __contains__(self, name: str) -> bool:
-        """Tell whether an array has a chunk."""
+        """Tell whether any chunk of an array was written."""
         return name in self._arrays
 
     def append(self, name: str, array: np.ndarray) -> None:
@@ -53,12 +53,12 @@ class Appender:
         written.digest.update(content)
 
     def described(self) -> dict[str, list[Any]]:
-        """Return what a manifest says of every array."""
+        """Return the manifest entry of every array."""
         return {name: written.described() for name, written in self._arrays.items()}
 
 
 class _Written:
-    """What is known of an array that is appended to."""
+    """The state of an array that is being written."""
 
     def __init__(self, dtype: str, width: tuple[int, ...]):
         self.dtype, self.width, self.rows = dtype, width, 0
@@ -78,10 +78,10 @@ class Entry(NamedTuple):
 
 
 def entries(described: Mapping[str, Any]) -> list[Entry]:
-    """Read what a manifest says, which may be anybody's: plain names and numbers only.
+    """Read the entries of a manifest, which is not trusted: plain names and numbers only.
 
     Raises:
-      AttributeError, TypeError: it says something else.
+      AttributeError, TypeError: it contains anything else.
     """
     return [_entry(name, *entry) for name, entry in described.items()]
 
@@ -95,7 +95,7 @@ def _entry(name: str, dtype: str, shape: list[int], digest: str) -> Entry:
 
 
 def check_sizes(folder: Path, known: list[Entry], *, cure: str = CURE) -> None:
-    """Raise `DamagedError` if a file is cut, `FileNotFoundError` if there is none."""
+    """Raise `DamagedError` if a file has the wrong size, `FileNotFoundError` if it is missing."""
     for entry in known:
         path = _file(folder, entry.name)
         expected = int(np.prod(entry.shape, dtype=object)) * entry.dtype.itemsize
@@ -107,7 +107,7 @@ def check_sizes(folder: Path, known: list[Entry], *, cure: str = CURE) -> None:
 
 
 def check_hashes(folder: Path, known: list[Entry], *, cure: str = CURE) -> None:
-    """Read every file once; raise `DamagedError` for one that is not what was written."""
+    """Read every file once; raise `DamagedError` if one differs from what was written."""
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda e: sealed.check(_file(folder, e.name), e.digest, cure=cure), known))
 

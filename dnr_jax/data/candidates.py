@@ -1,4 +1,4 @@
-"""Lists + first-stage scores -> candidate sets on disk, under one of the `protocols`."""
+"""Build candidate sets on disk from lists and first-stage scores, under one of the `protocols`."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ Truth = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class CandidateRule(NamedTuple):
-    """What a candidate set depends on besides lists and raw scores.
+    """What a candidate set depends on, apart from the lists and raw scores.
 
     Attributes:
       settings: the protocol, one of `protocols.CANDIDATES`, and its sizes.
       score: a transform of `protocols.SCORES` from raw scores to x in [0, 1], per request.
-      seed: of the shuffle and of the samples.
+      seed: seed of the shuffle and of the samples.
     """
 
     settings: CandidateSettings
@@ -70,24 +70,24 @@ def build(
     A candidate is positive if the user engages with it in this very list. Each request is
     shuffled once, by its own number and the seed. Training requests without a positive in the
     pool are dropped and counted; in valid and test they stay, for metrics to exclude and count.
-    Where the rule keeps a share of the training lists, the latest, the retriever still knows all:
-    in industry too it is trained on more than the reranker.
+    If the rule keeps only the latest share of the training lists, the retriever still learns from
+    all of them: in industry, too, it is trained on more data than the reranker.
 
     Args:
-      writer: of an empty folder.
+      writer: writes to an empty folder.
       lists: see `lists.build`.
       score: raw scores of all items, in the lists' encoded ids.
       rule: which items of the catalogue are candidates, and how they are scored.
       item_vectors: `float32 [V, d]`, stored for diversity.
       truth: true relevance, where known.
       report: findings to store beside this function's own.
-      progress: shows a bar.
-      random: what was shown at random, the test requests of the protocol `random_exposure`.
+      progress: whether to show a progress bar.
+      random: items shown at random: the test requests of the protocol `random_exposure`.
 
     Raises:
       ValueError: an unknown protocol, or `random_exposure` without `random`; fewer candidates than
-        the shown list; a raw score that is not finite; a candidate without a
-        score (-inf); a split that ends up without any request.
+        items in the shown list; a raw score that is not finite; a candidate without a
+        score (-inf); a split without any request.
     """
     rule, tests, counts = _random_tests(lists, rule, random)
     settings.find("candidate protocol", rule.settings.name, CANDIDATES)
@@ -125,7 +125,7 @@ def _latest(time: np.ndarray, rows: np.ndarray, share: float) -> np.ndarray:
 def _random_tests(
     lists: Lists, rule: CandidateRule, random: RandomExposures | None
 ) -> tuple[CandidateRule, Events | None, dict[str, Any]]:
-    """Return the rule of training, test requests shown at random, and counts, where asked for."""
+    """Return the rule for training and, if asked for, random-exposure test requests and counts."""
     if rule.settings.name != RANDOM_EXPOSURE:
         return rule, None, {}
     if random is None:
@@ -139,7 +139,7 @@ def _random_tests(
 
 
 def _number(chunk: Split, tally: Tally) -> Split:
-    """Number the requests of a chunk on from what the split holds."""
+    """Number the requests of a chunk, continuing from those already in the split."""
     count = len(chunk.request_id)
     index: Any = np.arange(tally.written, tally.written + count, dtype=np.uint32)
     tally.written += count
@@ -191,7 +191,7 @@ def _chunk(
     tests: Events | None,
 ) -> Split:
     """Build the requests of some lists of one split; all arrays are numpy."""
-    # Always CHUNK rows, so that the program is compiled once.
+    # Always CHUNK rows, so the program is compiled only once.
     full = np.pad(rows, (0, CHUNK - len(rows)), mode="edge")
     raw = score(lists.user[full], full)
     if not np.isfinite(np.maximum(raw, 0)).all():
@@ -243,7 +243,7 @@ def _chosen(
 def _shown_at_random(
     tests: Events, rule: CandidateRule, rows: np.ndarray, raw: np.ndarray, slate: int
 ) -> tuple[tuple[Any, ...], np.ndarray]:
-    """Return what `_select` returns, of random exposures, and the positives of each request."""
+    """Return the output of `_select` for random exposures, and the positives of each request."""
     items, where, labels, shown, positives = random_exposure.choose(
         tests, rows, size=rule.settings.size, slate=slate, seed=rule.seed
     )
@@ -255,7 +255,7 @@ def _shown_at_random(
 def _refuse_unscored(
     lists: Lists, rows: np.ndarray, raw: np.ndarray, items: np.ndarray, where: np.ndarray
 ) -> None:
-    """Refuse candidates that the first stage has no score for, as an external one may not."""
+    """Refuse candidates without a first-stage score; an external first stage may leave some out."""
     missing = where & (np.take_along_axis(raw, items, axis=1) == -np.inf)
     if missing.any():
         row, place = np.argwhere(missing)[0]
@@ -281,8 +281,8 @@ def _relevance(
 def _allowed(lists: Lists, rows: np.ndarray, exclude_seen: bool) -> np.ndarray:
     """Mark the items that lists `rows`, all of one split, may offer: `bool [n, V]`.
 
-    Seen are the items of the user's training lists, but not of the list itself; for a test list
-    also those of his validation list.
+    Seen items are those of the user's training lists, except the list itself; for a test list,
+    those of the validation list as well.
     """
     allowed = np.ones((len(rows), len(lists.catalogue.item_ids)), bool)
     allowed[:, :KNOWN] = False

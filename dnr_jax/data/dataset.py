@@ -1,4 +1,4 @@
-"""The two kinds of data sets, as what each has to offer to be prepared."""
+"""The two kinds of data sets, and what each must provide to be prepared."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Build(Protocol):
 
 
 class EncodeRaw(Protocol):
-    """Turns raw requests, plain Python of the data set's own form, into arrays.
+    """Turns raw requests, Python objects in the data set's own format, into arrays.
 
     Raises:
-      ValueError: a request is not of that form, or has more than `size` items (None = as
+      ValueError: a request is not in that format, or has more than `size` items (None = as
         prepared).
     """
 
@@ -45,15 +45,15 @@ class EncodeRaw(Protocol):
 
 
 class InteractionData(NamedTuple):
-    """A data set of who met what; a retriever and a protocol make candidates of it.
+    """A data set of user-item interactions; a retriever and a protocol make the candidates.
 
     Attributes:
       settings: class of its settings.
       inputs: `(path, settings)` -> the files that `read` and `truth` open.
-      read: `(path, settings)` -> interactions, users and items with too few of them left out.
+      read: `(path, settings)` -> interactions, without users and items that have too few.
       truth: `(path, settings)` -> true relevance; None where it is not known.
-      simulate: `(folder, settings.simulate)` writes the files of a world of its own.
-      encode: makes arrays of raw requests, with the encoders of the prepared data.
+      simulate: `(folder, settings.simulate)` writes the files of a simulated data set.
+      encode: turns raw requests into arrays, with the encoders of the prepared data.
       protocols: the candidate protocols under which it can be prepared.
     """
 
@@ -67,7 +67,7 @@ class InteractionData(NamedTuple):
 
     @property
     def direct(self) -> bool:
-        """Whether models are exported, served and score tables; see `LoggedData`."""
+        """Whether models can be exported, be served and score tables; see `LoggedData`."""
         return self.encode is requests.encode
 
     @property
@@ -77,19 +77,19 @@ class InteractionData(NamedTuple):
 
 
 class LoggedData(NamedTuple):
-    """A data set whose logs hold the candidates and a first stage's places or scores.
+    """A data set whose logs hold the candidates and their first-stage ranks or scores.
 
     Attributes:
       settings: class of its settings.
       inputs: `(path, settings)` -> the files that `build` opens.
       check: `(path, settings)` raises `ValueError` for files that `build` could not use; cheap.
       build: makes the arrays.
-      simulate: `(folder, settings.simulate)` writes the files of a world of its own.
-      encode: makes arrays of raw requests, with the encoders of the prepared data.
+      simulate: `(folder, settings.simulate)` writes the files of a simulated data set.
+      encode: turns raw requests into arrays, with the encoders of the prepared data.
       protocols: the candidate protocols under which it can be prepared.
-      direct: whether raw requests are of a form of `data.direct`, so that models are exported,
-        served and score tables; otherwise requests come one by one, for `encode`.
-      estimate: `(path, settings)` -> what reading will take, in words; None = not known.
+      direct: whether raw requests have a format that `data.direct` reads, so models can be
+        exported, be served and score tables; otherwise requests come one by one, for `encode`.
+      estimate: `(path, settings)` -> time and memory of reading, in words; None = not known.
     """
 
     settings: type[DataSettings]

@@ -1,4 +1,4 @@
-"""Raw requests of a log table or of interactions -> arrays, by NumPy alone.
+"""Turn raw requests of a log table or of interactions into arrays, with NumPy alone.
 
 An exported model carries a copy of this file and of `raw_values`.
 """
@@ -23,10 +23,10 @@ from dnr_jax.data.raw_values import (
     two_rows,
 )
 
-LARGEST_SCORE = 1e38  # in size, of a first stage: float32 holds the difference of any two
+LARGEST_SCORE = 1e38  # largest |first-stage score|: float32 holds the difference of any two
 UNSHIFTED = ("", "as_is", "sigmoid")  # transforms of scores that a shift would change
-NEGATIVE, POSITIVE = 2, 3  # what a history says of an item, beside its id
-# Of data whose raw requests hold nothing but ids.
+NEGATIVE, POSITIVE = 2, 3  # feedback on an item of the history, stored beside its id
+# For data whose raw requests hold nothing but ids.
 PLAIN: Mapping[str, Any] = {
     "score": "",
     "widths": {"user": {}, "context": {}, "item": {}},
@@ -38,18 +38,18 @@ Raw = Mapping[str, Any]
 
 
 class Encoder:
-    """Makes arrays of raw requests, many at a time.
+    """Turns raw requests into arrays, many at a time.
 
     A raw request is `{"user_id": 42, "history": [item id, ...], "items": [{"item_id": 7}, ...]}`,
-    with the features of user and context beside "items" and those of items in them, under their
-    names. What is left out, None or not known is unknown. Kinds of values are not checked. Items
-    may be a dict of all their columns, as `{"item_id": [7, ...], "i_brand": [2, ...]}`.
+    with user and context features beside "items" and item features inside each item, under their
+    names. A value that is left out, None or not in the vocabulary is unknown. Types are not
+    checked. Items may also be a dict of columns: `{"item_id": [7, ...], "i_brand": [2, ...]}`.
 
     Args:
       keys: the known values of each column, sorted: `int64 [n]` or `str [n]`.
       transforms: `widths`, `kinds`, `numbers`, `item_numbers` and `score` of the trained model, and
         `hashed` where it has hashed columns.
-      history: events T.
+      history: number of events T.
     """
 
     def __init__(self, keys: Mapping[str, np.ndarray], transforms: Mapping[str, Any], history: int):
@@ -63,8 +63,8 @@ class Encoder:
     def arrays(self, requests: Sequence[Raw], size: int) -> dict[str, np.ndarray]:
         """Encode raw requests of 1 to `size` items: the fields of a `Request`, NumPy arrays.
 
-        Those of numbers are left out where there are none. Candidates keep their order; the draws
-        of a request do not depend on its place, so `index` is 0.
+        Number fields are left out if there are none. Candidates keep their order. `index` is 0,
+        so a request's random draws do not depend on its position.
         """
         where = np.arange(size) < np.array([length(raw) for raw in requests])[:, None]
         own, items = partial(_column, requests), partial(_column_of_items, requests)
@@ -85,10 +85,10 @@ class Encoder:
         return found
 
     def raw_scores(self, scores: Iterable[Sequence[float]], where: np.ndarray) -> np.ndarray:
-        """Lay out the first stage's scores, a list a request: `float32 [B, N]`.
+        """Lay out the first-stage scores, one list per request: `float32 [B, N]`.
 
-        Those that are transformed by order or range have the least of their request subtracted:
-        large ones would not be told apart in float32.
+        If the transform uses only order or range, the request's minimum is subtracted first:
+        otherwise large scores could become equal in float32.
         """
         raw = np.zeros(where.shape)
         raw[where] = np.concatenate([np.asarray(own, np.float64) for own in scores])
@@ -106,7 +106,7 @@ class Encoder:
         return past
 
     def _ids(self, column: Column, widths: Mapping[str, int], rows: int) -> np.ndarray:
-        """Stack the feature ids of some columns, a bag as several: `int32 [rows, columns]`."""
+        """Stack the feature ids of some columns; a bag fills several: `int32 [rows, columns]`."""
         parts = [np.zeros((rows, 0), np.int32)]
         for name, width in widths.items():
             values = column(name)
@@ -126,7 +126,7 @@ class Encoder:
         return bag
 
     def _two_rows(self, name: str, values: list[Any], width: int) -> np.ndarray:
-        """Hash each value, or each of its list, to two columns."""
+        """Hash each value, or each element if it is a list, to two columns."""
         bag = self._kinds[name] == "bag"
         lists = [_listed(value)[: width // 2] if bag else [value] for value in values]
         flat = [value for own in lists for value in own]
@@ -138,10 +138,10 @@ class Encoder:
 
 
 class PlainEncoder(Encoder):
-    """Makes arrays of raw requests of ids alone, whose features were known in training.
+    """Turns raw requests that hold only ids into arrays; features come from training.
 
-    A raw request is `{"user": 42, "items": [item, ...], "history": [[item, liked], ...]}`. An item
-    of the history without `liked` was liked.
+    A raw request is `{"user": 42, "items": [item, ...], "history": [[item, liked], ...]}`. A
+    history item without `liked` counts as liked.
 
     Args:
       keys, transforms, history: see `Encoder`.
@@ -181,7 +181,7 @@ def length(raw: Raw) -> int:
 
 
 def events(raw: Raw) -> list[tuple[Any, bool]]:
-    """List the history of a raw request of ids alone: each item, and whether it was liked."""
+    """List the history of a raw request that holds only ids: each item, and if it was liked."""
     return [_event(event) for event in _listed(raw.get("history"))]
 
 
@@ -191,13 +191,13 @@ def make(
     history: int,
     tables: Mapping[str, np.ndarray],
 ) -> Encoder:
-    """Make what reads the raw requests of a model; see `PlainEncoder` for the arguments."""
+    """Make the encoder of a model's raw requests; see `PlainEncoder` for the arguments."""
     whole = {**PLAIN, **transforms}
     return PlainEncoder(keys, whole, history, tables) if tables else Encoder(keys, whole, history)
 
 
 def load(folder: str | os.PathLike[str], score: str | None) -> Encoder:
-    """Read the folder `encoders` of a model; `score` is its card's, where encoders have none."""
+    """Read a model's folder `encoders`; `score` comes from its card if the encoders have none."""
     folder = Path(folder)
     content = json.loads((folder / "encoders.json").read_text("utf-8"))
     keys = {name: np.load(folder / f"keys.{name}.npy") for name in content["vocabularies"]}
@@ -213,8 +213,8 @@ def described(
 
     Args:
       found: the fields with ids alone, in column 0.
-      tables: of `PlainEncoder`.
-      liked: `bool [E]`, of all real events in their order.
+      tables: see `PlainEncoder`.
+      liked: `bool [E]`, for all real events in order.
     """
     where = found["history_where"]
     feedback = np.zeros(where.shape, np.int32)
@@ -243,14 +243,14 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _event(event: Any) -> tuple[Any, bool]:
-    """Split an event into the item, and whether it was liked."""
+    """Split an event into the item and whether it was liked."""
     if isinstance(event, list | tuple | np.ndarray):
         return event[0], bool(event[1])
     return event, True
 
 
 def _filled(where: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Put the rows where they belong: `[B, N, columns]`."""
+    """Scatter the rows to the places where `where` is True: `[B, N, columns]`."""
     filled = np.zeros((*where.shape, rows.shape[1]), rows.dtype)
     filled[where] = rows
     return filled

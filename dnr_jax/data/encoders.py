@@ -1,6 +1,6 @@
-"""How raw values become feature ids: stored with the data, so that raw requests can follow later.
+"""How raw values become feature ids: stored with the data, to encode raw requests later.
 
-0 is padding, 1 unknown, known values start at 2.
+0 is padding, 1 is unknown, and known values start at 2.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Vocabulary(NamedTuple):
 
     Attributes:
       keys: the known values, sorted: `int64 [n]` or `str [n]`; value number i has id `KNOWN + i`.
-      buckets: > 0 = no known values, but values hashed to so many ids: integers >= 0 by `encode`,
-        or what the data set's own code hashes.
+      buckets: > 0 = no known values; values are hashed to this many ids, either integers >= 0 by
+        `encode` or others by the data set's own code.
     """
 
     keys: np.ndarray
@@ -46,7 +46,7 @@ class Vocabulary(NamedTuple):
         return KNOWN + (self.buckets or len(self.keys))
 
     def encode(self, raw: np.ndarray) -> np.ndarray:
-        """Return int32 feature ids >= 1 of an array of the keys' kind; unseen ones are unknown."""
+        """Return int32 feature ids >= 1 of values of the keys' kind; unseen values are unknown."""
         if self.buckets:
             known = raw >= 0
             ids = KNOWN + (mix(0, 9, raw) % np.uint64(self.buckets)).astype(np.int64)
@@ -61,7 +61,7 @@ class Vocabulary(NamedTuple):
 
 
 def _close(keys: np.ndarray, raw: np.ndarray) -> bool:
-    """Tell whether a table of all integers between the keys costs less than to search for each."""
+    """Tell whether a table of all integers in the keys' range is cheaper than binary search."""
     whole = keys.dtype == raw.dtype == np.int64
     return whole and int(keys[-1]) - int(keys[0]) < raw.size
 
@@ -74,15 +74,15 @@ def _looked_up(keys: np.ndarray, raw: np.ndarray) -> np.ndarray:
 
 
 class Encoders(NamedTuple):
-    """All that turns the raw requests of a data set into arrays.
+    """Everything that turns a data set's raw requests into arrays.
 
     Attributes:
       spec: names and vocabulary sizes of the feature columns.
       size: candidates N of a prepared request.
       history: events T of a prepared request.
       vocabularies: by column name.
-      tables: encoded features `int32 [ids, columns]` by encoded id, where an id has them.
-      transforms: JSON-able numbers that the data set's own features are made with.
+      tables: encoded features `int32 [ids, columns]` by encoded id, where an id has features.
+      transforms: JSON-able numbers that the data set's own features are computed with.
     """
 
     spec: FeatureSpec
@@ -94,25 +94,25 @@ class Encoders(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether raw requests hold ids alone, whose features are in `tables`."""
+        """Whether raw requests hold only ids; their features are then in `tables`."""
         return bool(self.tables)
 
     def direct(self) -> Encoder:
-        """Make what turns raw requests into arrays whose kinds of values were checked."""
+        """Make the encoder of raw requests whose types were already checked."""
         keys = {name: words.keys for name, words in self.vocabularies.items()}
         return make(keys, self.transforms, self.history, self.tables)
 
     def encoded(self, requests: Sequence[Mapping[str, Any]], size: int) -> Encoded:
-        """Encode raw requests whose kinds of values were checked; `size`: see `direct.Encoder`."""
+        """Encode raw requests whose types were already checked; `size`: see `direct.Encoder`."""
         fields: dict[str, Any] = self.direct().arrays(requests, size)
         request = Request(**fields | {"index": np.arange(len(requests), dtype=np.uint32)})
         return Encoded(request, count_unknown(request, self.spec))
 
     def save(self, folder: Path) -> None:
-        """Write all of it into a new folder, whole or not at all; one that is there stays.
+        """Write everything into a new folder, or nothing at all; an existing folder is kept.
 
         Raises:
-          ValueError: a name that could not be a file's.
+          ValueError: a name that cannot be a file name.
         """
         if folder.exists():
             return
@@ -139,9 +139,9 @@ class Encoded(NamedTuple):
 
     Attributes:
       request: NumPy arrays, in the order of the raw requests; `index` counts them.
-      unknown: how often a real value of each column has the id `UNKNOWN`, where it has:
+      unknown: how often real values of a column have the id `UNKNOWN`, for columns where any do:
         `user.age`, `item.author_id`, `history.item_id`.
-      dropped: history events left out as they are not before their request.
+      dropped: history events left out because they are not before their request.
     """
 
     request: Request
@@ -150,12 +150,12 @@ class Encoded(NamedTuple):
 
 
 def load(folder: Path, *, cure: str = CURE) -> Encoders:
-    """Read what `Encoders.save` wrote; arrays are memory-mapped after their hash was checked.
+    """Read what `Encoders.save` wrote; arrays are memory-mapped once their hash was checked.
 
     Raises:
       FileNotFoundError: there is no such folder.
-      DamagedError: a file is missing, torn or changed, or is not what `save` writes; `cure` says
-        what helps.
+      DamagedError: a file is missing, incomplete or changed, or is not what `save` writes; `cure`
+        is the remedy that the message gives.
     """
     content = sealed.read(folder / FILE, KEYS, cure=cure)
     try:
@@ -180,7 +180,7 @@ def load(folder: Path, *, cure: str = CURE) -> Encoders:
 
 
 def read_spec(content: Mapping[str, Any]) -> FeatureSpec:
-    """Make a spec of its plain form."""
+    """Rebuild a spec from its JSON form."""
     columns = {n: tuple(content[n]) for n in FeatureSpec._fields if n != "sizes"}
     return FeatureSpec(**columns, sizes=dict(content["sizes"]))
 
@@ -222,15 +222,15 @@ def count_unknown(request: Request, spec: FeatureSpec) -> dict[str, int]:
     for part, columns, ids, real in parts:
         for number, column in enumerate(columns):
             name, count = f"{part}.{column}", int((ids[..., number][real] == UNKNOWN).sum())
-            found[name] = found.get(name, 0) + count  # a list of ids is several columns of a name
+            found[name] = found.get(name, 0) + count  # a list of ids has columns of equal name
     return {name: count for name, count in found.items() if count}
 
 
 def check_keys(place: str, raw: Any, known: Iterable[str], needed: Sequence[str] = ()) -> None:
-    """Refuse a raw record that is no mapping, lacks a field or has one that nobody reads.
+    """Refuse a raw record that is not a mapping, lacks a field or has an unknown one.
 
     Raises:
-      ValueError: naming the place and the field, and the nearest known one.
+      ValueError: names the place, the field and the nearest known field.
     """
     if not isinstance(raw, Mapping):
         raise ValueError(f"{place} is a {type(raw).__name__}: it must be a mapping")
@@ -244,10 +244,10 @@ def check_keys(place: str, raw: Any, known: Iterable[str], needed: Sequence[str]
 
 
 def integer(place: str, value: Any, missing: int = -1) -> int:
-    """Return a raw integer, `missing` for None and for what is beyond int64.
+    """Return a raw integer, or `missing` for None and for values that int64 cannot hold.
 
     Raises:
-      ValueError: another kind of value, with its place.
+      ValueError: another kind of value; the text names its place.
     """
     if value is None:
         return missing
@@ -261,7 +261,7 @@ def listed(place: str, value: Any) -> list[Any]:
     """Return a raw list, tuple or array as a list.
 
     Raises:
-      ValueError: it is something else.
+      ValueError: any other kind of value.
     """
     if not isinstance(value, list | tuple | np.ndarray):
         raise ValueError(f"{place} is {value!r}: it must be a list")

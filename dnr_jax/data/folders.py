@@ -1,4 +1,4 @@
-"""Folders that are complete under their name, or not there, and are made by one process alone."""
+"""Folders that are either complete or absent, each made by one process at a time."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LOG = logging.getLogger(__name__)
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder that takes the name `folder` once the block has ended without an error.
+    """Yield a new folder, renamed to `folder` once the block ends without an error.
 
     Raises:
-      FileExistsError: `folder` is there already.
+      FileExistsError: `folder` already exists.
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists already: delete it to make it anew")
@@ -35,7 +35,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time make `folder`; what killed ones have left beside it is removed."""
+    """Let one process at a time make `folder`; remove what killed processes left beside it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder, wait=True):
         _sweep(folder.parent, own=folder.name)
@@ -44,7 +44,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold the lock of `folder`, a file that lives as long; False if it is taken and not `wait`."""
+    """Hold the lock file of `folder`; yield False if it is taken and `wait` is False."""
     path = folder.with_name(f".{folder.name}.lock")
     descriptor = _acquire(path, folder, wait)
     if descriptor is None:
@@ -53,7 +53,7 @@ def _lock(folder: Path, *, wait: bool) -> Iterator[bool]:
     try:
         yield True
     finally:
-        path.unlink(missing_ok=True)  # while it is held: nobody else can hold it
+        path.unlink(missing_ok=True)  # while locked, so no other process can hold it
         os.close(descriptor)
 
 
@@ -80,7 +80,7 @@ def _flock(descriptor: int, mode: int) -> bool:
 
 
 def _same(descriptor: int, path: Path) -> bool:
-    """Tell whether a lock is still the one of that name, and not one that its holder removed."""
+    """Tell whether the lock file at `path` is still this one; its holder may have removed it."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
@@ -88,7 +88,7 @@ def _same(descriptor: int, path: Path) -> bool:
 
 
 def _sweep(parent: Path, own: str) -> None:
-    """Remove unfinished folders: of `own`, whose lock is held, and of names that nobody holds."""
+    """Remove unfinished folders of `own`, whose lock is held, and of names not locked by anyone."""
     for path in parent.glob(".*.tmp"):
         found = durable.LEFTOVER.fullmatch(path.name)
         if found is None or not path.is_dir() or path.is_symlink():

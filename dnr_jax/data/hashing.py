@@ -1,4 +1,4 @@
-"""Hashes of integers: the same on every machine, and no state."""
+"""Stateless integer hashes, the same on every machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 def mix(seed: int, stream: int, *numbers: np.ndarray) -> np.ndarray:
     """Hash integer columns to uint64 (splitmix64 of Steele, Lea and Flood 2014).
 
-    A draw made from it depends on the row's own ids, not on the order of rows in a file.
+    A random draw made from the hash depends on the row's own ids, not on its place in a file.
     """
     shape = np.broadcast_shapes(*(np.shape(number) for number in numbers))
     state = np.full(shape, (seed * 1000 + stream) % 2**64, np.uint64)

@@ -1,4 +1,4 @@
-"""Raw ids -> places in the sorted list of those that there are."""
+"""Code raw ids by their places among the sorted distinct ids."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class Ids(NamedTuple):
 
     @property
     def keys(self) -> np.ndarray | None:
-        """The ids where they are text; None = they are integers."""
+        """The ids if they are text; None if they are integers."""
         return None if self.values.dtype == np.int64 else self.values
 
     def raw(self, codes: np.ndarray) -> np.ndarray:
-        """Return the integers behind places in `values`; of text, the places themselves."""
+        """Return the integers at places in `values`; for text ids, the places themselves."""
         return codes.astype(np.int64) if self.keys is not None else self.values[codes]
 
 
 def code(column: pl.Series) -> tuple[np.ndarray, Ids]:
     """Code integers, or a categorical column, by their place among the sorted ids: `int32 [M]`.
 
-    Text is taken for integers where all of it is, written in the one usual way.
+    Text counts as integers if every value is an integer in its usual decimal form.
     """
     known = column.unique()
     if column.dtype == pl.Int64:
@@ -43,7 +43,7 @@ def code(column: pl.Series) -> tuple[np.ndarray, Ids]:
 
 
 def _places(values: np.ndarray, column: pl.Series) -> np.ndarray:
-    """Look the column up in parts, so that no second one of 8 bytes a row is ever there."""
+    """Look the column up in parts, to avoid a second column of 8 bytes per row in memory."""
     find, codes = _finder(values, len(column)), np.empty(len(column), np.int32)
     for start in range(0, len(column), CHUNK):
         codes[start : start + CHUNK] = find(column.slice(start, CHUNK).to_numpy())
@@ -51,7 +51,7 @@ def _places(values: np.ndarray, column: pl.Series) -> np.ndarray:
 
 
 def _finder(values: np.ndarray, rows: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Find places by a table where the ids span no more numbers than there are rows."""
+    """Find places by a table if the ids span no more integers than there are rows."""
     low, span = values[:1], int(values[-1]) - int(values[0]) + 1 if len(values) else 1
     if span > rows:
         return lambda part: np.searchsorted(values, part)

@@ -1,4 +1,4 @@
-"""Who met what, when, and whether it was liked: what an interactions data set is read into."""
+"""User-item interactions with time and label: the form every interactions data set is read into."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Features = dict[str, dict[int, str]]
 
 
 class RandomExposures(NamedTuple):
-    """What was shown uniformly at random, after all interactions; raw ids, `[M]` each.
+    """Items shown uniformly at random, after all interactions; raw ids, arrays of shape `[M]`.
 
     Attributes:
-      user, item: `int64`, no pair twice.
+      user, item: `int64`, each pair at most once.
       label: `float32` in {0, 1}.
       time: `int64`.
     """
@@ -29,11 +29,11 @@ class Interactions(NamedTuple):
 
     Attributes:
       user, item: `int64 [M]`, raw ids. No (user, item) pair occurs twice.
-      label: `float32 [M]` in {0, 1}, 1 = what the user met was to his liking.
+      label: `float32 [M]` in {0, 1}, 1 = the user liked the item.
       time: `int64 [M]`, unix seconds; the position in the user's sequence where unknown.
       user_features, item_features: value of each raw id, by feature name; may be empty.
       report: JSON-able findings.
-      user_keys, item_keys: `str [n]`, sorted, where ids are text: a raw id is a place in it.
+      user_keys, item_keys: `str [n]`, sorted, if ids are text: a raw id is then a place in it.
       random: exposures for the protocol `random_exposure`; None = there are none.
     """
 
@@ -51,7 +51,7 @@ class Interactions(NamedTuple):
 
 def take(interactions: Interactions, keep: np.ndarray, **report: Any) -> Interactions:
     """Keep the rows where `keep` (`bool [M]`) is True, and add findings to the report."""
-    if keep.all():  # no second copy of all there is
+    if keep.all():  # avoids a second copy of everything
         return interactions._replace(report=interactions.report | report)
     return interactions._replace(
         user=interactions.user[keep],
@@ -68,7 +68,7 @@ def k_core(interactions: Interactions, *, core: int) -> Interactions:
     That set is unique, so the order of removal does not matter. `core` of 0 or 1 keeps all.
 
     Raises:
-      ValueError: nothing is left.
+      ValueError: no row is left.
     """
     users, items = _numbered(interactions.user), _numbered(interactions.item)
     keep, removed = np.ones(len(users), bool), []
@@ -85,7 +85,7 @@ def k_core(interactions: Interactions, *, core: int) -> Interactions:
 
 
 def _numbered(ids: np.ndarray) -> np.ndarray:
-    """Return small numbers that tell ids apart: the ids themselves where these will do."""
+    """Map ids to small distinct integers: the ids themselves if they are small enough."""
     if ids.min() >= 0 and ids.max() < len(ids):
         return ids
     return np.unique(ids, return_inverse=True)[1].astype(np.int32)

@@ -1,4 +1,4 @@
-"""Interactions -> lists of K exposed items, split by time within each user."""
+"""Cut interactions into lists of K exposed items, split by time within each user."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Catalogue(NamedTuple):
     """Users and items by encoded id; every item of the data has an id of its own.
 
     Attributes:
-      user_ids `int64 [U]`, item_ids `int64 [V]`: raw ids; -1 at padding and unknown. Where ids are
-        text, they are places in the data's own keys.
+      user_ids `int64 [U]`, item_ids `int64 [V]`: raw ids; -1 at padding and unknown. If ids are
+        text, these are places in the data's own keys.
       users `int32 [U, Fu]`, items `int32 [V, Fi]`: encoded features; column 0 is the id itself.
       user_columns, item_columns: names of the features, `user_id` and `item_id` first.
       vocabularies: raw values by column name; those of the ids are the raw ids.
@@ -43,9 +43,9 @@ class Lists(NamedTuple):
       user: `int32 [R]`.
       items: `int32 [R, K]`, the exposed items in display (time) order.
       labels: `float32 [R, K]` in {0, 1}.
-      history `int32 [R, T]`: items met before the list, left-padded, latest last.
+      history `int32 [R, T]`: items of earlier interactions, left-padded, latest last.
       feedback `int32 [R, T]`: `NEGATIVE`, `POSITIVE`, 0 where padded.
-      split: `int8 [R]`, `TRAIN`, `VALID` (a user's last but one list) or `TEST` (the last).
+      split: `int8 [R]`, `TRAIN`, `VALID` (a user's last list but one) or `TEST` (the last).
       time: `int64 [R]`, of the first item.
       catalogue: the users and items behind the ids.
       report: JSON-able counts.
@@ -63,12 +63,12 @@ class Lists(NamedTuple):
 
 
 class Events(NamedTuple):
-    """Interactions of lists.
+    """The interactions of some lists.
 
     Attributes:
       user, item: `int32 [M]`, encoded ids.
       label: `float32 [M]` in {0, 1}.
-      request: `int32 [M]`, the number of the list that each belongs to.
+      request: `int32 [M]`, the number of the list that each event belongs to.
     """
 
     user: np.ndarray
@@ -81,8 +81,8 @@ def build(interactions: Interactions, *, slate: int, history: int) -> Lists:
     """Cut each user's rows into consecutive lists of `slate` items.
 
     The remainder at the end is dropped, and so are users with fewer than three lists. The
-    history of a list holds only rows of the same user that stand before it. Where a list starts
-    within a run of equal time stamps, file order decides what was before; the report counts it.
+    history of a list holds only earlier rows of the same user. If a list starts within a run of
+    equal time stamps, file order decides what came before; the report counts such lists.
 
     Raises:
       ValueError: `slate` or `history` below 1, or no user has three lists.
@@ -126,8 +126,8 @@ def events(lists: Lists, *splits: int) -> Events:
 def origins(lists: Lists) -> np.ndarray:
     """Return the number of the list that each event of a history belongs to: `int32 [R, T]`.
 
-    -1 where padded. A user's lists follow one another without a gap, so that the last K events of
-    a history are those of the list before.
+    -1 where padded. A user's lists follow one another without a gap, so the last K events of a
+    history are those of the previous list.
     """
     slate, length = lists.items.shape[1], lists.history.shape[1]
     back = 1 + np.arange(length)[::-1] // slate
@@ -142,11 +142,11 @@ def popularity(lists: Lists) -> np.ndarray:
 
 
 def item_vectors(lists: Lists, *, width: int, seed: int) -> np.ndarray:
-    """Describe items by who met them in training, for diversity: `float32 [V, width]`.
+    """Describe items by their training users, for diversity: `float32 [V, width]`.
 
     A random projection of the user-item matrix: inner products approximate the number of shared
-    users. It depends on no model, so every model's diversity is measured with one ruler. Items
-    that nobody met in training get the zero vector.
+    users. It depends on no model, so diversity is comparable between models. Items without a
+    training interaction get the zero vector.
     """
     train = events(lists, TRAIN)
     users, items = len(lists.catalogue.user_ids), len(lists.catalogue.item_ids)
@@ -156,7 +156,7 @@ def item_vectors(lists: Lists, *, width: int, seed: int) -> np.ndarray:
 
 
 def _cut(counts: np.ndarray, slate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return first row, first row of the user, and split of every list."""
+    """Return, for every list, its first row, its user's first row, and its split."""
     per_user = counts // slate
     first_rows = np.repeat(np.cumsum(counts) - counts, per_user)
     position = np.arange(per_user.sum()) - np.repeat(np.cumsum(per_user) - per_user, per_user)
@@ -199,7 +199,7 @@ def _fill(
 def _before(
     item: np.ndarray, label: np.ndarray, starts: np.ndarray, bounds: np.ndarray, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return history and feedback, made in parts: places of 8 bytes an event would be the most."""
+    """Return history and feedback, built in parts because all 8-byte indices would not be small."""
     history, feedback = (np.zeros((len(starts), length), np.int32) for _ in range(2))
     for part in range(0, len(starts), CHUNK):
         own = slice(part, part + CHUNK)
@@ -219,7 +219,7 @@ def _catalogue(rows: Interactions) -> Catalogue:
 
 
 def _encoded(ids: np.ndarray, raw: np.ndarray) -> np.ndarray:
-    """Return the places of raw ids, all of them known, in a catalogue's `ids`."""
+    """Return the places in a catalogue's `ids` of raw ids, all of which are known."""
     return (KNOWN + np.searchsorted(ids[KNOWN:], raw)).astype(np.int32)
 
 

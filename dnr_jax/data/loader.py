@@ -1,4 +1,4 @@
-"""Batches as rows of a split: the order is a pure function of (seed, epoch), nothing is dropped."""
+"""Batches as row numbers of a split; order is a pure function of (seed, epoch), no row is lost."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def order(count: int, batch_size: int, *, seed: int = 0, epoch: int | None = Non
 
     Args:
       count: number of requests, >= 1.
-      batch_size: requests a batch, from 1 to `count`.
-      seed: what the shuffle depends on, with `epoch`.
+      batch_size: requests per batch, from 1 to `count`.
+      seed: seed of the shuffle, together with `epoch`.
       epoch: number of the epoch; None keeps the stored order (evaluation).
 
     Returns:
@@ -44,7 +44,7 @@ def take(batch: Batch, rows: Array) -> Batch:
     """Gather rows `int32 [B]` of a device-resident split; `PADDING_ROW` becomes an empty request.
 
     An empty request has `where`, `history_where` and `exposed` False, weights, labels and scores
-    0 and a slate of -1, so that it counts for nothing anywhere.
+    0 and a slate of -1, so it never counts.
     """
     taken = jax.tree.map(lambda a: jnp.asarray(a)[jnp.maximum(rows, 0)], batch)
     return _blank(taken, rows != PADDING_ROW, jnp.where)
@@ -53,7 +53,7 @@ def take(batch: Batch, rows: Array) -> Batch:
 def read(batch: Batch, rows: np.ndarray) -> Batch:
     """Gather rows `int32 [..., B]` of a split of NumPy arrays, memory-mapped or not, on the host.
 
-    The same content as `take` of each batch, in arrays `[..., B, ...]` of their own.
+    The content equals `take` of each batch; the arrays `[..., B, ...]` are copies.
     """
     taken: Batch = jax.tree.map(lambda a: np.take(a, np.maximum(rows, 0), axis=0), batch)
     real = rows != PADDING_ROW
@@ -61,7 +61,7 @@ def read(batch: Batch, rows: np.ndarray) -> Batch:
 
 
 def pick(batches: Batch, number: Array) -> Batch:
-    """Return batch `number` (int32 scalar) of arrays `[P, B, ...]` on the device, as of `read`."""
+    """Return batch `number` (int32 scalar) of device arrays `[P, B, ...]`, as read by `read`."""
     picked: Batch = jax.tree.map(lambda a: a[number], batches)
     return picked
 
@@ -78,13 +78,13 @@ def stream(
     put: Callable[[np.ndarray], Batch],
     parts: Iterable[np.ndarray],
 ) -> list[Any]:
-    """Run `work` on one part of host data after another, reading each while the device is busy.
+    """Run `work` on the parts of host data in turn; read the next while the device is busy.
 
     Args:
       work: starts a program on a part and returns its results without waiting for them.
-      put: reads the rows `int32 [P, B]` of a part on the host and puts them on the device, where
-        at most two parts are at any time.
-      parts: the rows of each.
+      put: reads the rows `int32 [P, B]` of a part on the host and puts them on the device, which
+        holds at most two parts at any time.
+      parts: the rows of each part.
 
     Returns:
       The results of each part, as NumPy arrays.
@@ -92,7 +92,7 @@ def stream(
     found: list[Any] = []
     for rows in parts:
         result = work(put(rows))
-        found[-1:] = jax.device_get(found[-1:])  # waits for the part before this one
+        found[-1:] = jax.device_get(found[-1:])  # waits for the previous part
         found.append(result)
     return list(jax.device_get(found))
 

@@ -1,4 +1,4 @@
-"""Rows of a file -> the order of users and times, each pair of user and item once."""
+"""Sort the rows of a file by user and time, and keep each (user, item) pair once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dnr_jax.data.hashing import mix
 from dnr_jax.data.ids import Ids
 from dnr_jax.data.interactions import Interactions
 
-BLOCK = 1 << 17  # rows that are sorted at once
+BLOCK = 1 << 17  # rows sorted at a time
 
 
 class Column(NamedTuple):
-    """Ids by row: `int32 [M]`, places in the list of those that there are."""
+    """Ids by row: `int32 [M]`, places in the sorted list of distinct ids."""
 
     codes: np.ndarray
     ids: Ids
@@ -36,13 +36,13 @@ class Names(NamedTuple):
 
 
 def events(frame: pl.DataFrame, *, tie_seed: int, repeats: str) -> tuple[Interactions, Names]:
-    """Put rows in order, each pair of user and item once, with codes (`int32`) for ids.
+    """Put rows in order, each (user, item) pair once, with codes (`int32`) for ids.
 
-    Each column is taken from the frame and let go as soon as the next form of it is there.
+    To save memory, each column is taken out of the frame and freed once its next form exists.
 
     Args:
-      frame: `user`, `item` (int64 or categorical), `time` (int64) and `liked` (bool; without it
-        all is); it is empty afterwards.
+      frame: `user`, `item` (int64 or categorical), `time` (int64) and `liked` (bool; if absent,
+        all are liked); it is empty afterwards.
       tie_seed: see `in_order`.
       repeats: see `in_order`.
     """
@@ -68,15 +68,15 @@ def events(frame: pl.DataFrame, *, tie_seed: int, repeats: str) -> tuple[Interac
 def in_order(
     user: Column, item: Column, time: np.ndarray, *, tie_seed: int, repeats: str
 ) -> np.ndarray:
-    """Return the rows that stay, sorted by user and time: `int32 [m]`.
+    """Return the rows to keep, sorted by user and time: `int32 [m]`.
 
-    Users are sorted a block at a time, so that memory and time grow as the rows do.
+    Users are sorted in blocks, so memory and time grow linearly with the rows.
 
     Args:
-      user: of each row; fewer than 2^31 rows.
-      item: of each row.
+      user: user of each row; fewer than 2^31 rows.
+      item: item of each row.
       time: `int64 [M]`.
-      tie_seed: of the order within one time of a user; 0 = the order of the file.
+      tie_seed: seed of the order among equal times of a user; 0 = the order of the file.
       repeats: which row of a pair stays, "first" or "last" in that order.
     """
     rows, bounds = _by_user(user.codes, len(user.ids.values))
@@ -90,16 +90,16 @@ def in_order(
         own = own[np.lexsort(keys)]
         pair = user.codes[own] * np.int64(len(item.ids.values)) + item.codes[own]
         own = own[_once(pair, repeats)]
-        rows[left : left + len(own)] = own  # in place: what stays of a block is never longer
+        rows[left : left + len(own)] = own  # in place: never longer than the block itself
         left += len(own)
     return rows[:left]
 
 
 def _by_user(user: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sort rows by user, stably, and return where each user's begin: a counting sort.
+    """Sort rows by user, stably, and return where each user's rows begin: a counting sort.
 
-    That is what SciPy does to bring a matrix, a row for each user and a column for each row of the
-    file, from coordinates into compressed rows.
+    SciPy's conversion from COO to CSR does this, for a matrix with one row per user and one column
+    per row of the file.
     """
     rows = np.arange(len(user), dtype=np.int32)
     ones = np.ones(len(user), bool)
@@ -117,7 +117,7 @@ def _blocks(bounds: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _once(pair: np.ndarray, repeats: str) -> np.ndarray:
-    """Return where each pair stands for the first or the last time, in ascending order."""
+    """Return where each pair occurs for the first or the last time, in ascending order."""
     last = len(pair) - 1
     found = np.unique(pair if repeats == "first" else pair[::-1], return_index=True)[1]
     return np.sort(found if repeats == "first" else last - found)

@@ -1,10 +1,10 @@
 """The candidate protocols: which items of the catalogue a request's reranker is given.
 
 The protocol decides what the numbers mean. `exposed_plus_retrieved` gives the answer away (its
-negatives are the retriever's top items by construction, so that LOW scores mark the exposed);
-`exposed_plus_sampled` is optimistic; `retrieved_pool` is what a second stage really faces. Where
-a log has items shown uniformly at random, `random_exposure` tests on them (see
-`data.random_exposure`), and trains on `retrieved_pool`.
+negatives are the retriever's top items by construction, so LOW scores mark the exposed items);
+`exposed_plus_sampled` is optimistic; `retrieved_pool` is what a second stage really faces. If a
+log has items shown uniformly at random, `random_exposure` tests on them (see
+`data.random_exposure`) and trains on `retrieved_pool`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Pick(Protocol):
 
     Arguments: `key`, the request's own; `raw` `float32 [V]`, the retriever's scores; `allowed`
     `bool [V]`, items that may be offered; `shown` `int32 [K]`, the exposed list; `weights`
-    `float32 [V]` >= 0, of the items in sampling; `size` N.
+    `float32 [V]` >= 0, sampling weights of the items; `size` N.
 
     Returns items `int32 [N]` and where `bool [N]`, the real candidates.
     """
@@ -59,7 +59,7 @@ def exposed_plus_sampled(
 def retrieved_pool(
     key: Array, raw: Array, allowed: Array, shown: Array, weights: Array, *, size: int
 ) -> tuple[Array, Array]:
-    """Take the retriever's top items, whether or not the user then met them; see `Pick`."""
+    """Take the retriever's top items, whether or not they were exposed; see `Pick`."""
     del key, shown, weights
     return _top(raw, allowed, size)
 
@@ -115,12 +115,12 @@ def scale(raw: np.ndarray, where: np.ndarray, name: str) -> np.ndarray:
     Args:
       raw: `float [B, N]`, finite where `where` is True.
       where: `bool [B, N]`, real candidates.
-      name: of the transform; "" or "as_is" = they lie in [0, 1] already.
+      name: the transform; "" or "as_is" = the scores already lie in [0, 1].
     """
     raw = np.where(where, raw, 0).astype(np.float64)
     if name in ("", "as_is"):
         return raw.astype(np.float32)
-    if name != "sigmoid":  # not changed by a shift, which keeps large scores apart in float32
+    if name != "sigmoid":  # unaffected by a shift; it keeps large scores distinct in float32
         raw = np.where(where, raw - np.min(raw, 1, initial=np.inf, where=where, keepdims=True), 0)
     return np.asarray(SCORES[name](jnp.asarray(raw, jnp.float32), jnp.asarray(where)), np.float32)
 
@@ -140,10 +140,10 @@ class CandidateSettings(Settings):
 
 
 def excludes_seen(name: str) -> bool:
-    """Tell whether protocol `name` offers no items that the user met before.
+    """Tell whether protocol `name` excludes items from the user's earlier lists.
 
-    In training, those of the user's other training lists are left out as well. The published
-    `exposed_plus_retrieved` alone keeps them among its negatives, where the scores of trained
-    pairs are high: the leak is then at its worst.
+    In training, items of the user's other training lists are excluded as well. Only the published
+    `exposed_plus_retrieved` keeps them among its negatives. Their scores are high because the
+    retriever was trained on these pairs, so the leak is at its worst.
     """
     return name != "exposed_plus_retrieved"

@@ -1,8 +1,8 @@
 """Items shown uniformly at random as test requests: candidates that no policy has chosen.
 
-Feedback on them is unbiased by any first stage or earlier ranking (Gao et al. 2022,
-arXiv 2208.08696). A user's random exposures are one request; they come after all his lists, of
-which none is tested then.
+Feedback on them is not biased by any first stage or earlier ranking (Gao et al. 2022,
+arXiv 2208.08696). A user's random exposures form one request after all of the user's lists, none
+of which is then used for testing.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ ORDER = 5  # stream of `mix`
 
 
 def requests(lists: Lists, random: RandomExposures) -> tuple[Events, dict[str, int]]:
-    """Give random exposures the number of their user's last list, sorted by it and by time.
+    """Give random exposures the number of their user's last list; sort them by it and by time.
 
-    Returns them, and counts of those left out: of users or items that are in no list, and of pairs
-    that the user's lists hold too (a retriever has been trained on them).
+    Returns them, and counts of those left out: those with a user or item that is in no list, and
+    pairs that are also in the user's lists (a retriever has been trained on them).
 
     Raises:
-      ValueError: none is left.
+      ValueError: no random exposure is left.
     """
     users, items = lists.catalogue.user_ids[KNOWN:], lists.catalogue.item_ids[KNOWN:]
     user, known_user = _encoded(users, random.user)
@@ -38,7 +38,7 @@ def requests(lists: Lists, random: RandomExposures) -> tuple[Events, dict[str, i
         raise ValueError(
             "no random exposure is left: none has a user and an item of the standard log"
         )
-    last = np.flatnonzero(lists.split == TEST)  # one a user, sorted by user
+    last = np.flatnonzero(lists.split == TEST)  # one per user, sorted by user
     number = last[np.searchsorted(lists.user[last], user[keep])]
     order = np.lexsort((random.time[keep], number))
     label = random.label[keep].astype(np.float32)
@@ -58,7 +58,7 @@ def _encoded(ids: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def after_the_last(lists: Lists) -> Lists:
-    """Return lists whose history holds their own items too: what came before random exposures."""
+    """Append each list's own items to its history: what came before the random exposures."""
     length = lists.history.shape[1]
     met = np.concatenate([lists.history, lists.items], 1)
     liked = np.concatenate([lists.feedback, (NEGATIVE + lists.labels).astype(np.int32)], 1)
@@ -70,9 +70,9 @@ def choose(
 ) -> tuple[np.ndarray, ...]:
     """Make the candidates of requests `rows` `int [n]`: the user's exposures, in random order.
 
-    Of more than `size` a random choice stays. Returns items `int32 [n, N]`, where `bool [n, N]`,
-    labels `float32 [n, N]`, slate `int32 [n, K]` (the first in time), and positives `int32 [n]` of
-    all exposures of the request.
+    If there are more than `size`, a random subset is kept. Returns items `int32 [n, N]`, where
+    `bool [n, N]`, labels `float32 [n, N]`, slate `int32 [n, K]` (the first in time), and positives
+    `int32 [n]` among all exposures of the request.
     """
     some = np.flatnonzero(np.isin(random.request, rows))
     row = np.searchsorted(rows, random.request[some])

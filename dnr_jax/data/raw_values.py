@@ -1,6 +1,6 @@
-"""Raw values, as they may be given -> feature ids and scaled numbers, by NumPy alone.
+"""Turn raw values of any given type into feature ids and scaled numbers, with NumPy alone.
 
-An exported model carries a copy of this file: it imports nothing of its package.
+An exported model carries a copy of this file, so it imports nothing from the package.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Column = Callable[[str], list[Any]]  # a column's name -> its values, None = mis
 
 
 def looked_up(keys: np.ndarray, values: list[Any]) -> np.ndarray:
-    """Look values up among the known ones, sorted: ids `int32 [n]`."""
+    """Look values up among the sorted known `keys`: ids `int32 [n]`."""
     if not len(keys) or not values:
         return np.full(len(values), UNKNOWN, np.int32)
     raw, readable = (_texts if keys.dtype.kind == "U" else _integers)(values, keys.dtype)
@@ -28,13 +28,13 @@ def looked_up(keys: np.ndarray, values: list[Any]) -> np.ndarray:
 
 
 def two_rows(hashes: np.ndarray, known: Any, buckets: int) -> np.ndarray:
-    """Choose two rows of `buckets` for each hash, never the same: ids `int32 [n, 2]`.
+    """Choose two different rows of `buckets` for each hash: ids `int32 [n, 2]`.
 
     Two values share both rows with probability 2 / (buckets (buckets - 1)).
 
     Args:
       hashes: `uint64 [n]`.
-      known: `bool [n]`, or True for all: those of no value are unknown, and padding.
+      known: `bool [n]`, or True for all; rows without a value get the ids unknown and padding.
       buckets: >= 2.
     """
     first = (mixed(hashes) % np.uint64(buckets)).astype(np.int64)
@@ -53,7 +53,7 @@ def mixed(numbers: np.ndarray) -> np.ndarray:
 
 
 def integers_hashed(values: list[Any]) -> tuple[np.ndarray, Any]:
-    """Hash integers, as they may be given: `uint64 [n]`, and which of them are some."""
+    """Hash integers given in any form: `uint64 [n]`, and which of them are present."""
     if not values:
         return np.zeros(0, np.uint64), True
     raw, known = _integers(values, np.dtype(np.int64))
@@ -61,7 +61,7 @@ def integers_hashed(values: list[Any]) -> tuple[np.ndarray, Any]:
 
 
 def texts_hashed(values: list[Any]) -> tuple[np.ndarray, Any]:
-    """Hash texts by BLAKE2b: `uint64 [n]`, and which of them are some."""
+    """Hash texts by BLAKE2b: `uint64 [n]`, and which of them are present."""
     known = np.array([value is not None for value in values], bool)
     return np.array([_text_hash(value) for value in values], np.uint64), known
 
@@ -75,7 +75,7 @@ def _text_hash(value: Any) -> int:
 def _integers(values: list[Any], dtype: np.dtype[Any]) -> tuple[np.ndarray, Any]:
     try:
         raw = np.array(values)
-    except ValueError:  # lists among them, of several lengths
+    except ValueError:  # lists of different lengths among them
         raw = np.empty(0)
     if raw.ndim == 1 and raw.dtype.kind == "i":
         return raw.astype(dtype), True
@@ -85,7 +85,7 @@ def _integers(values: list[Any], dtype: np.dtype[Any]) -> tuple[np.ndarray, Any]
 
 
 def _integer(value: Any) -> int | None:
-    """Read an id that may be text or a whole float; None for what is no int64."""
+    """Read an id that may be text or a whole float; None if it is not an int64."""
     if isinstance(value, str):
         value = int(value) if WHOLE.fullmatch(value) else None
     if value is None or isinstance(value, bool) or value != value // 1:
@@ -95,7 +95,7 @@ def _integer(value: Any) -> int | None:
 
 def _texts(values: list[Any], dtype: np.dtype[Any]) -> tuple[np.ndarray, Any]:
     read = ["" if value is None else _text(value) for value in values]
-    longest = dtype.itemsize // 4  # numpy would cut what is longer
+    longest = dtype.itemsize // 4  # numpy would cut longer text
     pairs = zip(values, read, strict=True)
     readable = np.array([value is not None and len(text) <= longest for value, text in pairs])
     return np.array(read, dtype), readable
@@ -106,7 +106,7 @@ def _text(value: Any) -> str:
 
 
 def numbers(column: Column, scales: Mapping[str, Raw]) -> np.ndarray:
-    """Scale some columns of numbers: `float32 [n, columns]`, 0 where one is missing."""
+    """Scale number columns: `float32 [n, columns]`, 0 where a value is missing."""
     parts = []
     for name, scale in scales.items():
         values = column(name)

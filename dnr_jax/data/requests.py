@@ -1,4 +1,4 @@
-"""Requests of an interactions data set as its user would write them: raw ids in, arrays out."""
+"""Raw requests of an interactions data set: raw ids in, arrays out."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def encode(
     Args:
       encoders: of the prepared data.
       requests: each `{"user": 42, "items": [raw item, ...], "history": [[raw item, liked], ...]}`:
-        candidates in any order, what the user met before with the latest last; an item alone was
-        liked. Only "items" is needed; `None` stands for a user who is not known.
-      size: candidates N that arrays have room for; None = as prepared.
+        candidates in any order, the user's earlier items with the latest last; an item alone
+        counts as liked. Only "items" is required; `None` stands for an unknown user.
+      size: candidates N that the arrays can hold; None = as prepared.
 
     Raises:
       ValueError: a field is missing, unknown or of the wrong kind, or there are more items than
@@ -53,7 +53,7 @@ def encode(
 
 
 def check(encoders: Encoders, requests: Sequence[Mapping[str, Any]], size: int) -> None:
-    """Refuse raw requests that `encode` does not take; see there."""
+    """Refuse raw requests that `encode` does not accept; see `encode`."""
     for number, raw in enumerate(requests):
         _check(f"request {number}", raw, size, encoders.vocabularies)
 
@@ -72,7 +72,7 @@ def _check(place: str, raw: Any, size: int, words: Mapping[str, Vocabulary]) -> 
 
 
 def _met(place: str, event: Any) -> Any:
-    """Return the item of a history's event, an item or [item, liked]."""
+    """Return the item of a history event, which is an item or [item, liked]."""
     if not isinstance(event, list | tuple | np.ndarray):
         return event
     if len(event) != 2 or event[1] not in (0, 1):
@@ -83,7 +83,7 @@ def _met(place: str, event: Any) -> Any:
 
 
 def _check_id(place: str, value: Any, words: Vocabulary) -> None:
-    """Refuse what is neither an integer nor None, or text where the data's ids are text."""
+    """Refuse an id that is not None and not of the data's kind, integer or text."""
     if words.keys.dtype.kind != "U":
         integer(place, value)
     elif not isinstance(value, str | None):

@@ -1,4 +1,4 @@
-"""What every data set lets its user choose, and the sizes that a table asks of it."""
+"""Settings shared by all data sets, and the request sizes that a table asks for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dnr_jax.settings import Settings, knob
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings(Settings):
-    """Base of a data set's settings; each adds its own, and those of its simulator."""
+    """Base of every data set's settings; each adds its own and its simulator's."""
 
     path: str = knob("", "your download; empty = simulate its files once into the cache")
     history: int = knob(
@@ -23,15 +23,15 @@ class Shape(NamedTuple):
     """Sizes of a request.
 
     Attributes:
-      size: candidates N; missing ones are masked.
-      slate: places K of the shown list, 1 <= K <= N.
+      size: number of candidates N; missing ones are masked.
+      slate: number of places K of the shown list, 1 <= K <= N.
     """
 
     size: int
     slate: int
 
     def check(self) -> None:
-        """Raise `ValueError` unless the candidates are at least as many as the shown places."""
+        """Raise `ValueError` unless there are at least as many candidates as shown places."""
         if not 1 <= self.slate <= self.size:
             raise ValueError(
                 f"candidates.size is {self.size}, which does not hold a shown list of "

@@ -40,12 +40,12 @@ def file_signature(path: Path) -> list[Any]:
 
 
 def code_signature(*modules: str) -> str:
-    """Hash the code that `modules` run: arrays are made anew when it changes, and only then.
+    """Hash the code that `modules` run: arrays are rebuilt when it changes, and only then.
 
     Args:
-      modules: dotted names. Their files count, and those of this package that these import,
-        directly or not. A name imported from a package counts as its submodule if there is one;
-        a package's `__init__` counts where something else is taken from it.
+      modules: dotted names. Their files count, and so do all files of this package that they
+        import, directly or indirectly. A name imported from a package counts as its submodule if
+        there is one; a package's `__init__` counts if something else is imported from it.
     """
     digest = hashlib.sha256()
     for file in sources(*modules):
@@ -75,7 +75,7 @@ def sources(*modules: str) -> list[Path]:
 
 
 def _imported(file: Path) -> Iterator[Path]:
-    """Yield the files of this package that `file` imports, wherever in it the import stands."""
+    """Yield the files of this package that `file` imports, anywhere in it."""
     for name, home in _imports(file.read_bytes()):
         found = _file(name) or _file(home)
         if found is not None:
@@ -84,7 +84,7 @@ def _imported(file: Path) -> Iterator[Path]:
 
 @lru_cache(maxsize=1024)  # data sets share most of their files
 def _imports(code: bytes) -> tuple[tuple[str, str], ...]:
-    """List the imported names, each with the module that it may be a name of."""
+    """List the imported names, each with the module that may define it."""
     names: list[tuple[str, str]] = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):

@@ -2,9 +2,9 @@
 
 A prepared folder is complete or absent: it is built under a temporary name and renamed last. Its
 name is the hash of everything that went into it (input files, code, options), so a second run
-with the same inputs reuses it and any change builds a new one. Every array is sealed with a hash,
-checked when a process first opens the folder; a damaged folder is built again. The seconds that
-building took, which no other file of the folder depends on, stand in one of their own.
+with the same inputs reuses it and any change builds a new one. Every array has a stored hash,
+checked when a process first opens the folder; a damaged folder is rebuilt. The seconds that
+building took are in a separate file, so all other files depend on the inputs alone.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Split(NamedTuple):
     Attributes:
       batch: numpy arrays, possibly memory-mapped.
       request_id: `int64 [R]`, the raw data set's number of each request, unique in a split.
-      positives: `int32 [R]`, positives of the request in all, also outside the candidate pool:
-        what an end-to-end ideal ranking would find.
+      positives: `int32 [R]`, all positives of the request, including those outside the candidate
+        pool: what an ideal ranking of the whole catalogue would find.
       truth: `float32 [R, N]`, true relevance (simulators only; NaN where unknown). For analysis;
         no model sees it.
     """
@@ -62,11 +62,11 @@ class Prepared(NamedTuple):
       item_popularity: `float32 [V]`, training interactions of each encoded item id.
       item_vectors: `float32 [V, d]`, item descriptions for diversity (rows need not be unit norm).
       report: JSON-able findings of the loader (row counts, drops, probes), shown to the user.
-      encoders: what made feature ids of raw values, for raw requests to come.
+      encoders: how raw values became feature ids, to encode later raw requests.
       fingerprint: hash of inputs, code and options.
-      timings: seconds that building took, by part; no function of the inputs.
-      retriever: what the first stage has learned of all training lists, by name, where it can be
-        kept.
+      timings: seconds that building took, by part; not determined by the inputs.
+      retriever: what the first stage learned from all training lists, by name, if it can be
+        stored.
     """
 
     spec: FeatureSpec
@@ -81,7 +81,7 @@ class Prepared(NamedTuple):
 
 
 class Writer:
-    """Appends requests to a folder chunk by chunk, so that memory stays bounded."""
+    """Appends requests to a folder chunk by chunk, so memory stays bounded."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -101,12 +101,12 @@ class Writer:
             self._arrays.append(f"{split}.{name}", array)
 
     def write_retriever(self, state: Mapping[str, np.ndarray]) -> None:
-        """Keep what the first stage has learned."""
+        """Store what the first stage has learned."""
         for name, array in state.items():
             self._arrays.append(f"{RETRIEVER}.{name}", array)
 
     def write_timings(self, **seconds: float) -> None:
-        """Keep the seconds that parts of the work took, beside the arrays."""
+        """Store the seconds that each part of the work took, beside the arrays."""
         sealed.write(self._folder / TIMINGS, seconds)
 
     def finish(
@@ -178,7 +178,7 @@ def load(folder: Path) -> Prepared:
 
     Raises:
       FileNotFoundError: there is no such folder.
-      DamagedError: a file is missing, torn or changed, or the manifest is not a writer's.
+      DamagedError: a file is missing, incomplete or changed, or the manifest is not valid.
     """
     manifest = sealed.read(folder / MANIFEST, ("arrays", "report"))
     try:
@@ -209,7 +209,7 @@ def load(folder: Path) -> Prepared:
 
 def _timings(folder: Path) -> dict[str, float]:
     path = folder / TIMINGS
-    return sealed.read(path, ()) if path.exists() else {}  # logged data has no part to time
+    return sealed.read(path, ()) if path.exists() else {}  # logged data has no timed part
 
 
 def _of(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -220,12 +220,12 @@ def _of(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def prepare(cache: Path, recipe: Mapping[str, Any], build: Callable[[Writer], None]) -> Prepared:
     """Return the data set of `recipe`, building it only if no finished folder exists.
 
-    Of several processes one builds and the others wait for it.
+    With several processes, one builds and the others wait for it.
 
     Args:
       cache: folder of all prepared data sets.
-      recipe: JSON-able; everything the arrays depend on (see `signatures`). Its hash names the
-        folder.
+      recipe: JSON-able; everything the arrays depend on (see `signatures`). Its hash is the name
+        of the folder.
       build: fills a `Writer` and calls its `finish`; what it raises leaves nothing behind.
     """
     folder = cache / fingerprint(recipe)

@@ -1,4 +1,4 @@
-"""What a split's candidate sets hold, counted chunk by chunk."""
+"""Counts of requests and positives in a split's candidate sets, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dnr_jax.data.store import Split
 
 
 class Tally:
-    """Counts what a split's candidate sets hold."""
+    """Counts requests and positives in a split's candidate sets."""
 
     def __init__(self) -> None:
         self.written = 0
@@ -19,7 +19,7 @@ class Tally:
         self._positives = self._found = 0.0
 
     def keep(self, chunk: Split, train: bool) -> Split:
-        """Count a chunk; without requests that have no positive in the pool if `train`."""
+        """Count a chunk; if `train`, drop requests without a positive in the pool."""
         inside = np.asarray(chunk.batch.labels).sum(1)
         self._lists += len(inside)
         self._without += int((inside == 0).sum())
@@ -32,7 +32,7 @@ class Tally:
         """Return the counts as JSON-able numbers.
 
         Raises:
-          ValueError: nothing can be trained or measured, as no request has a positive.
+          ValueError: nothing can be trained or measured because no request has a positive.
         """
         if not self._found:
             cure = (

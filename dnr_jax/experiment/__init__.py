@@ -46,11 +46,11 @@ def run_all(
     """Run the table of a config for each retriever and under each protocol that it lists.
 
     They are listed by `config.retriever.name` and `config.candidates.name`. A single table fills
-    `workdir` itself, several a folder each in it, named like the retriever, the protocol, or both.
-    All are checked, and the data of several all prepared, before the first is run. One that has
-    been run before is not run again.
+    `workdir` itself. Several tables get one folder each in it, named after the retriever, the
+    protocol, or both. All tables are checked, and for several all data prepared, before the first
+    is run. A table that was finished before is not run again.
 
-    In a run of several processes (`join`) all call this with the same config, and the first alone
+    In a run of several processes (`join`), all call this with the same config, and only the first
     writes to `workdir`.
 
     Args:
@@ -83,7 +83,7 @@ def run_all(
 
 
 def estimate(config: Mapping[str, Any]) -> list[str]:
-    """Say in words what a run would read, and about what that takes; nothing is written.
+    """Say in words what a run would read, and roughly what that costs; nothing is written.
 
     Raises:
       ValueError, FileNotFoundError: see `make_plan` and `datasets.estimate`.
@@ -99,14 +99,14 @@ def _checked(config: Mapping[str, Any]) -> tuple[Plan, ...]:
 
 
 def _prepare_all(plans: Sequence[Plan], names: Sequence[str]) -> None:
-    """Prepare all data first: what is wrong with the last table's is told before any training."""
+    """Prepare all data first, so a fault in the last table's data shows before any training."""
     for number, (plan, name) in enumerate(zip(plans, names, strict=True), 1):
         _LOG.info("data %d of %d: %s", number, len(plans), name)
         processes.first_then_all(partial(datasets.arrays, plan.data))
 
 
 def _names(plans: Sequence[Plan]) -> list[str]:
-    """Name the folder of each plan by what the plans differ in; "" for a single one."""
+    """Name the folder of each plan after what differs between plans; "" for a single one."""
     many_retrievers = len({plan.retriever for plan in plans}) > 1
     many_protocols = len({plan.protocol for plan in plans}) > 1
     return [
@@ -118,16 +118,16 @@ def _names(plans: Sequence[Plan]) -> list[str]:
 def run(
     plan: Plan, workdir: Path, meter: Meter | None = None, *, tensorboard: bool = False
 ) -> None:
-    """Train and evaluate every row of a plan; go on where an interrupted run left off.
+    """Train and evaluate every row of a plan; continue where an interrupted run stopped.
 
     Args:
       plan: one table.
       workdir: the run folder; made if missing.
-      meter: counts the rows where this table is one of several.
+      meter: counts the rows if this table is one of several.
       tensorboard: see `run_all`.
 
     Raises:
-      ValueError: the data or the folder is not usable; said before any long work.
+      ValueError: the data or the folder is not usable; raised before any long work.
       FileNotFoundError: the data path does not exist.
       NonFiniteError: training diverged; the last good checkpoint is kept.
     """
@@ -185,7 +185,7 @@ def _audit(plan: Plan, prepared: Prepared, folder: run_folder.RunFolder) -> None
 
 
 def _refuse_changed_data(plan: Plan, folder: run_folder.RunFolder) -> None:
-    """Keep rows that were trained on different data out of one table; none are prepared yet."""
+    """Refuse a run folder made with other data than now; no data is prepared yet."""
     path = folder.path / run_folder.AUDIT
     if not path.exists():
         return

@@ -1,4 +1,4 @@
-"""From a row of the plan to what it trains and scores with: where tables, plan and data meet."""
+"""Build everything that a row of the plan trains and scores with, from tables, plan and data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PLAIN = (Stage("train", None),)
 
 
 class Scorers(NamedTuple):
-    """A reranker and its two scorers: by logits, and in the order as deployed."""
+    """A reranker and its two scorers: by logits, and by the order used in deployment."""
 
     reranker: Reranker
     apply: Apply
@@ -50,12 +50,12 @@ class Assembly(NamedTuple):
         that it builds; rows of the same reranker share one object, and so one compiled program.
       arranges: whether `score` is such an order.
       log_odds: whether the sigmoid of `score` estimates the probability of a positive.
-      stages: what it is trained by, one after the other.
+      stages: its training stages in order.
       heuristic: noise of phase 1; None for rows without denoising.
       generator: noise of phase 2; None for rows that never learn one.
       divergence: the estimator of L_x.
-      optimizer: makes both players' optimisers of the keyword `groups`.
-      layout: the devices that they train and score on.
+      optimizer: makes both players' optimisers from the keyword `groups`.
+      layout: the devices used for training and scoring.
       task: what the models know of the data.
       graft: puts the parameters of an earlier model into fresh ones; None without such a model.
     """
@@ -75,12 +75,11 @@ class Assembly(NamedTuple):
 
 
 def assemble(plan: Plan, prepared: Prepared) -> list[Assembly]:
-    """Build what every row needs, one reranker for all rows that want the same one.
+    """Build what every row needs; rows with the same reranker share it.
 
     Raises:
-      ValueError: a model learns from the displayed order, or rows read the first stage's scores,
-        and the data has none; or they cannot go on from the earlier model, see
-        `start.make_graft`.
+      ValueError: a model learns from the displayed order, or rows read first-stage scores, and the
+        data has none; or a row cannot continue from the earlier model, see `start.make_graft`.
     """
     _check_scores(plan, prepared)
     layout = sharding.make_layout(count=plan.devices.count, shard_tables=plan.devices.shard_tables)
@@ -101,7 +100,7 @@ def assemble(plan: Plan, prepared: Prepared) -> list[Assembly]:
 
 
 def make_task(plan: Plan, prepared: Prepared, layout: DeviceLayout) -> Task:
-    """Say what models may know of the data before they see a request."""
+    """Collect what models may know about the data before they see a request."""
     spec = sharding.rounded(prepared.spec, layout)
     items = spec.sizes[spec.item[0]]
     return Task(
@@ -167,13 +166,13 @@ def _graft(earlier: Start, row: Row, parts: Assembly, prepared: Prepared) -> Gra
 
 
 def first_request(prepared: Prepared) -> Batch:
-    """Return a batch of one training request, from whose shapes parameters are made."""
+    """Return a batch of one training request; its shapes determine those of the parameters."""
     first: Batch = jax.tree.map(lambda array: np.asarray(array[:1]), prepared.splits["train"].batch)
     return first
 
 
 def _check_slates(row: Row, prepared: Prepared) -> None:
-    """Refuse a model that learns from the displayed order where the data has none."""
+    """Refuse a model that learns from the displayed order if the data has none."""
     name, slates = row.reranker.name, prepared.splits["train"].batch.slate
     if RERANKERS[name].needs_slate and not np.any(np.asarray(slates) >= 0):
         raise ValueError(
@@ -184,7 +183,7 @@ def _check_slates(row: Row, prepared: Prepared) -> None:
 
 
 def _check_scores(plan: Plan, prepared: Prepared) -> None:
-    """Refuse rows that read the scores of a first stage where the data has none."""
+    """Refuse rows that read first-stage scores if the data has none."""
     if np.any(prepared.splits["train"].batch.scores):
         return
     reading = [row.key for row in plan.rows if row.reads_scores]
@@ -197,7 +196,7 @@ def _check_scores(plan: Plan, prepared: Prepared) -> None:
 
 
 def _noises(row: Row, task: Task, prepared: Prepared) -> tuple[Noise | None, Noise | None]:
-    """Build the heuristic family and the learned one that is fed with the same fresh noise."""
+    """Build the heuristic family and the learned one, which takes the same fresh noise as input."""
     if row.noise is None:
         return None, None
     entry, settings = NOISES[row.noise.name], row.noise.settings
@@ -223,6 +222,6 @@ class Job(NamedTuple):
 
     @property
     def scored_at_once(self) -> int:
-        """Requests that a split is scored by: few on a CPU; many devices divide them alone."""
+        """Requests scored at once: few on a CPU; over several devices they are split anyway."""
         size = self.plan.eval.batch_size
         return part_size(size) if self.parts.layout.alone else size

@@ -1,6 +1,6 @@
-"""A row's programs, compiled by threads of their own while the row before it trains.
+"""Compile a row's programs in separate threads while the previous row trains.
 
-Compiling is most of a short run, and one program after another it keeps hardly more than one core.
+Compiling takes most of a short run, and one program at a time it uses hardly more than one core.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Ready(NamedTuple):
 
     Attributes:
       job: the row.
-      stages: its stages in order, and the plan of each; a program that a thread is still at is
-        waited for where it is called.
+      stages: its stages in order, and the plan of each; calling a program waits for it if a thread
+        is still compiling it.
       made: counts all programs of the row, whichever thread makes them.
     """
 
@@ -42,12 +42,12 @@ class Ready(NamedTuple):
 
 
 def ready(job: Job) -> Ready:
-    """Lay out a row whose programs are made where they are first called."""
+    """Lay out a row whose programs are compiled when first called."""
     return Ready(job, [(stage, make_phases(stage)) for stage in stages_of(job)], Count())
 
 
 def ahead(jobs: Iterable[Job]) -> Iterator[Ready]:
-    """Yield each row once the programs of the next one are in the making."""
+    """Yield each row once compilation of the next row's programs has begun."""
     pool = ThreadPoolExecutor(THREADS, "compile")
     compiler = _Compiler(pool)
     try:
@@ -57,7 +57,7 @@ def ahead(jobs: Iterable[Job]) -> Iterator[Ready]:
 
 
 class _Compiler:
-    """Has threads make the programs of rows; rows of one reranker are judged by the same ones."""
+    """Compiles the programs of rows in threads; rows of one reranker share validation programs."""
 
     def __init__(self, pool: ThreadPoolExecutor):
         self._pool = pool
@@ -71,7 +71,7 @@ class _Compiler:
         return row._replace(stages=stages)
 
     def _begin_stage(self, stage: StageRun, plan: StagePlan, made: Count) -> StagePlan:
-        """Begin a stage's programs; its first phase waits for all but the second one's own."""
+        """Begin compiling a stage; its first phase waits for all but the second's programs."""
         heuristic, learned = plan.phases
         states = self._submit(made, abstract_states, stage)  # begun first: what waits for it ends
         making = [self._submit(made, _compile_phase, stage, plan, heuristic, states)]
@@ -95,7 +95,7 @@ def _counted(made: Count, make: Callable[..., Made], *arguments: Any) -> Made:
 
 
 def _is_simple(job: Job) -> bool:
-    """Tell whether the row's programs are called with whole splits on one device."""
+    """Tell whether the row's programs take whole splits on one device."""
     row = job.row
     return row.trains and not row.frozen and not row.train.stream and job.parts.layout.alone
 

@@ -1,4 +1,4 @@
-"""Copies of run folders elsewhere, as on a mounted drive: whole and verified, or not there."""
+"""Copy run folders elsewhere, such as to a mounted drive; a copy is verified or absent."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _BLOCK = 2**20
 
 
 def copy_run(workdir: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
-    """Copy a run folder, finished or not, to where a run can go on from it.
+    """Copy a run folder, finished or not; a run can continue from the copy.
 
     Every file is read back and compared by SHA-256 before the copy gets its name. An earlier copy
     of that name is replaced at the end, in one rename. Meanwhile no process can run in `workdir`.
 
     Args:
       workdir: the run folder.
-      target: the copy, as `/content/drive/MyDrive/runs/first`; folders above it are made.
+      target: the copy, e.g. `/content/drive/MyDrive/runs/first`; folders above it are made.
 
     Returns:
       `target` as an absolute path.
 
     Raises:
       FileNotFoundError: there is no such run folder.
-      FileExistsError: `target` is something else than a run folder.
+      FileExistsError: `target` exists and is not a run folder.
       ValueError: a process has the run folder open.
-      DamagedError: a file was read back as something else than what was written.
+      DamagedError: a file that was read back differs from what was written.
     """
     source, target = Path(workdir).absolute(), Path(target).absolute()
     if not (source / run_folder.CONFIG).is_file():

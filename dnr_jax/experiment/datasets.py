@@ -1,4 +1,4 @@
-"""From a plan to prepared arrays: real files if a path is given, else simulated ones."""
+"""From a plan to prepared arrays: from real files if a path is given, else simulated ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dnr_jax.experiment import first_stage
 
 _LOG = logging.getLogger(__name__)
 
-# Knobs whose files count by what they hold, and the size of a simulation, which its files show.
+# Left out of the recipe: files that enter by content, and the simulation, which its files show.
 _PLACES = ("path", "simulate", "known")
 
 Dataset = InteractionData | LoggedData
@@ -33,7 +33,7 @@ Dataset = InteractionData | LoggedData
 
 @dataclass(frozen=True, kw_only=True)
 class DataPlan:
-    """Which data a table is about, down to everything that its arrays depend on.
+    """The data of a table, with everything that its arrays depend on.
 
     Attributes:
       name: of `DATASETS`.
@@ -57,7 +57,7 @@ class DataPlan:
 
 
 def prepare(plan: DataPlan) -> Prepared:
-    """Return the prepared data set of a plan and tell the user what it holds; see `arrays`."""
+    """Return the prepared data set of a plan and log its content; see `arrays`."""
     prepared = arrays(plan)
     _describe(prepared)
     return prepared
@@ -97,12 +97,12 @@ def _home(plan: DataPlan) -> Path:
 
 
 def check(plan: DataPlan) -> None:
-    """Refuse a plan whose files or first stage cannot be had; no data is read.
+    """Refuse a plan whose files or first stage are not available; no data is read.
 
     Raises:
       FileNotFoundError: the path, a file in it, or a file of the first stage does not exist.
-      ValueError: the files have another form than the one configured, or none that is known; or the
-        first stage needs a library that is not installed.
+      ValueError: the files are not in the configured format, or in none that is known; or the first
+        stage needs a library that is not installed.
     """
     dataset = DATASETS[plan.name]
     if isinstance(dataset, InteractionData):
@@ -132,7 +132,7 @@ def estimate(plan: DataPlan) -> list[str]:
 
 
 def _recipe(plan: DataPlan, dataset: Dataset, path: Path) -> dict[str, Any]:
-    """List what the arrays depend on; where the files lie is no part of it."""
+    """List what the arrays depend on; the location of the files is not part of it."""
     knobs = settings.plain(plan.settings)
     options: dict[str, Any] = {
         "name": plan.name,
@@ -198,7 +198,7 @@ def _source(plan: DataPlan, dataset: Dataset) -> Path:
 
 
 def _describe(prepared: Prepared) -> None:
-    """Tell the user what was found; the whole report goes to the run folder's audit."""
+    """Log a summary of what was found; the full report goes to the run folder's audit."""
     sizes = ", ".join(f"{len(s.request_id)} {name}" for name, s in prepared.splits.items())
     _LOG.info("data %s: requests %s", prepared.fingerprint, sizes)
     for finding in prepared.report.get("findings", []):

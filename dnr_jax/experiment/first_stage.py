@@ -1,4 +1,4 @@
-"""Interactions -> lists -> a retriever, trained on training lists only -> candidate sets."""
+"""Cut interactions into lists, train a retriever on training lists only, build candidate sets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dnr_jax.data.store import Writer
 from dnr_jax.retrievers import cross_fit
 from dnr_jax.retrievers.retriever import Retriever
 
-# Enough signs for inner products of item vectors to be told from noise.
+# Enough signs for inner products of item vectors to stand out from noise.
 VECTOR_WIDTH = 64
 
 _LOG = logging.getLogger(__name__)
@@ -34,13 +34,13 @@ def build(
     """Write the requests of an interactions data set.
 
     Args:
-      writer: of an empty folder.
-      interactions: what is cut into lists.
+      writer: writes to an empty folder.
+      interactions: the events to cut into lists.
       retriever: the first stage, not yet trained.
-      rule: which items are candidates; its seed is the retriever's and the item vectors' too.
-      slate: items of a list K.
+      rule: which items are candidates; its seed is also the retriever's and the item vectors'.
+      slate: items per list K.
       history: events kept T.
-      folds: of cross-fitting; 0 = off.
+      folds: number of cross-fitting folds; 0 = off.
       truth: true relevance, where known.
 
     Raises:

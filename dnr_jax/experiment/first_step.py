@@ -1,4 +1,4 @@
-"""How long a row took to its first step: the price of a start, nearly all of it compiling."""
+"""Time from a row's start to its first step; nearly all of it is compilation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class FirstStep:
-    """Tells once, in the log and in `timings.jsonl`, when a row's first step began.
+    """Reports once, in the log and in `timings.jsonl`, when a row's first step began.
 
     Attributes:
-      row, run: whose.
-      count: of the row's programs, also of those that other threads made before `began`.
+      row, run: the row and its run folder.
+      count: counts the row's programs, including those that other threads made before `began`.
       began: `time.monotonic()` at the start of the row.
     """
 
@@ -28,9 +28,9 @@ class FirstStep:
         self._told = False
 
     def noted(self, plan: StagePlan) -> StagePlan:
-        """Return `plan` with its epoch programs watched.
+        """Return `plan` with a watch on its epoch programs.
 
-        The call of such a program returns when it is compiled and has begun to run on the device.
+        Calling an epoch program returns once it is compiled and has begun to run on the device.
         """
 
         def watch(phase: Phase) -> Phase:

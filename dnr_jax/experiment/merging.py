@@ -1,4 +1,4 @@
-"""Rows that were trained in several run folders, as on several machines, put into one table."""
+"""Merge rows trained in several run folders, such as on several machines, into one table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dnr_jax.experiment import scoring
 from dnr_jax.io import config_file, environment, lock, row_files, run_folder
 
 _LOG = logging.getLogger(__name__)
-# What all rows of a run share; the copy takes it from the first run.
+# Files that all rows of a run share; the copy takes them from the first run.
 _SHARED = (run_folder.AUDIT, run_folder.CATALOGUE, run_folder.ENCODERS, run_folder.RETRIEVER)
 
 
@@ -27,10 +27,10 @@ class _Run:
 
     Attributes:
       path: the folder.
-      shared: its config without rows and without the place of the data, which machines differ in.
+      shared: its config without rows and without the data path, which differs between machines.
       rows: the config of each row, by its key.
       finished: keys of the rows that have results.
-      fingerprint: of its data.
+      fingerprint: fingerprint of its data.
     """
 
     path: Path
@@ -41,25 +41,25 @@ class _Run:
 
 
 def merge_runs(runs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Path:
-    """Put the finished rows of several run folders into a new one.
+    """Merge the finished rows of several run folders into a new one.
 
-    A row does not depend on the others of its table, so that the result is what one run of all rows
-    would have left, but for wall times and the environment. A row that several folders have is
-    taken from the first. The same command with the whole table goes on in the new folder.
+    A row does not depend on the other rows of its table, so the result equals one run of all rows,
+    except for wall times and the environment. A row in several folders is taken from the first.
+    The usual command with the whole table can continue in the new folder.
 
     Args:
-      runs: run folders with the same settings and data; nothing in them is changed.
-      out: the folder to make; it is whole or not there.
+      runs: run folders with the same settings and data; they are not changed.
+      out: the folder to make, whole or not at all.
 
     Returns:
       `out` as an absolute path.
 
     Raises:
       FileNotFoundError: there is no such run folder, or nothing has been prepared in it.
-      FileExistsError: there is something at `out`.
-      ValueError: a folder is in use, was made with other data or settings than the first, or none
-        has a finished row.
-      DamagedError: a file of a run folder is.
+      FileExistsError: `out` exists.
+      ValueError: a folder is in use or was made with other data or settings than the first, or no
+        folder has a finished row.
+      DamagedError: a file of a run folder is damaged.
     """
     target = Path(out).absolute()
     sources = [_found(Path(run).absolute()) for run in runs]
@@ -95,7 +95,7 @@ def _read(source: Path) -> _Run:
 
 
 def _refuse_different(first: _Run, other: _Run) -> None:
-    """Refuse rows that would not stand in one table."""
+    """Refuse rows that are not comparable in one table."""
     if first.fingerprint != other.fingerprint:
         raise ValueError(
             f"{first.path} was made with data {first.fingerprint}, {other.path} with data "
@@ -114,7 +114,7 @@ def _refuse_different(first: _Run, other: _Run) -> None:
 
 
 def _homes(runs: Sequence[_Run]) -> dict[str, _Run]:
-    """Return of each finished row the first run that has it, in the order of the runs' tables."""
+    """Return for each finished row the first run that has it, in the order of the runs' tables."""
     homes: dict[str, _Run] = {}
     for run in runs:
         for key in run.finished:
@@ -141,7 +141,7 @@ def _write(runs: Sequence[_Run], homes: Mapping[str, _Run], target: Path) -> Non
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file, or a folder with all it holds; what a row does not have is left out."""
+    """Copy a file, or a folder with its content; if it does not exist, do nothing."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target)
@@ -165,7 +165,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _environment(runs: Sequence[_Run], homes: Mapping[str, _Run]) -> dict[str, Any]:
-    """Return where the first run was made; what was different for the others is in `merged`."""
+    """Return the first run's environment; differences of the other runs are in `merged`."""
     first, *others = (environment.read(run.path) for run in runs)
     merged = list(first.pop("merged", []))
     for run, other in zip(runs[1:], others, strict=True):

@@ -1,4 +1,4 @@
-"""How far a command is over all its rows and protocols, and how long it may still take."""
+"""A command's progress over all its rows and protocols, and the time left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import timedelta
 
 
 class Meter:
-    """Count the rows of a command and estimate the time left from the rows it has worked on.
+    """Counts the rows of a command and estimates the time left from the rows it has worked on.
 
     Args:
       total: rows of all protocols together.
@@ -31,7 +31,7 @@ class Meter:
         return f"{line}; {self._worked} done in {_clock(elapsed)}, about {_clock(left)} to go"
 
     def worked(self) -> None:
-        """Count a row as done by this command, and not found finished."""
+        """Count a row as done by this command, as opposed to found finished."""
         self._worked += 1
 
 

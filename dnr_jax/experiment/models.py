@@ -1,4 +1,4 @@
-"""What leaves a run: each row's best model, with all that it takes to score raw requests."""
+"""Save each row's best model, with everything needed to score raw requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VERSIONS = ("dnr_jax", "jax", "flax", "numpy")
 
 
 def save_shared(plan: Plan, prepared: Prepared, run: RunFolder) -> None:
-    """Keep what models of a run share: encoders, popularity and vectors of items, the retriever."""
+    """Save what a run's models share: encoders, item popularity and vectors, and the retriever."""
     _keep(run.path / ENCODERS, encoders.load, prepared.encoders.save)
     run.write_arrays(
         CATALOGUE,
@@ -40,7 +40,7 @@ def save_shared(plan: Plan, prepared: Prepared, run: RunFolder) -> None:
 
 
 def _keep(home: Path, read: Callable[[Path], Any], save: Callable[[Path], None]) -> None:
-    """Save a folder that is not there, or damaged."""
+    """Save a folder if it is missing or damaged."""
     try:
         read(home)
     except (FileNotFoundError, NotADirectoryError, DamagedError):
@@ -49,12 +49,12 @@ def _keep(home: Path, read: Callable[[Path], Any], save: Callable[[Path], None])
 
 
 def save(job: Job, records: Sequence[Mapping[str, Any]], params: Sequence[Params]) -> None:
-    """Keep the model of the seed that is best on validation.
+    """Save the model of the seed that is best on validation.
 
     Args:
       job: the row.
-      records: of the row's results, each seed's for each split.
-      params: of each seed.
+      records: the row's results, for each seed and split.
+      params: the parameters of each seed.
     """
     best, judged = _best(job, records)
     whole = processes.on_host(params[best])
@@ -93,7 +93,7 @@ def _digest(path: Path) -> str | None:
 
 
 def _score_transform(plan: Plan, prepared: Prepared) -> str | None:
-    """Name the transform from raw first-stage scores to x, of `protocols.SCORES`; None = none."""
+    """Name the transform in `protocols.SCORES` from raw first-stage scores to x; None = none."""
     if isinstance(DATASETS[plan.data.name], InteractionData):
         return str(plan.data.retriever_settings.score)
     name = prepared.encoders.transforms.get("score")

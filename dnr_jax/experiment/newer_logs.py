@@ -1,4 +1,4 @@
-"""An earlier model on newer logs: the experiment that goes on with it, as it was set up."""
+"""Plan an experiment that continues an earlier model, with its own settings, on newer logs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from dnr_jax.experiment.start import Start
 from dnr_jax.io.run_folder import ENCODERS
 
 EARLIER = "earlier"  # the row of the model as it was
-# What newer logs may have of their own: names of columns, splits, how long, how fast and where to
-# train.
+# What may change for newer logs: column names, splits, and how long, how fast and where to train.
 FREE = {
     "data": (
         *("path", "schema", "columns", "item_file", "user_file", "labels", "min_count"),
@@ -31,17 +30,17 @@ _CHOICES = (sections.RERANKER, sections.NOISE, sections.GENERATOR, sections.DIVE
 
 
 def advise(model: Path, given: Mapping[str, Any]) -> Advice:
-    """Make the experiment that goes on with a model; its table is read first, and kept.
+    """Make the experiment that continues training a model; its table is read first, and cached.
 
-    The model as it was stands in the table too, as the row `EARLIER`.
+    The unchanged model is in the result table too, as the row `EARLIER`.
 
     Args:
       model: the folder that `dnr-jax train` or `pack` made.
-      given: what the user says, as nested plain data.
+      given: the user's settings, as nested plain data.
 
     Raises:
       FileNotFoundError: there is no such model, or no such table.
-      ValueError: the model is of other data than log tables, the user sets what the model fixes, or
+      ValueError: the model was not trained on log tables, the user sets what the model fixes, or
         the table does not fit it.
     """
     earlier = start.read(model)
@@ -75,10 +74,10 @@ def advise(model: Path, given: Mapping[str, Any]) -> Advice:
 
 
 def choose(folder: Path) -> Choice:
-    """Return the row that went on, and say whether it is better than the earlier model.
+    """Return the row that was trained further, and say whether it beats the earlier model.
 
     Args:
-      folder: of a finished run that `advise` planned.
+      folder: the folder of a finished run that `advise` planned.
     """
     metric, learned, _ = own_logs.validated(folder)
     before, (row, after) = learned.pop(EARLIER), *learned.items()
@@ -91,7 +90,7 @@ def choose(folder: Path) -> Choice:
 
 
 def _knobs(model: Path, card: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the row of a model and all that a config would set for it, by section."""
+    """Return the row of a model and all its settings, by section of a config."""
     if card["data"]["name"] != TABLE:
         raise ValueError(
             f"{model} was trained on {card['data']['name']}, not on a log table: train it by "
@@ -113,9 +112,9 @@ def _knobs(model: Path, card: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _refuse_conflicts(given: Mapping[str, Any], knobs: Mapping[str, Any]) -> None:
-    """Name every knob that the user sets to something else than the earlier model has."""
+    """Refuse knobs that the user sets differently from the earlier model, naming each."""
     whole = sections.defaults(TABLE)
-    sections.merge(whole, given, "config")  # refuses knobs that there are not
+    sections.merge(whole, given, "config")  # refuses knobs that do not exist
     usual, fixed = dict(_leaves(whole)), dict(_leaves(knobs))
     lines = []
     for path, value in _leaves(given):
@@ -149,7 +148,7 @@ def _rows(
     rules: Mapping[str, Any],
     given: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write the rows of a config: the model as it was, and the same going on."""
+    """Write the rows of a config: the unchanged model, and the same model trained further."""
     own = card["experiment"]["rows"][key]
     once = own_logs.merged(knobs, {"train": {"seeds": 1, "learning_rate_factors": [1.0]}})
     chosen = {name: given[name] for name in ("train", "optim") if name in given}

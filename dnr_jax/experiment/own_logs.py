@@ -1,7 +1,7 @@
-"""What a user's own data are trained with unless they say otherwise: rules on what they hold.
+"""Default settings for a user's own data: rules based on its size and content.
 
-They are made for two CPU cores and some minutes, and are no search: whoever has more of either
-sets the knobs.
+They are meant for two CPU cores and a few minutes, and do not search: with more cores or time, set
+the knobs yourself.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from dnr_jax.experiment.plan import make_plan
 from dnr_jax.experiment.rows import Row
 from dnr_jax.io import run_folder
 
-# Rows that learn nothing, and stand in every table.
+# Rows that learn nothing, and are in every table.
 TRIVIAL = ("random", "popularity", "retriever")
 # Of few requests the others tend to learn a worse order than the first stage's, where `score_prior`
 # begins and then stays (docs/results/information.md).
 BACKBONE = ("plain", "score", "score_dropout", "score_prior", "dnr_b", "dnr_g")
-BATCHES = 50  # of an epoch, about
-UPDATES = 2000  # of a training, about
+BATCHES = 50  # per epoch, about
+UPDATES = 2000  # per training, about
 MOST_BATCH, LEAST_BATCH = 1024, 16
 MOST_EPOCHS, LEAST_EPOCHS = 20, 4
-# Seeds: the tests count them as random, so that two say nothing; few requests train quickly.
+# Seeds: the tests treat them as random, so two say nothing; few requests train quickly.
 SEEDS, SEEDS_OF_FEW, FEW = 3, 5, 10_000
 # Training requests from which on a model has this size.
 SIZES: Mapping[int, Mapping[str, int]] = {
@@ -38,17 +38,17 @@ SIZES: Mapping[int, Mapping[str, int]] = {
     100_000: {"width": 64, "heads": 4, "layers": 2, "feed_forward": 128},
 }
 TABLE = "table"
-# An id of one training row is learned by heart, and leaves nothing for the row of unknown ids.
+# An id with one training row is memorised, and leaves no data for the embedding of unknown ids.
 # Interactions have `core` for that.
 ALWAYS: Mapping[str, Mapping[str, Any]] = {TABLE: {"data": {"min_count": 2}}}
 
 
 class Counts(NamedTuple):
-    """What the rules look at.
+    """What the rules depend on.
 
     Attributes:
-      requests: of training.
-      histories: whether any of them has one.
+      requests: number of training requests.
+      histories: whether any of them has a history.
       scores: whether there is a first stage.
     """
 
@@ -61,8 +61,8 @@ class Advice(NamedTuple):
     """A whole experiment on a user's own data.
 
     Attributes:
-      config: of `run_all`.
-      words: what was chosen and why, a sentence each.
+      config: the config for `run_all`.
+      words: what was chosen and why, one sentence each.
     """
 
     config: dict[str, Any]
@@ -74,7 +74,7 @@ class Choice(NamedTuple):
 
     Attributes:
       row: its key.
-      words: which, and why, a sentence each.
+      words: which row it is and why, one sentence each.
     """
 
     row: str
@@ -84,23 +84,23 @@ class Choice(NamedTuple):
 def advise(
     given: Mapping[str, Any], *, data: str = TABLE, table: str = "", model: str = ""
 ) -> Advice:
-    """Make the experiment of a user's own data, which are read first, and kept for the run.
+    """Make the experiment on a user's own data, which is read first and cached for the run.
 
     Args:
-      given: what the user says, as nested plain data; it wins over every rule.
+      given: the user's settings, as nested plain data; they win over every rule.
       data: the kind of data, a name of `data.DATASETS`.
-      table: rows to compare, between commas, beside those that learn nothing; "" = by rule.
+      table: rows to compare, separated by commas, beside those that learn nothing; "" = by rule.
       model: the one row to be trained, beside those that learn nothing; "" = all.
 
     Raises:
-      FileNotFoundError, ValueError: the data cannot be used, or a knob or a row cannot.
+      FileNotFoundError, ValueError: the data, a knob or a row cannot be used.
     """
     settings.find("kind of data", data, {n: entry for n, entry in DATASETS.items() if entry.direct})
     base = merged(config_files.load(data), ALWAYS.get(data, {}))
     wished = [model] if model else [one.strip() for one in table.split(",") if one.strip()]
     asked = ",".join(dict.fromkeys([*TRIVIAL, *wished])) if wished else ""
     [plan] = make_plan(merged(base, given, {"table": asked or TRIVIAL[0]}))
-    if asked:  # what is wrong with rows is said before the table is read
+    if asked:  # refuse wrong rows before the table is read
         _check_rows(list(plan.rows), [], model)
     counts = count(datasets.arrays(plan.data))
     wanted = asked or ",".join(rows(counts))
@@ -116,7 +116,7 @@ def advise(
 
 
 def count(prepared: Prepared) -> Counts:
-    """Count what the rules look at.
+    """Count what the rules depend on.
 
     Raises:
       ValueError: there is no training request.
@@ -137,13 +137,13 @@ def count(prepared: Prepared) -> Counts:
 def rules(counts: Counts, train: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Choose sizes of model and training by the number of training requests.
 
-    An epoch has about `BATCHES` batches, their size a power of two; a training has about `UPDATES`
-    updates, the first half of its epochs with the heuristic noise; it stops when a quarter of them
-    brought nothing.
+    An epoch has about `BATCHES` batches, whose size is a power of two. A training has about
+    `UPDATES` updates; the first half of its epochs uses the heuristic noise. It stops early after
+    a quarter of its epochs without improvement.
 
     Args:
-      counts: of the table.
-      train: what the user says of `config.train`.
+      counts: counts of the table.
+      train: the user's own settings of `config.train`.
     """
     train = train or {}
     size = dict(SIZES[max(least for least in SIZES if counts.requests >= least)])
@@ -166,7 +166,7 @@ def rules(counts: Counts, train: Mapping[str, Any] | None = None) -> dict[str, A
 
 
 def rows(counts: Counts) -> tuple[str, ...]:
-    """List the default rows; the rival reads histories where there are any."""
+    """List the default rows; the rival reads histories if there are any."""
     rival = "sasrec" if counts.histories else "setrank"
     return (*TRIVIAL, *BACKBONE, f"{rival}_score" if counts.scores else rival)
 
@@ -192,10 +192,10 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def choose(folder: Path) -> Choice:
-    """Choose the trained row with the best mean N@K over seeds on validation; first of equals.
+    """Choose the trained row with the best mean N@K over seeds on validation; ties go to the first.
 
     Args:
-      folder: of a finished run.
+      folder: the folder of a finished run.
 
     Raises:
       ValueError: the run has no trained row.
@@ -217,10 +217,10 @@ def choose(folder: Path) -> Choice:
 
 
 def validated(folder: Path) -> tuple[str, dict[str, float], dict[str, float]]:
-    """Read what a finished run says of validation.
+    """Read the validation results of a finished run.
 
     Returns:
-      The metric's name, as "N@6", and its mean over seeds by row: of trained rows, and of others.
+      The metric's name, e.g. "N@6", and its mean over seeds by row: of trained rows, and of others.
     """
     records = json_files.read(folder / run_folder.RESULTS, keys=("rows",))["rows"]
     valid = [record for record in records if record["split"] == "valid"]

@@ -1,6 +1,6 @@
 """The plan of an experiment: a config as typed, frozen objects, read and checked once.
 
-All that follows takes these objects and looks into no config.
+All later code takes these objects and never reads the config.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Plan:
     """One table: the data under one candidate protocol, and the rows to train and compare.
 
     Attributes:
-      seed: of everything random; train seeds count from it.
+      seed: seed of everything random; train seeds count from it.
       data: what is prepared, and how.
-      eval: cut-off and batch of evaluation.
-      devices: that all rows train and score on.
-      rows: in table order.
-      start: the model folder that trained rows go on from; None = they begin with fresh draws.
+      eval: cut-off and batch size of evaluation.
+      devices: the devices that all rows train and score on.
+      rows: the rows, in table order.
+      start: the model folder that trained rows continue from; None = fresh parameters.
     """
 
     seed: int
@@ -40,7 +40,7 @@ class Plan:
 
     @property
     def cache(self) -> Path:
-        """Folder of what can be made again: data and compiled programs."""
+        """Folder of everything that can be rebuilt: data and compiled programs."""
         return self.data.cache
 
     @property
@@ -57,7 +57,7 @@ class Plan:
 def make_plan(config: Config) -> tuple[Plan, ...]:
     """Turn a config into plans, one for each retriever and protocol.
 
-    These are those that `config.retriever.name` and `config.candidates.name` list.
+    They are listed in `config.retriever.name` and `config.candidates.name`.
 
     Args:
       config: what differs from the defaults, as nested plain data; see `configs/`.
@@ -74,7 +74,7 @@ def make_plan(config: Config) -> tuple[Plan, ...]:
 
 
 def _each(config: Config, section: str, kind: str = "") -> list[dict[str, Any]]:
-    """Make a config of each name that the section lists, with commas between."""
+    """Make one config for each name that the section lists, separated by commas."""
     listed = config[section]["name"]
     names = [name.strip() for name in listed.split(",")] if isinstance(listed, str) else [listed]
     if len(set(names)) < len(names):

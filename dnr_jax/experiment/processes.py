@@ -1,4 +1,4 @@
-"""Several processes, one run: all of them compute, the first alone writes the run folder."""
+"""One run in several processes: all of them compute, only the first writes the run folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from jax.experimental import multihost_utils
 
 T = TypeVar("T")
 
-# A peer that is suspended, or compiles on a busy machine, is not dead; one that has died is noticed
-# at once, when a collective fails.
+# A process that is suspended, or compiles on a busy machine, is not dead; a dead one is noticed at
+# once, when a collective fails.
 HEARTBEAT_SECONDS = 600
 
 
@@ -25,8 +25,8 @@ def join(coordinator: str, *, processes: int, process: int) -> None:
 
     Args:
       coordinator: `host:port` of the first process, the same in all.
-      processes: how many there are, >= 2.
-      process: which of them this is, 0 to `processes` - 1.
+      processes: number of processes, >= 2.
+      process: number of this process, 0 to `processes` - 1.
 
     Raises:
       ValueError: a number is out of range.
@@ -48,7 +48,7 @@ def is_first() -> bool:
 
 
 def meet(place: str) -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes have reached this point."""
     multihost_utils.sync_global_devices(place)
 
 
@@ -72,12 +72,12 @@ def of_first(tree: Any) -> Any:
 
 
 def blank(tree: Any) -> Any:
-    """Return zeros in place of `jax.ShapeDtypeStruct`s: what a process without a checkpoint has."""
+    """Replace `jax.ShapeDtypeStruct`s by zeros, for a process without a checkpoint."""
     return jax.tree.map(_zeros, tree)
 
 
 def on_host(tree: Any) -> Any:
-    """Gather arrays whose parts lie with other processes; all processes must call it together."""
+    """Gather arrays that are split over processes; all processes must call this together."""
 
     def gather(array: Any) -> Any:
         near = not isinstance(array, jax.Array) or array.is_fully_addressable

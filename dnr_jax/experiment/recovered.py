@@ -1,4 +1,4 @@
-"""What a finished run was made of, read back: for those who look at single requests."""
+"""Read back the data of a finished run, for analyses of single requests."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def run_data(
 ) -> Prepared:
     """Return the prepared data set of a run: requests, candidates, labels, scores, truth.
 
-    It comes from the cache, or is made again from the files that the run read.
+    It comes from the cache, or is rebuilt from the files that the run read.
 
     Args:
       workdir: the run folder.
-      cache: the `cache` of its config; None = the usual one.
+      cache: the `cache` of its config; None = the default one.
 
     Raises:
-      FileNotFoundError: it is no run folder, or the files are gone.
-      ValueError: the files, or the code that reads them, have changed since the run; said before
+      FileNotFoundError: it is not a run folder, or the files are gone.
+      ValueError: the files, or the code that reads them, have changed since the run; raised before
         anything is prepared.
     """
     folder, home = Path(workdir), Path(cache or RunSettings().cache).expanduser()

@@ -1,4 +1,4 @@
-"""A finished run's models on its own test split again, under scores that have changed."""
+"""Rescore a finished run's test split with its models, under changed first-stage scores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Target(NamedTuple):
       item_popularity: `float32 [V]`.
       k: length of the shown list.
       batch_size: requests scored at a time.
-      seed: of the draws.
+      seed: seed of the draws.
     """
 
     split: Split
@@ -48,8 +48,8 @@ def target(folder: Path, cache: Path) -> Target:
     """Prepare the test split of a run folder, from the cache if it is there.
 
     Raises:
-      FileNotFoundError: the folder is no run's, or its data are gone.
-      ValueError: the data are not what the run was made with.
+      FileNotFoundError: the folder is not a run folder, or its data is gone.
+      ValueError: the data is not what the run was made with.
     """
     prepared = run_data(folder, cache)
     config = json_files.read(folder / run_folder.CONFIG)
@@ -63,12 +63,12 @@ def all_seeds(folder: Path, row: str, params: Params, factor: float) -> list[Par
 
     Args:
       folder: the run folder.
-      row: its key.
-      params: of the saved model, for their shapes; `{}` of one that learns nothing.
-      factor: on the learning rates.
+      row: key of the row.
+      params: parameters of the saved model, for their shapes; `{}` if it learns nothing.
+      factor: factor on the learning rates.
 
     Returns:
-      One for each seed; that of the saved model alone where the run has no checkpoints any more.
+      Parameters of each seed; only the saved model's if the run's checkpoints were removed.
     """
     if not jax.tree.leaves(params):
         return [params]

@@ -1,4 +1,4 @@
-"""The rows of a result table: a config's own knobs with each row's on top, as typed objects."""
+"""The rows of a result table as typed objects: the config's knobs, overridden by each row's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dnr_jax.training.settings import TrainSettings
 
 # Models that order by the first stage's scores and learn nothing.
 BY_SCORES = ("retriever", "reversed", "mmr")
-# What a row may set; the other sections belong to the whole table.
+# Sections that a row may set; the others belong to the whole table.
 SETTABLE = {
     *("objective", "optim", "train", "compute"),
     *(choice.section for choice in sections.CHOICES if choice is not sections.RETRIEVER),
@@ -30,20 +30,20 @@ class Row:
     """One row of the table.
 
     Attributes:
-      key: its name in `config.rows`, and of its folders.
-      model: what `results.json` calls it.
-      label: what a reader sees.
-      sweep: `{"knob": name, "value": number}` of a row that is one point of a figure, else None.
-      seeds: of its trainings; a model that learns nothing has one.
+      key: its name in `config.rows`, and the name of its folders.
+      model: its name in `results.json`.
+      label: its name for readers.
+      sweep: `{"knob": name, "value": number}` for a row that is one point of a figure, else None.
+      seeds: seeds of its trainings; a model that learns nothing has one.
       reranker: the model.
       noise: the heuristic family of phase 1; None for a row without denoising.
       generator: the learned one of phase 2; None for a row that never learns one.
       divergence: the estimator of L_x, for a learned generator.
       objective: the losses and their weights.
       optim: the optimisers.
-      train: how long, on what, how often.
+      train: the training settings.
       compute: the precision.
-      frozen: whether it is scored as it begins, without training.
+      frozen: whether it is scored with its first parameters, without training.
     """
 
     key: str
@@ -68,14 +68,14 @@ class Row:
 
     @property
     def reads_scores(self) -> bool:
-        """Whether the row means nothing without a first stage's scores."""
+        """Whether the row needs first-stage scores."""
         entry = getattr(self.reranker.settings, "score_entry", "none")
         return self.noise is not None or entry != "none" or self.reranker.name in BY_SCORES
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Template(settings.Settings):
-    """A row as a config writes it, but for `set` and `sweep`, which are nested."""
+    """A row as written in a config, without `set` and `sweep`, which are nested."""
 
     model: str = settings.knob("", "its name in results.json; {reranker} stands for the model's")
     label: str = settings.knob("", "what a reader sees; {reranker} stands for the model's name")
@@ -135,7 +135,7 @@ def _with(config: Config, changes: Any, place: str) -> dict[str, Any]:
 
 
 def _knobs(config: Config) -> dict[str, Any]:
-    """Read what a row trains and scores by."""
+    """Read the settings that a row trains and scores with."""
     train: TrainSettings = sections.read_section(config, "train")
     reranker = sections.read_choice(config, sections.RERANKER)
     noise = sections.read_choice(config, sections.NOISE)
@@ -155,7 +155,7 @@ def _knobs(config: Config) -> dict[str, Any]:
 
 
 def _at_row(text: str, changes: Config, place: str) -> str:
-    """Name the row's own knob where that is what is wrong, else the row beside the config's."""
+    """Name the row's own knob if that one is wrong, else add the row to the config's knob."""
     path = text.removeprefix("config.").split(":")[0].split(" ")[0]
     value: Any = changes
     for name in path.split("."):
@@ -166,7 +166,7 @@ def _at_row(text: str, changes: Config, place: str) -> str:
 
 
 def _filled(template: str, reranker: str, place: str) -> str:
-    """Put the model's name where `{reranker}` stands."""
+    """Replace `{reranker}` by the model's name."""
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
     except ValueError:

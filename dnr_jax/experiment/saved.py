@@ -1,4 +1,4 @@
-"""What a run folder keeps of a plan: all that its rows read, and nothing else, as plain JSON."""
+"""The plan as a run folder stores it: everything that its rows read, and no more, in JSON."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Knobs = Callable[[Settings], dict[str, Any]]
 def describe(plan: Plan) -> dict[str, Any]:
     """Return the plan as nested plain data, for `config.json`.
 
-    The cache is left out, as no result depends on it, and so is what a row does not read: the
-    training of a model that learns nothing, the noise of a row without denoising.
+    The cache is left out because no result depends on it, and so are settings that a row does not
+    read: the training of a model that learns nothing, the noise of a row without denoising.
     """
     return _describe(plan, settings.plain)
 
 
 def defaults(plan: Plan) -> dict[str, Any]:
-    """Return the same knobs at their defaults, which they had before there were such knobs."""
+    """Return the same knobs at their defaults, which hold for runs older than the knob."""
     usual = _describe(plan, lambda knobs: settings.plain(type(knobs)()))
     rows = {key: _knobs_only(row) for key, row in usual.pop("rows").items()}
     return _knobs_only(usual) | {"seed": RunSettings().seed, "rows": rows}
@@ -60,7 +60,7 @@ def _describe(plan: Plan, plain: Knobs) -> dict[str, Any]:
 
 
 def _located(knobs: dict[str, Any]) -> dict[str, Any]:
-    """Spell the path of the data in one way."""
+    """Normalise the path of the data."""
     path = knobs.get("path")
     return knobs | ({"path": str(Path(path).expanduser().resolve())} if path else {})
 
@@ -96,14 +96,14 @@ def _chosen(chosen: Chosen | None, plain: Knobs) -> dict[str, Any] | None:
 
 
 def data_plan(config: Mapping[str, Any], cache: Path) -> DataPlan:
-    """Read back which data the plan that `describe` kept was about.
+    """Read back the data of a plan that `describe` stored.
 
     Args:
-      config: of a run folder.
-      cache: where prepared arrays lie, which no run folder says.
+      config: the config of a run folder.
+      cache: folder of prepared arrays, which run folders do not store.
 
     Raises:
-      ValueError: it is of a version with other knobs.
+      ValueError: it was written by a version with other knobs.
     """
 
     def read(kind: type[S], section: str) -> S:

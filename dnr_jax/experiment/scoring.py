@@ -1,4 +1,4 @@
-"""Score and evaluate one row of the table; keep what tables, tests and plots will need."""
+"""Score and evaluate one row of the table; save what tables, tests and plots need."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from dnr_jax.types import Batch, Params
 
 EVALUATED = ("valid", "test")
 UNCALIBRATED = ("ece", "brier")
-# Candidates that the plots of a row are drawn from: enough for smooth densities.
+# Number of candidates in the plots of a row: enough for smooth densities.
 ANALYSIS_SAMPLES = 20000
 
 
 def is_done(row: Row, run: RunFolder) -> bool:
-    """Tell whether the row's results are in the run folder already."""
+    """Tell whether the row's results are already in the run folder."""
     return run.read_row(row.key) is not None
 
 
@@ -42,7 +42,7 @@ def score_row(job: Job, progress: Progress | None) -> None:
 
     Args:
       job: the row.
-      progress: of its training; None for a model that learns nothing, which has no parameters.
+      progress: the result of training; None for a model that learns nothing (no parameters).
     """
     row, run = job.row, job.run
     began, rate = time.monotonic(), 1.0
@@ -74,7 +74,7 @@ def write_table(rows: Sequence[str], folder: Path, data: str) -> None:
     """Write the results of finished rows as one table: per request, then the records.
 
     Args:
-      rows: their keys.
+      rows: keys of the rows.
       folder: the run folder.
       data: fingerprint of the data.
     """
@@ -99,7 +99,7 @@ def _seed(stacked: Params, number: int) -> Params:
 
 
 def _score(job: Job, params: Params, split: Split) -> np.ndarray:
-    """Score a split, filled up to the largest: then one compiled program serves all splits."""
+    """Score a split, padded to the largest, so one compiled program serves all splits."""
     score = job.parts.score
     if job.row.train.stream:
         put = partial(sharding.put_batches, job.parts.layout)
@@ -167,7 +167,7 @@ def _extra(
     params: Params,
     rate: float,
 ) -> dict[str, Any]:
-    """Tell how a row was trained; scores that are not log-odds have no calibration."""
+    """Say how a row was trained; scores that are not log-odds have no calibration."""
     calibrated = progress is not None and job.parts.log_odds
     metrics = found.metrics | ({} if calibrated else dict.fromkeys(UNCALIBRATED, np.nan))
     record: dict[str, Any] = {"trivial": progress is None, "metrics": metrics}

@@ -1,4 +1,4 @@
-"""The sections of a config: where their defaults come from, and how one is read into settings."""
+"""The sections of a config: their defaults, and how each is read into settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dnr_jax.settings import Settings
 from dnr_jax.training.settings import TrainSettings
 
 Config = Mapping[str, Any]
-# The name that chooses no entry.
+# The name for choosing no entry.
 NONE = "none"
 
 SECTIONS: dict[str, type[Settings]] = {
@@ -43,13 +43,13 @@ SECTIONS: dict[str, type[Settings]] = {
 class Choice(NamedTuple):
     """A section whose `name` chooses an entry of a table.
 
-    It also holds the knobs that entries share. The knobs that one entry alone has stand in the
-    section's plural under the entry's name: `config.reranker.width`, `config.rerankers.dcdr.beam`.
+    It also holds the knobs that entries share, such as `config.reranker.width`. Knobs of a single
+    entry are in the section's plural, under the entry's name: `config.rerankers.dcdr.beam`.
 
     Attributes:
       section: its name.
       table: the entries; each has a class of settings, `settings`.
-      shared: by section, the class of the knobs that an entry finds there.
+      shared: by section, the class of the knobs that an entry reads there.
       default: the entry chosen unless a config says otherwise.
       optional: whether `NONE` may be chosen too.
     """
@@ -62,7 +62,7 @@ class Choice(NamedTuple):
 
     @property
     def plural(self) -> str:
-        """The section of the knobs that one entry alone has."""
+        """The section of the knobs of single entries."""
         return f"{self.section}s"
 
 
@@ -109,7 +109,7 @@ def defaults(data_name: str) -> dict[str, Any]:
 
 
 def complete(config: Config) -> dict[str, Any]:
-    """Return the whole config that `config` says the differences of.
+    """Return the whole config: the defaults, with `config` on top.
 
     Raises:
       ValueError: it names no data set, or has a knob that does not exist.
@@ -133,7 +133,7 @@ def merge(
     Args:
       base: a section.
       changes: what is set in it.
-      place: where `changes` stand, for messages.
+      place: where `changes` were given, for messages.
       whole: the config that `base` is a section of; None = it is the whole one.
 
     Raises:
@@ -159,7 +159,7 @@ def check(config: Config) -> None:
     """Check the type and range of every knob of a whole config, whether or not a row reads it.
 
     Raises:
-      ValueError: naming the first knob that is wrong, its value and what it must be.
+      ValueError: names the first knob that is wrong, its value and what it must be.
     """
     read_run(config)
     read_data(config)
@@ -243,7 +243,7 @@ def _own_defaults(choice: Choice, name: str) -> dict[str, Any]:
 
 
 def _read_part(kind: type[Settings], config: Config, section: str) -> Any:
-    """Read a section but for the name that it chooses by."""
+    """Read a section without its `name`."""
     knobs = {name: value for name, value in config[section].items() if name != "name"}
     return settings.read(kind, knobs, f"config.{section}")
 

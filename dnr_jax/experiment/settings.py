@@ -1,4 +1,4 @@
-"""Settings of a run itself: what it draws from, where it runs, and how models are judged."""
+"""Settings of the run itself: seed, cache, devices, optimisers, precision and evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ADAM = OptimizerSettings()
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(Settings):
-    """What stands at the top of a config."""
+    """The knobs at the top level of a config."""
 
     seed: int = knob(
         0, "of everything random: data, candidate order, retriever, first train seed", at_least=0

@@ -1,4 +1,4 @@
-"""Refuse sizes that cannot work with the data, before anything of them is allocated."""
+"""Refuse sizes that cannot work with the data, before any memory is allocated."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FLOAT_BYTES = 4
 
 
 class Part(NamedTuple):
-    """What a row needs memory for.
+    """One use of memory by a row.
 
     Attributes:
       words: what it is.
-      bytes: on one device, at least.
-      cures: the two knobs that make it smaller, the one to try first before the other.
+      bytes: the least memory on one device.
+      cures: the two knobs that make it smaller; the first is to be tried first.
     """
 
     words: str
@@ -37,12 +37,11 @@ def check(plan: Plan, prepared: Prepared, memory: int | None = None) -> None:
     Args:
       plan: the table.
       prepared: its data.
-      memory: bytes that a device has; None = those of the first device, where they are known.
+      memory: bytes of a device; None = those of the first device, if known.
 
     Raises:
-      ValueError: a batch is larger than the training split, or what a row needs in any case is
-        more than the memory: with an estimate of each part and the knobs that make the largest
-        one smaller.
+      ValueError: a batch is larger than the training split, or a row needs more than the memory in
+        any case; the text estimates each part and names the knobs that make the largest smaller.
     """
     memory = memory or memory_.of_device()
     requests = len(prepared.splits["train"].request_id)
@@ -71,7 +70,7 @@ def _check_memory(row: Row, parts: list[Part], memory: int) -> None:
 
 
 def _parts(row: Row, plan: Plan, prepared: Prepared) -> list[Part]:
-    """Estimate what a row holds in any case."""
+    """Estimate the memory that a row needs in any case."""
     less = "a smaller config.train.micro_batch", "a smaller config.candidates.size"
     batch = Part("states of candidates and history", _states(row, prepared), less)
     data = 0 if row.train.stream else _data(prepared)
@@ -91,10 +90,10 @@ def _data(prepared: Prepared) -> int:
 
 
 def _of_reranker(row: Row, plan: Plan, prepared: Prepared) -> Part:
-    """Estimate the reranker's tables: with moments, best values so far, and what comes and goes.
+    """Estimate the reranker's tables: with moments, best values so far, and temporary copies.
 
-    The last are the next best values of all trials, while they are kept, or, while a dense step
-    runs, the gradient and the update of a trial.
+    The temporary copies are the new best values of all trials, while these are stored, or the
+    gradient and update of one trial, during a dense step.
     """
     updates, width, trials = row.optim.reranker.tables, _width(row), _trials(row)
     passing = max(trials, 2 if updates == "dense" else 1)
@@ -104,7 +103,7 @@ def _of_reranker(row: Row, plan: Plan, prepared: Prepared) -> Part:
 
 
 def _of_generator(row: Row, plan: Plan, prepared: Prepared) -> list[Part]:
-    """Estimate the tables of users and items of a learned generator that has some, with moments."""
+    """Estimate a learned generator's user and item tables, if it has any, with moments."""
     if row.generator is None or not isinstance(row.generator.settings, GeneratorSettings):
         return []
     spec, updates = prepared.spec, row.optim.generator.tables
@@ -115,7 +114,7 @@ def _of_generator(row: Row, plan: Plan, prepared: Prepared) -> list[Part]:
 
 
 def _table_part(player: str, width: str, updates: str, size: float, plan: Plan) -> Part:
-    """Make the part of a player's tables, of `size` bytes on all devices together."""
+    """Make the `Part` of a player's tables, of `size` bytes over all devices."""
     devices, sharded = jax.device_count(), plan.devices.shard_tables
     cures = [
         *([f"config.optim.{player}.tables=rowwise_adagrad"] * (updates != "rowwise_adagrad")),
@@ -128,7 +127,7 @@ def _table_part(player: str, width: str, updates: str, size: float, plan: Plan) 
 
 
 def _copies(updates: str, width: int) -> float:
-    """Count what is held of a table: its values and two moments, or one number a row."""
+    """Count a table's copies: its values and two moments, or one more number per row."""
     return 1 + 1 / max(width, 1) if updates == "rowwise_adagrad" else 3
 
 

@@ -1,4 +1,4 @@
-"""One stage of a row's training: its place in the row, its epochs, its programs and first state."""
+"""One stage of a row's training: its position, epochs, programs and first state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dnr_jax.types import Noise, Params, Stage
 
 
 class StageRun(NamedTuple):
-    """A stage of a row: which one it is, and the epochs planned for those before it."""
+    """A stage of a row: its position, and the epochs planned for earlier stages."""
 
     job: Job
     stage: Stage
@@ -36,7 +36,7 @@ class StageRun(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What a reader sees."""
+        """The name for readers."""
         label = self.job.row.label
         return label if self.last else f"{label}: {self.stage.name}"
 
@@ -121,7 +121,7 @@ def _phase(
 
 
 def _micro_batch(job: Job) -> int | None:
-    """Choose the requests whose activations are held at once; many devices divide a batch alone."""
+    """Choose how many requests' activations are held at once; several devices split them anyway."""
     if not job.parts.layout.alone:
         return None
     return job.row.train.micro_batch or part_size(job.row.train.batch_size)
@@ -132,7 +132,7 @@ def first_states(run: StageRun, before: phases.Progress | None) -> TrainState:
 
     Args:
       run: the stage.
-      before: what the stage before it has reached; None for the first.
+      before: the result of the previous stage; None for the first.
     """
     parts = run.job.parts
     make, earlier = partial(sharding.build, parts.layout, _init(run)), _earlier(run)
@@ -182,7 +182,7 @@ def untrained(job: Job) -> phases.Progress:
 def _go_on(
     states: TrainState, learned: Params, stage: int, begin: Callable[[Params], Params] | None
 ) -> TrainState:
-    """Start a stage from parameters learned before it, with keys of its own."""
+    """Start a stage from the parameters of the previous one, with its own keys."""
     keys = jax.vmap(lambda key: jax.random.fold_in(key, stage))(states.key)
     learned = learned if begin is None else jax.vmap(begin)(learned)
     # Copies, as the states are donated: two leaves may not share what one of them is made of.

@@ -1,9 +1,9 @@
-"""Going on from an earlier model: its parameters take the place of fresh ones, and its ids grow.
+"""Continue from an earlier model: its parameters replace fresh ones, and its vocabularies grow.
 
-A vocabulary that has grown sorts its values anew, so that a known value may have another id. What
-it has learned is a row of a table of `FeatureEmbedding`, and moves with it; new values keep their
-fresh draws. All other parameters are the earlier ones. The noise generator is no part of a model
-folder, and begins anew.
+A vocabulary that has grown is sorted again, so the id of a known value may change. Its row in a
+table of `FeatureEmbedding` moves with it; rows of new values keep their fresh draws. All other
+parameters are the earlier ones. The noise generator is not part of a model folder, so it starts
+afresh.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Start(NamedTuple):
     """An earlier model.
 
     Attributes:
-      card: what it is.
+      card: its model card.
       params: its parameters, `float32` NumPy arrays.
-      encoders: what made its arrays.
+      encoders: the encoders that made its arrays.
     """
 
     card: Mapping[str, Any]
@@ -44,12 +44,12 @@ class Start(NamedTuple):
 
 
 class Graft(NamedTuple):
-    """How earlier parameters take the place of fresh ones.
+    """How earlier parameters replace fresh ones.
 
     Attributes:
-      params: the earlier ones.
-      rows: for each leaf, in the order of `jax.tree.leaves`: None, the leaf as a whole; or
-        `(old, new)`, `int32 [V]` each, the rows that move from where to where.
+      params: the earlier parameters.
+      rows: for each leaf, in the order of `jax.tree.leaves`: None to replace the whole leaf, or
+        `(old, new)`, `int32 [V]` each: row `old[i]` moves to row `new[i]`.
     """
 
     params: Params
@@ -67,7 +67,7 @@ def read(path: Path) -> Start:
     """Read a model folder.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: there is no such folder.
       ValueError: it is damaged, or of another version; see `model_files.load`.
     """
     card = _card(path)
@@ -85,26 +85,26 @@ def _card(path: Path) -> dict[str, Any]:
 
 
 def digest(path: Path) -> str:
-    """Return the hash of a model's parameters, which tells it from others; see `read`."""
+    """Return the hash of a model's parameters, which identifies it; see `read`."""
     return str(_card(path)["parameters_sha256"])
 
 
 def make_graft(
     start: Start, row: Row, reranker: Reranker, task: Task, known: Encoders, example: Batch
 ) -> Graft:
-    """Find out where every earlier parameter goes.
+    """Find where every earlier parameter goes.
 
     Args:
       start: the earlier model.
-      row: what is trained.
+      row: the row to train.
       reranker: its model, built for `task`.
-      task: of the new data.
-      known: of the new data.
-      example: a request of it.
+      task: task of the new data.
+      known: encoders of the new data.
+      example: a request of the new data.
 
     Raises:
-      ValueError: the row's model is another one than the earlier, the new data has other features
-        or has lost values, or the model has parameters that cannot grow.
+      ValueError: the row's model differs from the earlier one, the new data has other features or
+        lacks known values, or the model has parameters that cannot grow.
     """
     _check_row(start.card, row)
     ids = _moved(start.encoders, known)
@@ -141,7 +141,7 @@ def _moved(before: Encoders, now: Encoders) -> dict[str, np.ndarray]:
     found = {}
     for name, words in before.vocabularies.items():
         if name not in before.spec.sizes:
-            continue  # of no feature: names of requests
+            continue  # not a feature: names of requests
         new, old = now.vocabularies[name], words.keys
         missing = len(old) and (new.encode(np.asarray(old)) < KNOWN).any()
         if words.buckets != new.buckets or missing:
@@ -155,7 +155,7 @@ def _moved(before: Encoders, now: Encoders) -> dict[str, np.ndarray]:
 
 
 def _check_row(card: Mapping[str, Any], row: Row) -> None:
-    """Refuse a row whose model is not the earlier one."""
+    """Refuse a row whose model differs from the earlier one."""
     own = {"name": row.reranker.name, **settings.plain(row.reranker.settings)}
     own, earlier = {**own, "dtype": row.compute.dtype}, {**card["reranker"], "dtype": card["dtype"]}
     lines = [
@@ -182,7 +182,7 @@ def _check_spec(before: FeatureSpec, now: FeatureSpec) -> None:
 
 
 def _check_build(row: Row, bare: Task) -> None:
-    """Refuse a model that is made of the items of its own catalogue, which `bare` does not know."""
+    """Refuse a model that is built from its own catalogue's items, which `bare` does not have."""
     try:
         RERANKERS[row.reranker.name].build(bare, row.reranker.settings)
     except ValueError:
@@ -196,7 +196,7 @@ def _check_build(row: Row, bare: Task) -> None:
 def _shapes(
     reranker: Reranker, request: Request, scores: Array
 ) -> tuple[Params, list[FeatureSpec]]:
-    """Return the shapes of a model's parameters, and the columns that its tables are of."""
+    """Return the shapes of a model's parameters, and the columns of its tables."""
     specs: list[FeatureSpec] = []
 
     def note(call: Any, arguments: Any, more: Any, context: Any) -> Any:
@@ -219,7 +219,7 @@ def _rows(
     ids: Mapping[str, np.ndarray],
     model: str,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Say which rows of a leaf move where; None for one that is taken as it is."""
+    """Say which rows of a leaf move where; None for a leaf that is taken whole."""
     if path[-1].key == TABLE and len(new) > 1:
         own = [pair for pair in specs if (_count(pair[0]), _count(pair[1])) == (old[-2], new[-2])]
         found = [_stacked(*pair, ids) for pair in own]
@@ -242,7 +242,7 @@ def _count(spec: FeatureSpec) -> int:
 def _stacked(
     before: FeatureSpec, now: FeatureSpec, ids: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return old and new rows of all vocabularies that lie one below the other."""
+    """Return old and new rows of all vocabularies that are stacked in one table."""
     old, new = row_offsets(before), row_offsets(now)
     moved = {name: ids.get(name, np.arange(before.sizes[name])) for name in old}
     return (

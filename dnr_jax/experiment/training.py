@@ -1,4 +1,4 @@
-"""Train one row of the table, seeds together, from wherever its last checkpoint left it."""
+"""Train one row of the table, all seeds together, from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from dnr_jax.types import Batch
 def train(row: Ready) -> Progress:
     """Train a row through all stages, checkpointing after every epoch.
 
-    Every stage has checkpoints and an optimiser of its own, and starts from the best parameters of
-    the one before. A row that was trained before comes back from its checkpoints without training.
-    One that goes on from an earlier model keeps the parameters that the last stage began with
-    unless an epoch is better on validation.
+    Every stage has its own checkpoints and optimiser, and starts from the best parameters of the
+    previous stage. A row that was already trained is restored from its checkpoints. A row that
+    continues from an earlier model keeps the parameters that the last stage began with, unless an
+    epoch is better on validation.
 
     Returns:
       The progress of the last stage.
 
     Raises:
-      ValueError: a checkpoint is torn beyond repair.
+      ValueError: a checkpoint is damaged beyond repair.
       NonFiniteError: a loss or gradient is not finite; the last good checkpoint is kept.
     """
     job, began = row.job, time.monotonic()
@@ -71,10 +71,10 @@ def _train_stage(
 
 
 def _restore(stage: StageRun, fresh: Progress) -> tuple[Progress, str | None]:
-    """Go on from the last checkpoint, if there is one; it may come from any number of devices.
+    """Resume from the last checkpoint, if there is one; it may come from any number of devices.
 
     Returns:
-      The progress, and what the checkpoint says of the row's records, None without one.
+      The progress, and the checkpoint's note about the row's records; None without a checkpoint.
     """
     layout, folder = stage.job.parts.layout, stage.folder
     if layout.alone:
@@ -91,7 +91,7 @@ def _restore(stage: StageRun, fresh: Progress) -> tuple[Progress, str | None]:
 
 
 def _saver(stage: StageRun, bar: tqdm[Any]) -> Callable[[Progress, Record], None]:
-    """Make the end-of-epoch callback: metrics first, then the checkpoint that vouches for them."""
+    """Make the end-of-epoch callback: it saves metrics, then the checkpoint that confirms them."""
     began, key, run = time.monotonic(), stage.job.row.key, stage.job.run
 
     def save(progress: Progress, record: Record) -> None:
@@ -113,7 +113,7 @@ def _saver(stage: StageRun, bar: tqdm[Any]) -> Callable[[Progress, Record], None
 
 
 def _records(stage: StageRun, epoch: int, record: Record) -> list[dict[str, Any]]:
-    """Turn an epoch's record into a line per trial, without terms that the row does not have."""
+    """Turn an epoch's record into one line per trial, without terms that the row does not use."""
     row, k = stage.job.row, stage.job.plan.eval.k
     about: dict[str, Any] = {"row": row.key, "label": row.label}
     names = {"valid": f"validation N@{k}"}

@@ -15,7 +15,7 @@ from dnr_jax.types import Array
 
 
 class Trial(NamedTuple):
-    """One training: a seed, at a factor on the learning rates."""
+    """One training: a seed, and a factor on the learning rates."""
 
     seed: int
     rate: float
@@ -29,7 +29,7 @@ def trials_of(row: Row) -> list[Trial]:
 def best_trials(progress: Progress, row: Row) -> tuple[Progress, float]:
     """Choose the factor with the best mean validation over seeds; return its part and the factor.
 
-    The first of equally good ones wins.
+    Ties go to the first factor.
     """
     factors, seeds = row.train.learning_rate_factors, len(row.seeds)
     if len(factors) == 1:

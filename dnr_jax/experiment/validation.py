@@ -1,4 +1,4 @@
-"""What each epoch is judged by on the validation split: N@K of a model, or a stage's own loss."""
+"""The validation value of each epoch: N@K of a model, or a stage's own loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dnr_jax.training.phases import Validate
 from dnr_jax.training.sharding import Apply, DeviceLayout
 from dnr_jax.types import Array, Batch, Loss, Params, Stage
 
-# Of one batch: the sum of what is averaged, and the sum of its weights.
+# For one batch: the weighted sum of the values, and the sum of the weights.
 Judge = Callable[[Params, Batch], tuple[Array, Array]]
 
 
@@ -32,7 +32,7 @@ def ndcg(job: Job) -> Validate:
 
 
 def compile_ndcg(job: Job, params: Params) -> None:
-    """Compile the program of `ndcg`, not streamed, for stacked parameters of these shapes."""
+    """Compile the unstreamed program of `ndcg`, for stacked parameters of these shapes."""
     batch = job.prepared.splits["valid"].batch
     score, k = job.parts.score, job.plan.eval.k
     _ndcg.lower(score, job.scored_at_once, k, params, batch=batch).compile()  # as it is called
@@ -49,7 +49,7 @@ def minus_loss(job: Job, stage: Stage) -> Validate:
 
 
 def plain(batch: Batch) -> Batch:
-    """Read memory-mapped arrays whole: this data set fits the device."""
+    """Read memory-mapped arrays into memory: this data set fits the device."""
     read: Batch = jax.tree.map(np.ascontiguousarray, batch)
     return read
 
@@ -83,7 +83,7 @@ def _minus_loss(
 
 
 def _streamed(judge: Judge, job: Job) -> Validate:
-    """Make the mean of `judge` over a split that is read from the host, part by part."""
+    """Make the mean of `judge` over a split that is streamed from the host, part by part."""
     parts = loader.parts(_rows(job), job.row.train.stream)
     batch = job.prepared.splits["valid"].batch
     read = partial(sharding.put_batches, job.parts.layout, batch)

@@ -1,1 +1,1 @@
-"""What survives the process: checkpoints and the run folder."""
+"""Files that outlive the process: checkpoints and the run folder."""

@@ -1,7 +1,7 @@
 """Checkpoints of a pytree of arrays with JSON metadata.
 
 A checkpoint `name` is a folder of numbered versions. A version is built under a temporary name,
-sealed with the SHA-256 of each of its files, and renamed last; the one before is kept. Orbax does
+sealed with the SHA-256 of each of its files, and renamed last; the previous one is kept. Orbax does
 not notice flipped bits in its files, so the seal is checked before anything is read.
 
 Layout: `<folder>/<name>/<number>/seal.json` (specification, metadata, hashes) and `.../arrays/`.
@@ -30,33 +30,33 @@ from dnr_jax.io.leaves import Leaf
 SEAL = "seal.json"
 ARRAYS = "arrays"
 KEPT_VERSIONS = 2
-_LATE_WRITERS = 5  # times that a failed save is removed, a tenth of a second apart
+_LATE_WRITERS = 5  # attempts to remove a failed save, a tenth of a second apart
 _LOG = logging.getLogger(__name__)
 
 
 class _TornError(Exception):
-    """A version's files are not what its seal says."""
+    """A version's files do not match its seal."""
 
 
 def save(folder: Path, name: str, state: Any, metadata: Mapping[str, Any]) -> None:
-    """Write a new version of checkpoint `name`; durable when it returns.
+    """Write a new version of checkpoint `name`; it is on disk when this returns.
 
     A kill at any moment leaves the newest finished version readable. One process at a time may
     write to `folder`.
 
     Args:
       folder: holds all checkpoints of one row.
-      name: a plain file name, as "last".
+      name: a plain file name, e.g. "last".
       state: pytree of jax arrays (typed keys too) and numpy arrays; at least one not empty.
       metadata: JSON-able, small; tuples come back as lists, NaN and infinities as they are.
 
     Raises:
-      ValueError: a leaf is no array, the state holds none, or `name` is no plain file name.
-      OSError: it cannot be written; the checkpoints are then what they were.
+      ValueError: a leaf is not an array, the state has none, or `name` is not a plain file name.
+      OSError: it cannot be written; the checkpoints are then unchanged.
     """
     home = _home(folder, name)
     home.mkdir(parents=True, exist_ok=True)
-    for leftover in home.glob(".tmp-*"):  # of a save that was killed
+    for leftover in home.glob(".tmp-*"):  # from a save that was killed
         durable.remove(leftover)
     versions = _versions(home)
     number = 1 + (int(versions[0].name) if versions else 0)
@@ -72,9 +72,9 @@ def save(folder: Path, name: str, state: Any, metadata: Mapping[str, Any]) -> No
 
 
 def _remove_with_what_follows(temporary: Path) -> None:
-    """Remove a failed save, into which the writers of other arrays may still write for a moment.
+    """Remove a failed save; the writers of other arrays may still write into it for a moment.
 
-    What is left even so is removed by the next save.
+    The next save removes anything that is left.
     """
     for _ in range(_LATE_WRITERS):
         with suppress(OSError):
@@ -85,8 +85,8 @@ def _remove_with_what_follows(temporary: Path) -> None:
 def restore(folder: Path, name: str, template: Any) -> tuple[Any, dict[str, Any]] | None:
     """Read the newest sound version of checkpoint `name`, or None if there is no checkpoint.
 
-    A version whose files were changed, cut or lost is set aside with a logged warning and the one
-    before it is read.
+    A version whose files were changed, cut or lost is set aside with a logged warning, and the
+    previous one is read.
 
     Args:
       folder: as in `save`.
@@ -112,9 +112,9 @@ def restore_part(
     Args:
       folder: as in `save`.
       name: as in `save`.
-      place: its path in the tree, as ".best_params" or "['params']"; what else the state
-        holds need not be known.
-      template: pytree of numpy arrays, what stands there.
+      place: its path in the tree, e.g. ".best_params" or "['params']"; the rest of the state
+        need not be known.
+      template: pytree of numpy arrays like that part.
 
     Returns:
       `(part, metadata)`; None if there is no checkpoint.
@@ -128,7 +128,7 @@ def restore_part(
 def _newest(
     folder: Path, name: str, read: Callable[[Path, list[Leaf]], Any]
 ) -> tuple[Any, dict[str, Any]] | None:
-    """Read the newest sound version, and set torn ones aside."""
+    """Read the newest sound version, and set damaged ones aside."""
     home = _home(folder, name)
     torn: list[Path] = []
     for version in _versions(home):
@@ -139,7 +139,7 @@ def _newest(
             torn.append(version)
             continue
         state = read(version, [Leaf(p, d, tuple(s)) for p, d, s in content["leaves"]])
-        for bad in torn:  # out of the way, so that it is never counted as a kept version
+        for bad in torn:  # so it is never counted as a kept version
             durable.remove(home / f"torn-{bad.name}")
             os.replace(bad, home / f"torn-{bad.name}")
         return state, content["metadata"]
@@ -175,7 +175,7 @@ def _write_version(version: Path, state: Any, metadata: Mapping[str, Any]) -> No
 
 
 def _open_seal(version: Path) -> dict[str, Any]:
-    """Return the content of a version's seal once all files agree with it."""
+    """Return the content of a version's seal after checking all files against it."""
     try:
         seal = json_files.read(version / SEAL, keys=("content", "sha256"))
     except (json_files.DamagedError, FileNotFoundError, NotADirectoryError) as error:

@@ -1,6 +1,6 @@
-"""Compiled programs: kept on disk between runs, and counted while a run makes or reads them.
+"""Compiled programs: cached on disk between runs, and counted as a run compiles or reads them.
 
-A kept program is native code that this process will run: the folder must be the user's own.
+A cached program is native code that this process will run: the folder must be the user's own.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _SEAL = hashlib.sha256().digest_size
 
 
 def keep(folder: Path) -> None:
-    """Keep compiled programs in `folder`: the second start is several times faster.
+    """Cache compiled programs in `folder`: the second start is several times faster.
 
-    What the user has set by JAX's own variables, `JAX_COMPILATION_CACHE_DIR` above all, stays as it
-    is. A folder that cannot be written is no error: the programs are then compiled each time. An
-    entry that is not what was written under its name is removed, and its program compiled again.
+    JAX's own environment variables, above all `JAX_COMPILATION_CACHE_DIR`, take precedence. A
+    folder that cannot be written is not an error: the programs are then compiled each time. An
+    entry that differs from what was written is removed, and its program compiled again.
     """
     for name, value in _SETTINGS.items():
         if name.upper() not in os.environ:
@@ -68,8 +68,8 @@ def keep(folder: Path) -> None:
 class SealedCache:
     """JAX's cache of compiled programs with a hash of name and content before each entry.
 
-    JAX would run an entry that lies under another one's name, and would warn of a torn one at
-    every start, as it never writes over it.
+    JAX would run an entry stored under another's name. It would also warn of a damaged entry at
+    every start, because it never overwrites one.
     """
 
     def __init__(self, folder: Path):
@@ -77,7 +77,7 @@ class SealedCache:
         self._failed = False
 
     def get(self, key: str) -> bytes | None:
-        """Return the program of a key; None if there is none, or none that can be trusted."""
+        """Return the program of a key; None if there is none or it is damaged."""
         try:
             entry: bytes | None = self._files.get(key)
         except OSError:  # a folder, or not readable
@@ -92,7 +92,7 @@ class SealedCache:
         return None
 
     def put(self, key: str, program: bytes) -> None:
-        """Keep a program; what lies under its key could not be used and is replaced."""
+        """Store a program; an entry already under its key was unusable and is replaced."""
         try:
             self._remove(key)
             self._files.put(key, _seal(key, program) + program)
@@ -106,7 +106,7 @@ class SealedCache:
         try:
             durable.remove(self._path / f"{key}{_SUFFIX}")
         except OSError as error:
-            _LOG.debug("%s", error)  # whoever cannot remove it cannot use it either
+            _LOG.debug("%s", error)  # an entry that cannot be removed is not used either
 
 
 def _seal(key: str, program: bytes) -> bytes:
@@ -115,12 +115,12 @@ def _seal(key: str, program: bytes) -> bytes:
 
 @dataclass
 class Count:
-    """What was made ready to run.
+    """Counts of programs made ready to run.
 
     Attributes:
-      programs: how many, whether compiled or read from the cache.
-      from_cache: how many of them were read from the cache.
-      seconds: that lowering and compiling, or reading, took; tracing not included.
+      programs: number of programs, compiled or read from the cache.
+      from_cache: number of those read from the cache.
+      seconds: time of lowering and compiling, or reading, without tracing.
     """
 
     programs: int = 0
@@ -131,11 +131,11 @@ class Count:
 
     @property
     def compiled(self) -> int:
-        """How many the compiler made."""
+        """Number of programs that were compiled."""
         return self.programs - self.from_cache
 
     def add(self, *, programs: int = 0, from_cache: int = 0, seconds: float = 0.0) -> None:
-        """Count more; any thread may."""
+        """Add to the counts; safe from any thread."""
         with self._lock:
             self.programs += programs
             self.from_cache += from_cache

@@ -1,7 +1,7 @@
-"""The config of a run folder, and whether a run may go on in it.
+"""The config of a run folder, and the check whether a run may continue in it.
 
-A config holds the knobs that the run's rows read: `rows`, by the row's key, and beside it what all
-rows share. A run may go on where nothing that was worked on would have been different.
+A config holds the knobs that the run's rows read: `rows`, by the row's key, and beside it those
+that all rows share. A run may continue if no finished work would have come out differently.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def settle(
     defaults: Mapping[str, Any],
     worked: Callable[[str], bool],
 ) -> None:
-    """Save the config of a run that goes on, or refuse one that differs from the saved.
+    """Save the config of a continued run, or refuse one that differs from the saved config.
 
-    A knob that the saved config lacks had its default. Rows of which one of both knows nothing do
-    not matter, nor do rows without any work; what was worked on stays in the file, so that it is
-    compared when its row comes back.
+    A knob that the saved config lacks had its default. Rows in only one of the two configs do not
+    matter, nor do rows without any work. Rows with work stay in the file, to be compared when they
+    come back.
 
     Args:
       path: the file; it exists.
@@ -36,8 +36,8 @@ def settle(
       worked: whether a row, by its key, has left anything in the folder.
 
     Raises:
-      ValueError: naming each knob that differs.
-      DamagedError: the file is no config of a run.
+      ValueError: names each knob that differs.
+      DamagedError: the file is not a run's config.
     """
     saved = read(path)
     done = {key: row for key, row in saved.get(ROWS, {}).items() if worked(key)}
@@ -63,8 +63,8 @@ def read(path: Path) -> dict[str, Any]:
     """Read the config of a run.
 
     Raises:
-      FileNotFoundError: there is none.
-      DamagedError: the file holds something else.
+      FileNotFoundError: there is no such file.
+      DamagedError: the file is not a run's config.
     """
     found = json_files.read(path, cure=_CURE)
     rows = found.get(ROWS, {}) if isinstance(found, dict) else None
@@ -76,12 +76,12 @@ def read(path: Path) -> dict[str, Any]:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> list[tuple[str, Any, Any]]:
-    """List each knob in which two configs differ, as `rows.dnr_b.train.epochs`, with both values.
+    """List the knobs in which two configs differ, e.g. `rows.dnr_b.train.epochs`, and both values.
 
     Args:
       old: one config, plain nested data.
       new: the other.
-      defaults: stand for what `old` lacks; what is nowhere is "(absent)".
+      defaults: values for knobs that `old` lacks; a knob found nowhere is "(absent)".
     """
     before, after, usual = (dict(_flatten(part)) for part in (old, new, defaults or {}))
     return [

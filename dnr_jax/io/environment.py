@@ -1,4 +1,4 @@
-"""What a result depends on besides its config: versions, commit, machine, command."""
+"""The environment of a result: versions, commit, machine, command."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import dnr_jax
 from dnr_jax import json_files
 
 FILE = "environment.json"
-KEYS = ("command", "packages")  # what every description holds, of whatever version
+KEYS = ("command", "packages")  # in every description, of any version
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "polars", "pyarrow")
 
 
 def describe() -> dict[str, Any]:
-    """Describe this process as JSON-able data; what cannot be found out is None."""
+    """Describe this process as JSON-able data; an unknown value is None."""
     return {
         "command": command_line(),
         "commit": _commit(),
@@ -38,17 +38,17 @@ def describe() -> dict[str, Any]:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Read the description that a run folder keeps.
+    """Read the description in a run folder.
 
     Raises:
-      FileNotFoundError: there is none.
-      DamagedError: the file is something else.
+      FileNotFoundError: there is no such file.
+      DamagedError: the file is not a description.
     """
     return dict(json_files.read(folder / FILE, keys=KEYS, cure="made anew"))
 
 
 def command_line() -> str:
-    """Return the command that started this process, as one types it."""
+    """Return the command that started this process, as one would type it."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None:
         start = ["python", "-m", spec.name]

@@ -1,7 +1,7 @@
-"""Training records as TensorBoard's event files, `tensorboard/ROW/seed-S/`: a copy to look at.
+"""Training records as TensorBoard event files, `tensorboard/ROW/seed-S/`, for viewing only.
 
-They are made of `metrics.jsonl` whenever a run folder is opened, and added to as it is. Nothing
-reads them back, so they may be deleted at any time.
+They are rebuilt from `metrics.jsonl` whenever a run folder is opened, and then extended with it.
+Nothing reads them back, so they may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dnr_jax import durable
 FOLDER = "tensorboard"
 _PACKAGE = "tensorboardX"
 _RATE = "learning_rate_factor"
-_ABOUT = ("seed", "epoch", _RATE)  # numbers of a record that are no curve
+_ABOUT = ("seed", "epoch", _RATE)  # numbers of a record that are not curves
 
 
 def require() -> None:
-    """Refuse to go on without the package that writes event files.
+    """Raise an error if the package that writes event files is not installed.
 
     Raises:
       ValueError: it is not installed.
@@ -46,7 +46,7 @@ class EventFiles:
         self.add(records)
 
     def add(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Add the events of more records: on disk for TensorBoard to see when it returns."""
+        """Add the events of more records; they are on disk for TensorBoard when this returns."""
         with durable.naming(self.path):
             for record in records:
                 self._writer(_training(record)).write_event(_event(record))
@@ -54,14 +54,14 @@ class EventFiles:
                 writer.flush()
 
     def close(self) -> None:
-        """Close what is open; a later `add` would begin new files."""
+        """Close all open files; a later `add` would begin new ones."""
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
 
     def _writer(self, training: str) -> Any:
         if training not in self._writers:
-            # The writer without a thread of its own: nothing is left to be written at a kill.
+            # A writer without its own thread: at a kill, nothing is left unwritten.
             from tensorboardX.event_file_writer import EventsWriter
 
             folder = self.path / training
@@ -71,7 +71,7 @@ class EventFiles:
 
 
 def _training(record: Mapping[str, Any]) -> str:
-    """Name what TensorBoard shows as one run: a row's trials of the learning rate are apart."""
+    """Name a training as TensorBoard's run: learning-rate trials of a row are separate runs."""
     rate = record.get(_RATE, 1.0)
     return f"{record['row']}/seed-{record.get('seed', 0)}" + (
         f"-rate-{rate:g}" if rate != 1 else ""
@@ -79,7 +79,7 @@ def _training(record: Mapping[str, Any]) -> str:
 
 
 def _event(record: Mapping[str, Any]) -> Any:
-    """Make an event of the numbers of a record; a stage before the last has curves of its own."""
+    """Make an event from a record's numbers; stages before the last have their own curves."""
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
 

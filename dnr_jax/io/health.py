@@ -1,4 +1,4 @@
-"""What a run needs of the machine: versions, a device that computes, a cache, memory and disk."""
+"""Check the machine for what a run needs: versions, a working device, cache, memory and disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 import dnr_jax
 
 GIB = 2**30
-# Below these the smallest run is likely to stop half-way.
+# With less, even the smallest run is likely to fail half-way.
 LEAST_MEMORY, LEAST_DISK = 1.0, 1.0
 EXTRAS = ("serve", "retrievers", "tensorboard")
 _INSTALL = {"gpu": "jax[cuda13]", "tpu": "jax[tpu]"}
@@ -27,11 +27,11 @@ _LIMIT, _USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.c
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-      ok: it is as it must be.
-      words: what was found and, where it is not ok, the cure.
+      ok: whether the check passed.
+      words: what was found and, if not ok, the remedy.
     """
 
     ok: bool
@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 
 def examine(device: str | None, cache: Path) -> list[Finding]:
-    """Look at everything.
+    """Run all checks.
 
     Args:
       device: "cpu", "gpu" or "tpu", which must be there; None = whatever JAX chooses.
@@ -49,7 +49,7 @@ def examine(device: str | None, cache: Path) -> list[Finding]:
 
 
 def versions() -> Iterator[Finding]:
-    """Compare what is installed with what this package asks for."""
+    """Compare the installed versions with this package's requirements."""
     yield Finding(True, f"Python {platform.python_version()}, dnr_jax {dnr_jax.__version__}")
     try:
         required = metadata.requires("dnr_jax") or []
@@ -73,7 +73,7 @@ def _version(requirement: Requirement) -> Finding:
 
 
 def extras() -> Finding:
-    """Tell which optional parts are installed; without one its command says what to install."""
+    """Tell which optional parts are installed; a missing one is not a fault."""
     has = {extra: _installed(extra) for extra in EXTRAS}
     words = f"optional parts: {', '.join(name for name in EXTRAS if has[name]) or 'none'}"
     absent = [name for name in EXTRAS if not has[name]]
@@ -91,10 +91,10 @@ def _installed(extra: str) -> bool:
 
 
 def devices(wanted: str | None) -> Iterator[Finding]:
-    """List the devices of a kind, and let the first of them add two numbers.
+    """List the devices of a kind, and let the first one add two numbers.
 
     Args:
-      wanted: the kind; None = what JAX chooses by itself.
+      wanted: the kind; None = JAX's own choice.
     """
     try:
         found = jax.devices(wanted)
@@ -143,7 +143,7 @@ def memory() -> Finding:
 
 
 def free_memory() -> int | None:
-    """Return the bytes of memory that are free; None where the system does not say."""
+    """Return the bytes of free memory; None if the system does not tell."""
     try:
         lines = dict(line.split(":", 1) for line in _MEMORY.read_text().splitlines())
         free = 1024 * int(lines["MemAvailable"].split()[0])
@@ -156,7 +156,7 @@ def free_memory() -> int | None:
 
 
 def disk(folder: Path) -> Finding:
-    """Tell how much room there is where the folder is or will be."""
+    """Tell how much disk space is free where the folder is or will be."""
     free = shutil.disk_usage(_nearest(folder)).free / GIB
     enough = free >= LEAST_DISK
     cure = "" if enough else f": a run takes {LEAST_DISK:g} GiB, free some or choose by --cache"

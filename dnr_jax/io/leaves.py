@@ -21,7 +21,7 @@ def specify(tree: Any) -> list[Leaf]:
     """Describe every leaf; also accepts `jax.ShapeDtypeStruct` leaves.
 
     Raises:
-      ValueError: a leaf is no array.
+      ValueError: a leaf is not an array.
     """
     found = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
@@ -36,7 +36,7 @@ def specify(tree: Any) -> list[Leaf]:
 
 
 def differences(saved: list[Leaf], wanted: list[Leaf]) -> list[str]:
-    """Say in what two descriptions of leaves differ, a line a leaf."""
+    """Say how two descriptions of leaves differ, one line per leaf."""
     old, new = ({leaf.path: leaf for leaf in leaves} for leaves in (saved, wanted))
     return [
         *(f"{p}: saved, not wanted" for p in old if p not in new),
@@ -60,14 +60,14 @@ def host_arrays(tree: Any) -> list[np.ndarray]:
 
 
 def empty_host(slot: Any) -> np.ndarray:
-    """Make an array of the form that `host_arrays` gives a leaf."""
+    """Make an array with the shape and dtype that `host_arrays` gives a leaf."""
     if _is_key(slot):
         slot = jax.eval_shape(jax.random.key_data, slot)
     return np.zeros(slot.shape, slot.dtype)
 
 
 def saved_host(leaf: Leaf) -> np.ndarray:
-    """Make what `empty_host` makes of a leaf that is only described."""
+    """Make the same as `empty_host`, for a leaf that is only described."""
     if not leaf.dtype.startswith("key<"):
         return np.zeros(leaf.shape, leaf.dtype)
     key = jax.random.key_data(jax.random.key(0))

@@ -1,4 +1,4 @@
-"""Whose a run folder is: this program's, and one process's at a time."""
+"""Ownership of a run folder: by this program, and by one process at a time."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dnr_jax.io import environment
 
 LOCK = ".lock"
 _MARK = b"dnr_jax run folder"
-_NAMED = 5  # entries of a strange folder that a refusal names
+_NAMED = 5  # entries of an unknown folder that the error names
 
 
 def take(folder: Path) -> int:
     """Lock a folder for this process and return the open lock; the folder is made if missing.
 
-    The kernel frees the lock when it is closed or the process ends, however it ends.
+    The kernel frees the lock when it is closed or the process ends, in whatever way.
 
     Raises:
-      ValueError: `folder` is a file, another process has it, its lock is no plain file, or it is
-        not empty and this program did not make it. Nothing in it was changed.
+      ValueError: `folder` is a file, another process holds it, its lock is not a plain file, or it
+        is not empty and this program did not make it. Nothing in it was changed.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"workdir {folder} is a file: choose a folder")
@@ -41,7 +41,7 @@ def take(folder: Path) -> int:
             f"run folder {folder} is in use by process {holder[1].decode() if holder else '?'}: "
             "wait until it ends or choose another --workdir"
         ) from None
-    # Over the old text, not after cutting it: whoever looks meanwhile finds the mark.
+    # Overwritten without truncating first, so a concurrent reader still finds the mark.
     text = _MARK + f", used by process {os.getpid()}\n".encode()
     os.ftruncate(descriptor, os.pwrite(descriptor, text, 0))
     return descriptor
@@ -58,7 +58,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> int:
-    """Open the lock without following links, so that nothing elsewhere is written to."""
+    """Open the lock without following links, so nothing elsewhere is written to."""
     strange = f"{path} is no plain file: delete it and start again"
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise ValueError(strange)
@@ -83,7 +83,7 @@ def _refuse_strange(folder: Path) -> None:
 
 
 def _is_marked(folder: Path, *, alone: bool) -> bool:
-    """Tell whether the lock is this program's; one alone may be empty, left by a kill."""
+    """Tell whether the lock is this program's; a lock alone may be empty, left by a kill."""
     path = folder / LOCK
     if path.is_symlink() or not path.is_file():
         return False

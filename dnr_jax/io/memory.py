@@ -1,4 +1,4 @@
-"""How much memory there is."""
+"""The amount of device memory."""
 
 from __future__ import annotations
 

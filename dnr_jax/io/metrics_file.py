@@ -1,4 +1,4 @@
-"""Training records, `metrics.jsonl`: what each row recorded is hashed, for others to vouch for."""
+"""Training records, `metrics.jsonl`, with a hash of each row's records for later checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dnr_jax import json_files
 from dnr_jax.io.event_files import EventFiles
 
 METRICS = "metrics.jsonl"
-KEYS = ("row", "epoch")  # what every record holds
+KEYS = ("row", "epoch")  # in every record
 _LOG = logging.getLogger(__name__)
 
 
@@ -22,10 +22,10 @@ class MetricsFile:
     def __init__(self, folder: Path, events: EventFiles | None = None):
         self.path = folder / METRICS
         self._events = events
-        self._hashes: dict[str, Any] = {}  # of hashlib, by row
+        self._hashes: dict[str, Any] = {}  # hashlib objects, by row
 
     def append(self, *records: Mapping[str, Any]) -> None:
-        """Append records, durable when it returns; each holds what is in `KEYS`."""
+        """Append records, each with all `KEYS`; they are on disk when this returns."""
         hashes = [self._hash(str(record["row"])) for record in records]
         json_files.append_lines(self.path, records)
         for own, record in zip(hashes, records, strict=True):
@@ -34,7 +34,7 @@ class MetricsFile:
             self._events.add(records)
 
     def show(self) -> None:
-        """Make the event files, if they are wanted, of what is recorded."""
+        """Make the event files, if wanted, from the records."""
         if self._events is not None:
             self._events.rewrite(json_files.read_lines(self.path, keys=KEYS))
 
@@ -44,7 +44,7 @@ class MetricsFile:
             self._events.close()
 
     def rewind(self, row: str, epoch: int, digest: str | None) -> None:
-        """Drop the records of `row` after `epoch`; warn if the rest is not what `digest` was of."""
+        """Drop the records of `row` after `epoch`; warn if the hash of the rest is not `digest`."""
         records = json_files.read_lines(self.path, keys=KEYS)
         kept = [r for r in records if r["row"] != row or r["epoch"] <= epoch]
         if len(kept) < len(records):

@@ -1,4 +1,4 @@
-"""A trained model as files: a card that says what it is, and its parameters, both sealed by hashes.
+"""A trained model as files: a card that describes it, and its parameters, both sealed by hashes.
 
 Layout: `<folder>/model.json` and `<folder>/parameters.npz`, an archive of plain arrays named by
 their path in the tree. The card is written last: without it there is no model.
@@ -24,7 +24,7 @@ CARD = "model.json"
 PARAMETERS = "parameters.npz"
 FORMAT = 1
 KEYS = ("format", "parameters_sha256")
-# What every card of this format says.
+# Keys of every card of this format.
 NEEDED = (
     *("reranker", "dtype", "deployed_order", "task", "data", "score"),
     *("encoders_sha256", "catalogue_sha256"),
@@ -33,11 +33,11 @@ CURE = "restore the folder from a copy, or start its run again to make it anew"
 
 
 def save(folder: Path, card: Mapping[str, Any], params: Params) -> None:
-    """Write a model; durable when it returns.
+    """Write a model; it is on disk when this returns.
 
     Args:
-      folder: made if missing; a model that is there is replaced.
-      card: JSON-able, all that is needed to build the model anew, and what users want to know.
+      folder: made if missing; an existing model is replaced.
+      card: JSON-able; everything needed to rebuild the model, and what users want to know.
       params: nested dicts of arrays, their keys without "/"; `{}` for a model that learns nothing.
     """
     archive = io.BytesIO()
@@ -53,7 +53,7 @@ def load(folder: Path) -> tuple[dict[str, Any], Params]:
 
     Raises:
       FileNotFoundError: there is no model.
-      DamagedError: a file is missing, torn or changed.
+      DamagedError: a file is missing, incomplete or changed.
       ValueError: it was written in a later format than this version knows.
     """
     card = sealed.read(folder / CARD, KEYS, cure=CURE)

@@ -1,4 +1,4 @@
-"""Arrays in a folder of Orbax's own files: the only module that knows it."""
+"""Arrays in Orbax's file format; the only module that uses Orbax."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dnr_jax.io.leaves import Leaf
 
 
 def write(folder: Path, leaves: list[Leaf], arrays: list[np.ndarray]) -> None:
-    """Write the arrays of leaves into a new folder, those without an element left out.
+    """Write the arrays of leaves into a new folder, except arrays without elements.
 
     Raises:
       OSError: it cannot be written.
@@ -31,7 +31,7 @@ def write(folder: Path, leaves: list[Leaf], arrays: list[np.ndarray]) -> None:
 
 
 def read(folder: Path, leaves: list[Leaf], empty: list[np.ndarray]) -> list[np.ndarray]:
-    """Read all arrays of a folder, in the order of its leaves; `empty` has their forms."""
+    """Read all arrays of a folder, in the order of its leaves; `empty` gives shapes and dtypes."""
     forms = dict(zip(_names(leaves), empty, strict=True))
     payload = {name: array for name, array in forms.items() if array.size}
     with _orbax(folder.parent), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
@@ -40,7 +40,7 @@ def read(folder: Path, leaves: list[Leaf], empty: list[np.ndarray]) -> list[np.n
 
 
 def _names(leaves: list[Leaf]) -> list[str]:
-    """Name the stored arrays: the number keeps names unique, the path helps who looks inside."""
+    """Name the stored arrays: the number makes names unique, the path makes them readable."""
     return [f"{i:05d}{leaf.path}" for i, leaf in enumerate(leaves)]
 
 
@@ -50,7 +50,7 @@ def _orbax(place: Path) -> Iterator[None]:
     logger, tasks = logging.getLogger("absl"), logging.getLogger("asyncio")
     hook = sys.unraisablehook
     logger.addFilter(_is_foreign)
-    # These two stay after an error: the writers of other arrays may still be about to report.
+    # These two stay in place after an error: writers of other arrays may still report later.
     tasks.addFilter(_is_no_late_report)
     sys.unraisablehook = partial(_drop_late_reports, hook)
     try:

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 
 class Words(NamedTuple):
-    """What a program calls its own things.
+    """A program's own terms in messages.
 
     Attributes:
       places: the options that say where it writes.
-      unit: the last finished one of these is where it goes on, started again.
+      unit: when started again, the program resumes after the last finished one of these.
     """
 
     places: str
@@ -47,7 +47,7 @@ def _cures(words: Words) -> Mapping[int, str]:
 
 
 def explain(error: OSError, words: Words = OF_A_RUN) -> str:
-    """Say in one line what went wrong with which file, and the cure if there is a usual one."""
+    """Say in one line what went wrong with which file, and the usual remedy if there is one."""
     if error.errno is None or error.strerror is None:
         return " ".join(str(error).split())
     place = error.filename2 or error.filename

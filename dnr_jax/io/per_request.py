@@ -1,4 +1,4 @@
-"""Metrics of single requests, a row per model, seed and request, in a parquet file."""
+"""Metrics of single requests in a parquet file: one row per model, seed and request."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def read(path: Path, *, cure: str) -> dict[str, np.ndarray]:
 
     Args:
       path: the file.
-      cure: what the reader of an error is told to do about it.
+      cure: what the error message tells the user to do about it.
 
     Raises:
-      FileNotFoundError: there is none.
-      DamagedError: it is no file, or not a whole parquet file.
+      FileNotFoundError: there is no such file.
+      DamagedError: it is not a file, or not a complete parquet file.
     """
     if path.is_dir():
         raise DamagedError(f"{path} is {durable.FOLDER}: move it away")

@@ -1,4 +1,4 @@
-"""The results of one row of the table, sealed: what was changed since is not believed.
+"""The results of one row of the table, sealed: files changed since are rejected.
 
 Layout: `rows/<key>.json` (records and hashes, written last), `rows/<key>.parquet` (per-request
 values), `analysis/<key>.npz` (what the plots draw) and `models/<key>/`, if the row has any.
@@ -23,7 +23,7 @@ from dnr_jax.io.metrics_file import METRICS, MetricsFile
 ROWS = "rows"
 ANALYSIS = "analysis"
 MODELS = "models"
-DRAWN = ("scores", "labels")  # what every analysis holds
+DRAWN = ("scores", "labels")  # in every analysis
 _KEYS = ("rows", "files", "metrics")
 # What a damaged .npz raises; a flipped bit may also ask for a password or an unknown compression.
 _UNREADABLE = (
@@ -34,14 +34,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class RowResults(NamedTuple):
-    """What a row has to say: its records in `results.json`, and its per-request columns."""
+    """The results of a row: its records in `results.json`, and its per-request columns."""
 
     records: list[dict[str, Any]]
     columns: dict[str, np.ndarray]
 
 
 def of_row(row: str) -> list[str]:
-    """Name the files and the folder of one row; not each row has all."""
+    """Name the files and the folder of one row; not every row has all of them."""
     return [
         f"{ROWS}/{row}.json",
         f"{ROWS}/{row}.parquet",
@@ -76,12 +76,12 @@ def read_analysis(run: Path, row: str) -> dict[str, np.ndarray] | None:
 
 
 def write(run: Path, row: str, results: RowResults) -> None:
-    """Write a finished row, its seal last: from then on `read` finds it.
+    """Write a finished row, its seal last: from then on, `read` finds it.
 
     Args:
-      run: the run folder; the row's metrics and analysis are there already.
-      row: its key.
-      results: what is kept.
+      run: the run folder; the row's metrics and analysis are already there.
+      row: key of the row.
+      results: the results to write.
     """
     per_request.write(run / ROWS / f"{row}.parquet", results.columns)
     files = [f"{ROWS}/{row}.parquet", f"{ANALYSIS}/{row}.npz"]
@@ -97,10 +97,10 @@ def write(run: Path, row: str, results: RowResults) -> None:
 def read(run: Path, row: str) -> RowResults | None:
     """Read a finished row; None if there is none, or, with a warning, if it was changed.
 
-    Training records that have changed are a warning only: no number of the table is from them.
+    Changed training records only cause a warning: no number of the table comes from them.
 
     Raises:
-      DamagedError: a folder stands where a file should be.
+      DamagedError: there is a folder where a file should be.
     """
     path = run / ROWS / f"{row}.json"
     if path.is_dir():

@@ -38,12 +38,12 @@ ENCODERS = "encoders"
 CATALOGUE = "catalogue.npz"
 RETRIEVER = "retriever"
 TIMINGS_KEYS = ("row",)
-FIRST_STAGE = "first stage"  # what its timings stand under, as those of a row under its key
+FIRST_STAGE = "first stage"  # the key of its timings, like a row's key
 _LOG = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """An opened run folder; `open_run` makes it. Closing it, or dying, frees its lock."""
+    """An open run folder, made by `open_run`; closing it or ending the process frees its lock."""
 
     def __init__(self, path: Path, lock: int, *, tensorboard: bool = False):
         self.path = path
@@ -87,11 +87,11 @@ class RunFolder:
         durable.write_bytes(self.path / name, archive.getvalue())
 
     def append_metrics(self, *records: Mapping[str, Any]) -> None:
-        """Append training records, durable when it returns.
+        """Append training records; they are on disk when this returns.
 
         Each holds `row`, `seed`, `epoch` and numbers, and nothing that differs between two runs
         of one config (times go to `append_timings`). Append an epoch's records BEFORE its
-        checkpoint is saved: `rewind_metrics` can drop records, not invent them.
+        checkpoint is saved: `rewind_metrics` can drop records but not restore them.
         """
         self._metrics.append(*records)
 
@@ -100,7 +100,7 @@ class RunFolder:
         return self._metrics.digest(row)
 
     def show_metrics(self) -> None:
-        """Make the event files, if they are wanted, of the training records that are there."""
+        """Make the event files, if wanted, from the existing training records."""
         self._metrics.show()
 
     def append_timings(self, *records: Mapping[str, Any]) -> None:
@@ -113,8 +113,8 @@ class RunFolder:
         Args:
           row: the table row that is about to be trained.
           epoch: last epoch to keep; one below the first epoch drops the whole row.
-          digest: of what is to be left, as `metrics_digest` said then; if it is something else, a
-            warning says so.
+          digest: hash of the records to be left, from an earlier `metrics_digest`; a warning is
+            logged if it differs.
         """
         self._metrics.rewind(row, epoch, digest)
 
@@ -123,7 +123,7 @@ class RunFolder:
         row_files.write(self.path, row, results)
 
     def read_row(self, row: str) -> RowResults | None:
-        """Read the results of one row, None without sound ones; see `row_files.read`."""
+        """Read the results of one row; None if there are no sound ones; see `row_files.read`."""
         return row_files.read(self.path, row)
 
     def write_analysis(self, row: str, **arrays: np.ndarray) -> None:
@@ -138,18 +138,18 @@ def open_run(
     *,
     tensorboard: bool = False,
 ) -> RunFolder:
-    """Make a run folder, or open it again to go on where it was left.
+    """Make a run folder, or reopen one to continue its run.
 
     Args:
       workdir: the folder; made if missing.
       config: what the run reads, as plain nested data, with the knobs of its rows in `rows`.
-      defaults: the same with every knob at its default, to read a config saved before a knob was.
-      tensorboard: whether training records are kept as TensorBoard's event files too.
+      defaults: the same with every knob at its default, to read a config older than a knob.
+      tensorboard: whether training records are also written as TensorBoard event files.
 
     Raises:
-      ValueError: another process has the folder open, what its saved config says of work that was
-        done differs (each such knob is named), it holds results but no config, it is no folder, or
-        one that this program did not make.
+      ValueError: another process has the folder open; its saved config differs for work already
+        done (each such knob is named); it holds results but no config; it is not a folder, or was
+        not made by this program.
     """
     path = Path(workdir).absolute()
     run = RunFolder(path, lock.take(path), tensorboard=tensorboard)
@@ -170,7 +170,7 @@ def open_run(
 
 
 def of_row(row: str) -> list[str]:
-    """Name what a row leaves in its run folder, beside its lines in the files of records."""
+    """Name a row's files and folders in its run folder, apart from its lines in record files."""
     return [*row_files.of_row(row), f"{CHECKPOINTS}/{row}"]
 
 
@@ -197,7 +197,7 @@ def _worked(path: Path, row: str) -> bool:
 def _settle_environment(path: Path) -> None:
     """Save the environment of a new folder; note what differs in a resumed one.
 
-    The command is the latest one: it makes the whole table, to which the first may lack rows.
+    The latest command is kept: it makes the whole table, while the first may lack rows.
     """
     now = json_files.plain(environment.describe())
     if not (path / ENVIRONMENT).exists():

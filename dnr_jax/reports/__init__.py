@@ -1,4 +1,4 @@
-"""Tables and plots, made from a run folder and nothing else."""
+"""Tables and plots, made from a run folder alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write(workdir: str | os.PathLike[str]) -> str:
 
     Raises:
       FileNotFoundError: the run has not finished.
-      ValueError: its files do not fit together.
+      ValueError: its files are inconsistent.
     """
     folder = Path(workdir).absolute()
     run = results.read(folder)
@@ -44,15 +44,15 @@ def write(workdir: str | os.PathLike[str]) -> str:
 def write_overview(workdir: str | os.PathLike[str], folders: list[Path]) -> str:
     """Write `overview.md`: every model's main metric in every one of several finished runs.
 
-    Runs of different retrievers also get the retrievers' own quality, and the figure of what each
-    row gains over the retriever's AUC, `plots/first_stages.png`.
+    Runs of different retrievers also get the retrievers' own quality, and the figure of each row's
+    gain by the retriever's AUC, `plots/first_stages.png`.
 
     Returns:
       The table as text for a terminal.
 
     Raises:
       FileNotFoundError: a run has not finished.
-      ValueError: the files of a run do not fit together.
+      ValueError: the files of a run are inconsistent.
     """
     runs = [results.read(folder) for folder in folders]
     links = "\n".join(f"- [{run.folder.name}]({run.folder.name}/results.md)" for run in runs)

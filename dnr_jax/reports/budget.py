@@ -1,4 +1,4 @@
-"""What each learned row was allowed, and what it chose on validation."""
+"""The training budget of each learned row, and its choices on validation."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dnr_jax.reports.results import Line, Run
 
 
 def table(run: Run) -> Table:
-    """Build the table of what each row was allowed, of those trained here, and what it chose.
+    """Build the table of the budget and the validation choices of each row trained here.
 
-    It chose on validation. A row whose choice lies at an edge may do better beyond it.
+    A row whose choice lies at an edge may do better beyond it.
     """
     header = ["model", "best epoch by seed", "epochs at most", "rate times", "tried", "at an edge"]
     body = []
@@ -25,13 +25,13 @@ def table(run: Run) -> Table:
 
 
 def trained(run: Run) -> list[Line]:
-    """Return the learned rows but for an earlier model, which is in the table as it was."""
+    """Return the learned rows, without an earlier model that was not trained here."""
     rows = run.config["rows"]
     return [n for n in run.lines if n.best_epochs and not rows[n.row].get("frozen", False)]
 
 
 def edges(run: Run, line: Line) -> list[str]:
-    """Say where a learned row's choices on validation lie at an edge of what was tried.
+    """Say which of a learned row's choices on validation lie at an edge of the values tried.
 
     A model of several stages counts the epochs of its last one, which are fewer than the cap.
     """

@@ -23,7 +23,7 @@ class Gain(NamedTuple):
     """A row's difference in the main metric from the retriever's order, on the same requests.
 
     Attributes:
-      auc: of the retriever, by user, on test.
+      auc: AUC of the retriever, by user, on test.
       difference, low, high: mean and 95 % interval, in percent; see `significance.Difference`.
     """
 
@@ -42,9 +42,9 @@ def quality(run: Run) -> dict[str, float]:
 
 
 def seconds(run: Run) -> dict[str, float]:
-    """Return what training the retriever took when the run's data was prepared; {} if not known.
+    """Return the retriever's training time when the run's data was prepared; {} if not known.
 
-    `retriever_seconds` is the fit on all training lists, `folds_seconds` all those of the folds.
+    `retriever_seconds` is the fit on all training lists, `folds_seconds` that of all folds.
     """
     path = run.folder / run_folder.TIMINGS
     records = json_files.read_lines(path, keys=run_folder.TIMINGS_KEYS)
@@ -54,7 +54,7 @@ def seconds(run: Run) -> dict[str, float]:
 
 
 def table(runs: Sequence[Run]) -> Table:
-    """Build the table of the first stages' own quality and training time, a line each."""
+    """Build the table of the first stages' own quality and training time, one line each."""
     names, times = ("auc_user", "auc_micro", "recall@50"), ("retriever_seconds", "folds_seconds")
     body = []
     for run in runs:
@@ -85,7 +85,7 @@ def gains(runs: Sequence[Run]) -> dict[str, list[Gain]]:
 
 
 def figure(gains: Mapping[str, Sequence[Gain]], metric: str) -> Figure:
-    """Draw each row's gain over the retriever's AUC; bars are 95 % intervals."""
+    """Draw each row's gain against the retriever's AUC; bars are 95 % intervals."""
     drawn = Figure(figsize=(7.5, 5), layout="constrained")
     axis = drawn.subplots()
     axis.axhline(0, color="black", linestyle=":", label="retriever order")

@@ -1,4 +1,4 @@
-"""What stands under the tables: what the numbers are, what they show, where they are from."""
+"""The notes under the tables: the meaning of the numbers, what they show, their origin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VERSUS = "vs best other"
 
 
 def notes(run: Run) -> list[str]:
-    """Say in plain sentences what the numbers are, what they show, and where they are from."""
+    """Say in plain sentences what the numbers mean, what they show, and where they come from."""
     return [*_meaning(run), *_trials(run), *_edges(run), *_verdict(run), *_origin(run)]
 
 
@@ -38,7 +38,7 @@ def _meaning(run: Run) -> list[str]:
 
 
 def _one_seed(run: Run) -> list[str]:
-    """Say which rows' share of the seed is unknown."""
+    """Name the rows whose variance over seeds is unknown."""
     single = [line.label for line in run.lines if not line.trivial and len(line.seeds) < 2]
     if not single:
         return []
@@ -128,7 +128,7 @@ def _origin(run: Run) -> list[str]:
 
 
 def _merged(about: Mapping[str, Any]) -> list[str]:
-    """Say of each row that another run folder has brought what made it."""
+    """Say where each row merged from another run folder was made."""
     said = []
     for other in about.get("merged", []):
         changed = sorted(other.keys() - {"rows", "command"})

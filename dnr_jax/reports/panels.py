@@ -1,4 +1,4 @@
-"""Panels, legend and colours that all figures share."""
+"""Panels, legend and colours shared by all figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEGEND_WIDTH, LEGEND_HEIGHT = 3.2, 0.18  # inches that a long name needs; 3 line
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 DASHES = ("-", "--", ":", "-.")
 GREY = "#BBBBBB"
-TOLD_APART = 2 * len(COLOURS)  # rows of one panel, at most
+TOLD_APART = 2 * len(COLOURS)  # most rows of one panel with distinct styles
 OTHERS = {"color": GREY, "linestyle": "-", "linewidth": 0.8, "zorder": 1, "label": "other rows"}
 
 
@@ -60,11 +60,11 @@ def finish(figure: Figure, title: str) -> Figure:
 
 
 def styles(quality: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Choose how each row is drawn: all can be told apart, or the best `TOLD_APART` of them can.
+    """Choose each row's style: all rows are distinct, or at least the best `TOLD_APART` of them.
 
     Args:
-      quality: of each row by its label, higher is better; only its order counts, and that of rows
-        is the order of their styles.
+      quality: quality of each row by label, higher is better; only its order counts. Styles follow
+        the order of rows.
     """
     best = sorted(quality, key=lambda label: -quality[label])[:TOLD_APART]
     shown = enumerate(label for label in quality if label in best)
@@ -73,6 +73,6 @@ def styles(quality: Mapping[str, float]) -> dict[str, dict[str, Any]]:
 
 
 def style(number: int) -> dict[str, Any]:
-    """Colour and dashes of the n-th row: still distinct after the colours are used up."""
+    """Return colour and dashes of the n-th row: still distinct after the colours are used up."""
     dashes = DASHES[number // len(COLOURS) % len(DASHES)]
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": dashes}

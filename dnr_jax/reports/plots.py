@@ -34,7 +34,7 @@ def draw(folder: Path, labels: Mapping[str, str]) -> dict[str, Figure]:
 
     Args:
       folder: the run folder.
-      labels: what a reader sees, by row, in table order; other rows are not drawn.
+      labels: names for readers, by row, in table order; other rows are not drawn.
     """
     samples, curves = _read_samples(folder, labels), _read_curves(folder, labels)
     others = {label for label, own in _styles(curves).items() if own is OTHERS}
@@ -88,9 +88,9 @@ def speed(curves: Mapping[str, Records], seconds: Mapping[str, Seconds]) -> Figu
 
     Args:
       curves: see `training`; the term of validation begins with "valid".
-      seconds: wall time of each epoch, by row label: the wait for compilation is in the first, and
-        all seeds and trials of a row, which train side by side, are in each. A row with an epoch
-        whose time a kill has lost is not drawn.
+      seconds: wall time of each epoch, by row label. The first includes the wait for compilation;
+        each covers all seeds and trials of a row, which train side by side. A row is not drawn if
+        the time of an epoch was lost in a kill.
     """
     timed = {n: group for n, group in curves.items() if _epochs(group) <= seconds.get(n, {}).keys()}
     if not timed:
@@ -121,14 +121,14 @@ def _validation(group: Records) -> tuple[str, dict[int, float]]:
 
 
 def _styles(curves: Mapping[str, Records]) -> dict[str, dict[str, Any]]:
-    """Choose how rows are drawn: of many those that were best on validation can be told apart."""
+    """Choose styles: with many rows, the best on validation get distinct ones."""
     return styles({label: max(_validation(g)[1].values()) for label, g in curves.items()})
 
 
 def score_noise(samples: Mapping[str, Samples]) -> Figure | None:
     """Draw the noise |x - z| of the scores before and |q - z| after reranking, by label.
 
-    Left of one half a candidate is on its label's side (DNR, arXiv 2509.18736, Fig. 1e).
+    Left of one half, a candidate is on its label's side (DNR, arXiv 2509.18736, Fig. 1e).
     """
     if not samples:
         return None
@@ -163,7 +163,7 @@ def generated_scores(samples: Mapping[str, Samples]) -> Figure | None:
 
 
 def reliability(samples: Mapping[str, Samples]) -> Figure | None:
-    """Draw observed positive rate against predicted probability, one panel a row."""
+    """Draw observed positive rate against predicted probability, one panel per row."""
     if not samples:
         return None
     figure, axes = grid(len(samples), columns=3)
@@ -182,7 +182,7 @@ def reliability(samples: Mapping[str, Samples]) -> Figure | None:
 
 
 def sensitivity(sweeps: Mapping[str, Mapping[float, list[float]]]) -> Figure | None:
-    """Draw the main metric over a knob: mean and standard deviation over seeds, one panel a knob.
+    """Draw the main metric over each knob: mean and standard deviation over seeds, in panels.
 
     Args:
       sweeps: the values of all seeds, in percent, by knob and its value.
@@ -213,8 +213,8 @@ def reliability_bins(
 def _read_curves(folder: Path, labels: Mapping[str, str]) -> dict[str, Records]:
     records = json_files.read_lines(folder / run_folder.METRICS, keys=run_folder.METRICS_KEYS)
     rates = _chosen_rates(folder)
-    # Stages before the last have losses of other things, and trials not chosen no place in a table.
-    # A record without validation is no epoch's: the file was changed.
+    # Earlier stages have losses of other kinds, and trials that were not chosen are in no table.
+    # A record without validation does not belong to an epoch: the file was changed.
     last = [r for r in records if "stage" not in r and any(n.startswith("valid") for n in r)]
     curves = {
         label: [r for r in last if r["row"] == row and r.get(RATE, 1.0) == rates.get(row, 1.0)]
@@ -224,7 +224,7 @@ def _read_curves(folder: Path, labels: Mapping[str, str]) -> dict[str, Records]:
 
 
 def _read_seconds(folder: Path, labels: Mapping[str, str]) -> dict[str, Seconds]:
-    """Read the wall time of each row's epochs; of an epoch that ran twice the last counts."""
+    """Read the wall time of each row's epochs; if an epoch ran twice, the last time counts."""
     records = json_files.read_lines(folder / run_folder.TIMINGS, keys=run_folder.TIMINGS_KEYS)
     found: dict[str, Seconds] = {}
     for record in records:
@@ -282,7 +282,7 @@ def _noise(sample: Samples, name: str, positive: bool) -> np.ndarray:
 
 
 def _histogram(axis: Axes, values: np.ndarray, *, filled: bool = False, **style: Any) -> None:
-    """Draw the density of values in [0, 1]; nothing for no values."""
+    """Draw the density of values in [0, 1]; nothing if there are none."""
     if not len(values):
         return
     density, edges = np.histogram(values, bins=BINS, range=(0, 1), density=True)

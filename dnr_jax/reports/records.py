@@ -30,7 +30,7 @@ SPLIT = "test"
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """Read the rows of `results.json` on the test split, a model and seed each.
+    """Read the rows of `results.json` on the test split, one per model and seed.
 
     Raises:
       FileNotFoundError: the run has not finished.
@@ -49,7 +49,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def rows_by_key(folder: Path) -> tuple[dict[str, tuple[str, list[int]]], int]:
-    """Return each row's model and seeds, as `per_request.parquet` has them, and K.
+    """Return each row's model and seeds, as in `per_request.parquet`, and K.
 
     Raises:
       FileNotFoundError, ValueError: see `rows`.
@@ -69,7 +69,7 @@ def by_model(found: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def cutoff(metrics: Mapping[str, Any], folder: Path) -> int:
-    """Read K off the names of a row's metrics; raise `ValueError` if they do not say it."""
+    """Read K from the names of a row's metrics; raise `ValueError` if they do not give it."""
     found = [m[1] for name in metrics if (m := re.fullmatch(r"n@(\d+)", name))]
     if len(found) != 1:
         raise ValueError(f"{folder}: a row needs one metric 'n@K', its metrics are {list(metrics)}")
@@ -77,7 +77,7 @@ def cutoff(metrics: Mapping[str, Any], folder: Path) -> int:
 
 
 def seconds(folder: Path, name: str) -> dict[str, float]:
-    """Sum a wall time by row; an epoch that a kill made to be run twice counts twice."""
+    """Sum a wall time by row; an epoch that ran twice because of a kill counts twice."""
     totals: dict[str, float] = {}
     for record in json_files.read_lines(folder / run_folder.TIMINGS, keys=run_folder.TIMINGS_KEYS):
         if isinstance(record.get(name), int | float):
@@ -124,7 +124,7 @@ def by_request(
 
 
 def existing(path: Path) -> Path:
-    """Return a path; raise `FileNotFoundError` with the cure if nothing is there."""
+    """Return a path; raise `FileNotFoundError` with the remedy if it does not exist."""
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing: the run has not finished; start it again with the same --workdir"

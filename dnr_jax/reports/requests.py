@@ -1,4 +1,4 @@
-"""Two rows of a run compared request by request: which requests got better, which worse."""
+"""Compare two rows of a run by request: which requests got better, and which worse."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dnr_jax.settings import find
 def compare_requests(
     workdir: str | os.PathLike[str], row: str, against: str, metric: str = ""
 ) -> pl.DataFrame:
-    """Compare two rows of a finished run in a metric, averaged over seeds.
+    """Compare two rows of a finished run by a metric, averaged over seeds.
 
     Args:
       workdir: the run folder.
-      row: a row of its table, as "dnr_b".
-      against: another one, as "retriever".
-      metric: of `per_request.parquet`; "" = N@K, which the table compares by.
+      row: a row of its table, e.g. "dnr_b".
+      against: another row, e.g. "retriever".
+      metric: a metric of `per_request.parquet`; "" = N@K, by which the table compares.
 
     Returns:
-      `request_id`, a column with the metric of each row under the row's name, and `difference`,
-      the first minus the second; the greatest win first. Requests without a value in one of the
-      rows or seeds, as those without a positive, are left out.
+      `request_id`, each row's metric in a column named after the row, and `difference`, the first
+      minus the second; the largest win comes first. Requests that lack a value in any row or seed,
+      such as those without a positive, are left out.
 
     Raises:
       FileNotFoundError: the run has not finished.

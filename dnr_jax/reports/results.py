@@ -1,4 +1,4 @@
-"""What a finished run folder says, read back and averaged over seeds."""
+"""The results of a finished run folder, read back and averaged over seeds."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Line(NamedTuple):
     Attributes:
       row: its key in the config; names its records, checkpoints and analysis file.
       model: its name in `results.json` and `per_request.parquet`.
-      label: what a reader sees.
+      label: its name for readers.
       trivial: True for a scorer that learns nothing from the labels.
       seeds: its seeds, ascending.
       mean: average over seeds by metric name; seeds without a value do not count.
       spread: sample standard deviation over seeds (divisor S - 1); NaN for fewer than two.
       parameters: numbers that one seed of it learns; None for a scorer that learns nothing.
-      training_seconds: wall time of training, all seeds and trials; None where there was none.
+      training_seconds: wall time of training, all seeds and trials; None if it was not trained.
       scoring_seconds: wall time of scoring and evaluating, all seeds.
       best_epochs: the epoch that each seed kept; empty for a scorer that learns nothing.
-      factor: on its learning rates, chosen on validation.
+      factor: factor on its learning rates, chosen on validation.
     """
 
     row: str
@@ -177,7 +177,7 @@ def _against_trivial(
 
 
 def direct_of(model: str) -> str:
-    """Name the model that is trained directly on the scores where `model` is DNR on it."""
+    """Name the directly trained counterpart of the DNR model `model`."""
     return model.split("+dnr")[0] + "+score"
 
 

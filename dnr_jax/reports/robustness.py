@@ -1,4 +1,4 @@
-"""How rows of a run stand scores that drift: a table, a figure, and the numbers behind them."""
+"""Robustness of a run's rows to score drift: a table, a figure, and the numbers behind them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Cell(NamedTuple):
     """One row under one shift.
 
     Attributes:
-      mean, spread: of the metric over seeds; the spread is NaN for one seed.
-      change: from the scores as trained.
+      mean, spread: mean and spread of the metric over seeds; the spread is NaN for one seed.
+      change: change from the scores as trained.
     """
 
     mean: float
@@ -47,7 +47,7 @@ def summarise(values: Mapping[str, Mapping[str, np.ndarray]], run: Run) -> Cells
 
     Args:
       values: N@K `float [S, R]` by row label and shift, NaN = excluded.
-      run: which of the rows learn nothing.
+      run: tells which of the rows learn nothing.
 
     Returns:
       The cells by row label and shift.
@@ -80,11 +80,11 @@ def write(out: Path, cells: Cells, run: Run) -> None:
 
 
 def draw(means: Mapping[str, Mapping[str, float]], shifts: Mapping[str, str]) -> Figure:
-    """Draw N@K of each row under each shift of the scores: a line a row, a place a shift.
+    """Draw N@K of each row (a line) under each shift of the scores (a place on the axis).
 
     Args:
       means: N@K by row label and shift, fractions.
-      shifts: label of each shift, in the order of the places.
+      shifts: label of each shift, in the order of the axis.
     """
     figure, (axis,) = grid(1, columns=1)
     figure.set_figwidth(9.0)

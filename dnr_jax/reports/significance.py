@@ -9,9 +9,9 @@ r, a row's mean varies with both, and the difference D of two rows' means has th
 
 D / sqrt(V) is compared with Student's t, degrees of freedom by Satterthwaite (1946, Biometrics
 Bulletin 2, 110). The noise of a single seed on a single request is in V_requests and in V_a, so V
-is a little too large and intervals cover at least what they say. A row that learns nothing has no
-V_a. For a learned row of one seed V_a cannot be known; it is left out, and the comparison says so
-(`seeds_known`).
+is a little too large and intervals cover at least their nominal level. A row that learns nothing
+has no V_a. For a learned row of one seed V_a cannot be known; it is left out, and the comparison
+says so (`seeds_known`).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Difference(NamedTuple):
     Attributes:
       mean: of (this row - the other).
       low, high: interval of the difference over requests and seeds.
-      p: that there is none, two-sided.
-      seeds_known: False where a learned row has one seed; the interval then covers requests only.
+      p: p-value of no difference, two-sided.
+      seeds_known: False if a learned row has one seed; the interval then covers requests only.
     """
 
     mean: float

@@ -38,7 +38,7 @@ def accuracy(run: Run) -> Table:
 def beyond_accuracy(run: Run) -> Table:
     """Build the second table: diversity, exposure, calibration and rank correlation.
 
-    N@K end to end takes the ideal from all positives of a request, also those outside the pool.
+    N@K end to end takes its ideal from all positives of a request, also those outside the pool.
     """
     k = run.k
     columns = [
@@ -57,7 +57,7 @@ def beyond_accuracy(run: Run) -> Table:
 
 
 def against_direct(run: Run) -> Table:
-    """Build the table of DNR's own claim: what it adds to the same reranker trained directly."""
+    """Build the table of DNR's main claim: its gain over the same reranker trained directly."""
     labels = {line.model: line.label for line in run.lines}
     metric = run.main_metric.upper()
     body = [
@@ -68,7 +68,7 @@ def against_direct(run: Run) -> Table:
 
 
 def cost(run: Run) -> Table:
-    """Build the third table: what each row costs to hold, to train and to score with."""
+    """Build the third table: each row's parameters, training time and scoring time."""
 
     def cells(line: Line) -> list[str]:
         size = ABSENT if line.parameters is None else f"{line.parameters:,}"
@@ -131,7 +131,7 @@ def to_latex(run: Run) -> str:
 
 
 def to_csv(run: Run) -> str:
-    """Render one line a model with every metric's mean and spread, unrounded fractions."""
+    """Render one line per model with every metric's mean and spread, as unrounded fractions."""
     metrics = list({name: None for line in run.lines for name in line.mean})
     compared = significance.Comparison._fields
     header = ["model", "label", "trivial", "seeds", "protocol", "requests", "excluded"]
@@ -177,7 +177,7 @@ def _table(
 
 
 def number(line: Line, column: Column) -> str:
-    """Write a metric of a row: mean ± standard deviation over seeds, as far as there are any."""
+    """Write a metric of a row: mean ± standard deviation over seeds, if defined."""
     mean, spread = (d.get(column.metric, math.nan) * column.scale for d in (line.mean, line.spread))
     if not math.isfinite(mean):
         return ABSENT

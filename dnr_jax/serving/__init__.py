@@ -1,4 +1,4 @@
-"""Trained models at work: raw requests in, an order out."""
+"""Use trained models: raw requests in, a ranking out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model as a function from an Arrow table of candidates to one of ranked candidates."""
+"""A trained model as a function from an Arrow table of candidates to a ranked one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dnr_jax.serving.model import Model, check_direct, load
 from dnr_jax.serving.shapes import to_power_of_two
 from dnr_jax.types import Array, Request
 
-CELLS = 2**15  # candidates that the model is given at once, padding included
+CELLS = 2**15  # candidates scored at once, padding included
 Batch = TypeVar("Batch", pa.Table, pa.RecordBatch)
 
 
@@ -39,7 +39,7 @@ class Scored(NamedTuple):
         int32 (1 is best) and the first stage's own score, float64 or null; then those of
         `Candidates.passed`. Requests come in the order in which they first appeared, the candidates
         of each by rank.
-      counts: of requests, candidates, and unknown values by column, as "unknown item.item_id".
+      counts: of requests, candidates, and unknown values by column, e.g. "unknown item.item_id".
     """
 
     table: pa.Table
@@ -47,12 +47,12 @@ class Scored(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """What the model is given at once.
+    """Candidates that the model scores at once.
 
     Attributes:
-      rows: which of `Prepared.rows` they are, `int64 [n]`.
-      where: `bool [B, N]`, where they are in the model's answer, in the same order.
-      given: requests and scores x, with empty requests up to a power of two.
+      rows: their places in `Prepared.rows`, `int64 [n]`.
+      where: `bool [B, N]`, their places in the model's output, in the same order.
+      given: requests and scores x, padded with empty requests to a power of two.
     """
 
     rows: np.ndarray
@@ -65,7 +65,7 @@ class Prepared(NamedTuple):
 
     Attributes:
       rows: see `Coded.rows`.
-      batches: of them.
+      batches: their batches.
       counts: see `Scored`.
     """
 
@@ -77,11 +77,11 @@ class Prepared(NamedTuple):
 class Scorer:
     """Scores Arrow tables of candidates, each of which holds whole requests.
 
-    A plain function for engines that feed it batches: `scorer(table)`, `scorer(record_batch)`.
+    Engines can call it on batches like a function: `scorer(table)`, `scorer(record_batch)`.
 
     Args:
-      model: a trained one, or its folder.
-      row: of a run folder; None for a model folder.
+      model: a trained model, or its folder.
+      row: a row of a run folder; None for a model folder.
       names: how the table's columns are named, and side tables: the knobs `schema`, `columns`,
         `item_file` and `user_file` of `config.data` in a run on a log table. A model of
         interactions has the features of its users and items, and takes no side tables.
@@ -103,14 +103,14 @@ class Scorer:
 
     @property
     def at_once(self) -> int:
-        """How many requests of the usual number of candidates the model is given at once."""
+        """Number of requests of the usual length that the model scores at once."""
         return _most(self.model.encoders.size)
 
     def __call__(self, batch: Batch) -> Batch:
         """Rank the candidates of whole requests; see `Scored.table`.
 
         Raises:
-          ValueError: a column or a value is not what it must be; see `read`.
+          ValueError: a column or a value is invalid; see `read`.
         """
         candidates = self.read(pa.table(batch))
         candidates.check_values(self.model.encoders)
@@ -124,8 +124,8 @@ class Scorer:
 
         Raises:
           FileNotFoundError: there is no such file.
-          ValueError: a required column is absent, the first stage's score among them for a model
-            that reads it, or a column is of a type that does not fit.
+          ValueError: a required column is absent (including the first-stage score, for a model that
+            reads it), or a column has the wrong type.
         """
         candidates = tables.read(given, self.model.encoders, self.names)
         lacking = self.model.reads_scores and not candidates.scored
@@ -142,17 +142,17 @@ class Scorer:
         return self.ordered(prepared, self.computed(prepared))
 
     def prepared(self, candidates: Candidates) -> Prepared:
-        """Read checked candidates into memory, and lay them out as the model is given them."""
+        """Read checked candidates into memory, and lay them out in batches for the model."""
         coded = self.code(candidates)
         counts = Counter(requests=len(coded.requests), candidates=len(coded.rows))
         return Prepared(coded.rows, list(self._batches(coded, counts)), counts)
 
     def code(self, candidates: Candidates) -> Coded:
-        """Read checked candidates into memory, as numbers that the model knows."""
+        """Read checked candidates into memory, coded by the model's encoders."""
         return coded_.code(candidates, self.model.encoders)
 
     def ordered(self, prepared: Prepared, scores: np.ndarray) -> Scored:
-        """Rank candidates by the scores that `computed` returned of them."""
+        """Rank candidates by the scores that `computed` returned for them."""
         return Scored(_ranked(prepared.rows, scores), prepared.counts)
 
     def in_order(self, given: Any) -> np.ndarray:
@@ -162,7 +162,7 @@ class Scorer:
           given: see `read`; all of it is in memory at once.
 
         Raises:
-          FileNotFoundError, ValueError: see `read`, or a value is not what it must be.
+          FileNotFoundError, ValueError: see `read`, or a value is invalid.
         """
         candidates = self.read(given)
         candidates.check_values(self.model.encoders)
@@ -184,7 +184,7 @@ class Scorer:
         return scores
 
     def _batches(self, coded: Coded, counts: Counter[str]) -> Iterator[_Batch]:
-        """Lay out requests of about one length together, and cut them; add unknown values up."""
+        """Batch requests of similar length, and count unknown values."""
         encoders, ask = self.model.encoders, None if coded.scored else self._ask()
         q, sizes = coded.rows["q"].to_numpy(), coded.requests["rows"].to_numpy()
         for chosen, size in _alike(sizes, encoders.size):
@@ -200,7 +200,7 @@ class Scorer:
                 yield _Batch(rows[begin:end], np.asarray(own[0].where), given)
 
     def _ask(self) -> coded_.FirstStage | None:
-        """Return what scores the candidates of a table that has no scores, if they are read."""
+        """Return the first stage that scores a table without scores, if the model reads them."""
         stage = self.model.first_stage
         if stage is None or not self.model.reads_scores:
             return None
@@ -210,7 +210,7 @@ class Scorer:
 def _alike(sizes: np.ndarray, usual: int) -> Iterator[tuple[np.ndarray, int]]:
     """Yield numbers of requests, and the N that they are padded to.
 
-    N is the usual one, or a power of two for longer lists: few shapes are ever compiled.
+    N is the usual one, or a power of two for longer lists, so few shapes are compiled.
     """
     longer = 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64)
     padded = np.where(sizes <= usual, usual, longer)
@@ -219,12 +219,12 @@ def _alike(sizes: np.ndarray, usual: int) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def _most(size: int) -> int:
-    """Return how many requests of `size` candidates the model is given at once: a power of 2."""
+    """Return how many requests of `size` candidates are scored at once: a power of 2."""
     return 2 ** int(np.log2(max(1, CELLS // size)))
 
 
 def _ranked(rows: pl.DataFrame, scores: np.ndarray) -> pa.Table:
-    """Sort each request by score, equally good candidates as they were given."""
+    """Sort each request by score; ties keep the given order."""
     q = rows["q"].to_numpy()
     best = _best_first(q, scores)
     columns = {
@@ -242,10 +242,10 @@ def _ranked(rows: pl.DataFrame, scores: np.ndarray) -> pa.Table:
 
 
 def _best_first(q: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Order rows by request, in each by score, the best first, equals as they are.
+    """Order rows by request, then by score, best first; ties keep their order.
 
-    The same as `np.lexsort((-scores, q))`, and seven times as fast: each row has one integer to
-    sort by, the request's number above the bits of the score, those of negative numbers flipped.
+    Equal to `np.lexsort((-scores, q))`, and seven times as fast: each row has one integer sort key,
+    with the request's number above the bits of the score, flipped for negative scores.
     """
     bits = (0.0 - scores).view(np.int32)  # both zeros become the same
     ordered = np.where(bits < 0, ~bits, bits ^ np.int32(-(2**31))).view(np.uint32)
@@ -253,7 +253,7 @@ def _best_first(q: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def rank_frame(model: Model, frame: Any) -> Any:
-    """Rank the candidates of a frame; what comes back is of the same kind, see `Scored.table`."""
+    """Rank the candidates of a frame; return a frame of the same kind, see `Scored.table`."""
     if isinstance(frame, pa.Table | pa.RecordBatch):
         return Scorer(model)(frame)
     ranked = Scorer(model)(pa.table(frame))

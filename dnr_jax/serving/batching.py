@@ -1,4 +1,4 @@
-"""Requests that come one by one, scored together: while a batch computes, the next one gathers."""
+"""Batch requests that arrive one by one: while one batch computes, the next one fills."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Begin = Callable[[Sequence[Any]], Callable[[], Sequence[Any]]]
 
 
 class OverloadedError(RuntimeError):
-    """As many requests wait as may."""
+    """The queue of waiting requests is full."""
 
 
 class Batcher:
-    """Gives waiting requests to a function, several at once, and waits for it on a thread.
+    """Passes waiting requests to a function in batches, and waits for results on a thread.
 
-    Nothing waits for others to come: an idle batcher scores a single request at once, and what
-    arrives meanwhile is the next batch. Use it from one event loop.
+    No request waits for a batch to fill: an idle batcher scores a single request at once, and
+    requests that arrive meanwhile form the next batch. Use it from one event loop.
 
     Args:
-      begin: of 1 to `most` requests -> what waits for a result each. It is called by the event
-        loop itself: two threads that both run Python would mostly wait for each other. What it
-        returns is called on a thread. If one of them raises, all of the requests fail.
-      most: requests of a batch.
-      limit: requests that may wait.
+      begin: takes 1 to `most` requests and returns a function that waits for one result each. It
+        runs in the event loop, because two threads running Python would mostly wait for each other.
+        The returned function runs on a thread. If either raises, all requests of the batch fail.
+      most: maximum number of requests in a batch.
+      limit: maximum number of waiting requests.
     """
 
     def __init__(self, begin: Begin, *, most: int, limit: int):
@@ -37,14 +37,14 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a batch."""
+        """Number of requests waiting for a batch."""
         return len(self._waiting)
 
     async def __call__(self, request: Any) -> Any:
         """Return the result of a request.
 
         Raises:
-          OverloadedError: at once, where `limit` requests wait already.
+          OverloadedError: raised at once if `limit` requests are already waiting.
         """
         if len(self._waiting) >= self._limit:
             raise OverloadedError(f"as many requests are waiting as may ({self._limit})")
@@ -74,7 +74,7 @@ class Batcher:
 
 
 def _settle(result: asyncio.Future[Any], value: Any = None, error: Exception | None = None) -> None:
-    if result.done():  # whoever asked has gone
+    if result.done():  # the client has gone
         return
     if error is None:
         result.set_result(value)

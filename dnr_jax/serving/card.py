@@ -1,4 +1,4 @@
-"""What a packed model's card adds to that of its run: where it came from, and how sure it is."""
+"""The packed model's card: it adds provenance and confidence intervals to the run's card."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from dnr_jax.evaluation import bootstrap
 from dnr_jax.io import config_file, environment, row_files, run_folder
 
 _SPLIT = "test"
-_SEED = 0  # of the resampling: a model that is packed twice has one interval
-_WORDS = ("model", "seed", "request_id")  # columns that are no metrics
+_SEED = 0  # of the resampling: a model that is packed twice gets the same interval
+_WORDS = ("model", "seed", "request_id")  # columns that are not metrics
 _OF_MACHINE = ("commit", "python", "packages", "backend", "devices")
-# Of the data's knobs, those that say where files lie: on another machine they mean nothing.
+# The data's knobs for file locations, which mean nothing on another machine.
 _PLACES = ("path", "schema", "item_file", "user_file", "known")
 
 
 def completed(card: Mapping[str, Any], home: Path) -> dict[str, Any]:
-    """Add to a card what only its run folder knows; that of a packed model has it already.
+    """Add the entries that only the run folder has; a packed model's card already has them.
 
     Args:
-      card: of the model.
+      card: the card of the model.
       home: its run folder, or the folder of a packed model.
 
     Returns:
       `card` with `packed` (time, UTC), `trained_on` (commit, versions, devices), `experiment` (its
-      knobs, but for places of files), `report` (of the data: schema, counts, how labels were read)
-      and `intervals`: of each metric's mean over the test requests, both ends, 95 %. They are of
-      the requests alone: another seed may lie outside.
+      knobs, without file locations), `report` (of the data: schema, counts, how labels were read)
+      and `intervals`: both ends of the 95 % interval of each metric's mean over the test requests.
+      They cover requests only: the value of another seed may lie outside.
     """
     if not (home / run_folder.CONFIG).is_file():
         return dict(card)
@@ -52,7 +52,7 @@ def completed(card: Mapping[str, Any], home: Path) -> dict[str, Any]:
 
 
 def _intervals(run: Path, row: str, seed: int) -> dict[str, list[float]]:
-    """Return both ends by metric; nothing where the row's results are gone."""
+    """Return both ends by metric; empty if the row's results are gone."""
     found = row_files.read(run, row)
     if found is None:
         return {}

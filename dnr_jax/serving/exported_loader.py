@@ -1,6 +1,6 @@
-"""An exported reranker: `Model().rank(requests)`, by jax, numpy and flatbuffers.
+"""An exported reranker: `Model().rank(requests)`, with jax, numpy and flatbuffers.
 
-What a raw request is stands in encoder.py; its `"scores"` are the first stage's, one an item.
+encoder.py describes raw requests; their `"scores"` are the first stage's, one per item.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class Model:
     def scores(self, requests: list[dict[str, Any]]) -> list[np.ndarray]:
         """Score each request's items: a list of float32 [n], higher is better.
 
-        Raises `ValueError` if a request has no scores of the first stage, and the model reads them.
+        Raises `ValueError` if the model reads first-stage scores and a request has none.
         """
         bare = [n for n, raw in enumerate(requests) if raw.get("scores") is None]
         if bare and self.about["reads_scores"]:
@@ -58,6 +58,6 @@ class Model:
         return [found[row, :n] for row, n in enumerate(sizes)]
 
     def rank(self, requests: list[dict[str, Any]]) -> list[list[Any]]:
-        """Return each request's items, the best first; equally good ones in the given order."""
+        """Return each request's items, the best first; ties keep the given order."""
         orders = [np.argsort(-own, kind="stable") for own in self.scores(requests)]
         return [[raw["items"][i] for i in o] for raw, o in zip(requests, orders, strict=True)]

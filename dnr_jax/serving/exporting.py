@@ -1,4 +1,4 @@
-"""From a trained model to a folder that ranks raw requests by jax and numpy alone."""
+"""Export a trained model to a folder that ranks raw requests with jax and numpy alone."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def export(
     Its program is read back and compared with the model before anything is written.
 
     Args:
-      path: of the model, as of `load`; also the folder `model` of an earlier artefact.
-      row: of a run folder; None for one model.
+      path: the model, as for `load`; also the folder `model` of an earlier artefact.
+      row: a row of a run folder; None for a single model.
       folder: made whole or not at all: `load.py` and the sources it reads, the program as
-        StableHLO, what it is (`export.json`), and the packed model, of which the program can be
-        made again.
-      overwrite: whether an artefact that is there is replaced, once the new one is whole.
+        StableHLO, its description (`export.json`), and the packed model, from which the program
+        can be exported again.
+      overwrite: whether an existing artefact is replaced, once the new one is complete.
 
     Returns:
       The content of `export.json`.
 
     Raises:
-      FileExistsError: `folder` exists, and may not be overwritten or is no artefact.
+      FileExistsError: `folder` exists, and may not be overwritten or is not an artefact.
       FileNotFoundError, ValueError: see `load` and `check_direct`; the model cannot be lowered.
       ArithmeticError: the program that was read back computes other scores.
     """
@@ -72,10 +72,10 @@ def export(
 
 
 def _standing_alone(module: ModuleType) -> str:
-    """Return a module's source, its imports of this package turned to the files beside it.
+    """Return a module's source with imports of this package replaced by the files beside it.
 
     Raises:
-      AssertionError: another import of this package is left.
+      AssertionError: another import of this package remains.
     """
     source = inspect.getsource(module)
     for file, other in SOURCES.items():

@@ -1,4 +1,4 @@
-"""Ranks the candidates of a file, a part at a time, into a file that is whole or not there."""
+"""Rank the candidates of a file, part by part, into a file that is complete or absent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dnr_jax.data.folders import alone
 from dnr_jax.data.table.reader import ROW
 from dnr_jax.serving.batches import Prepared, Scored, Scorer
 
-ROWS = 2**17  # of a part, about: it ends with a request
+ROWS = 2**17  # of a part, roughly: a part ends where a request ends
 SUFFIXES = (".parquet", ".pq")
 _PLAN, _WHOLE = "plan.json", "whole.parquet"
 _COUNTS = b"dnr_jax"
@@ -37,8 +37,8 @@ class Summary(NamedTuple):
     Attributes:
       out: the file.
       counts: see `batches.Scored`.
-      missing: columns that the model reads where they are there, and that the table lacks.
-      resumed: rows that an earlier, interrupted call had scored.
+      missing: optional columns that the model reads and the table lacks.
+      resumed: number of rows that an earlier, interrupted call had scored.
     """
 
     out: Path
@@ -48,11 +48,11 @@ class Summary(NamedTuple):
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
-    """Refuse a name that cannot be written to, before any work.
+    """Refuse an output name that cannot be used, before any work.
 
     Raises:
-      ValueError: its ending is not that of a Parquet file.
-      FileExistsError: it is there and may not be overwritten.
+      ValueError: it does not end like a Parquet file.
+      FileExistsError: it exists and may not be overwritten.
     """
     if not out.name.endswith(SUFFIXES):
         raise ValueError(f"{out} is to be a Parquet file: let its name end in .parquet")
@@ -71,21 +71,21 @@ def score_file(
 ) -> Summary:
     """Rank the candidates of a table on disk.
 
-    In memory are three parts (one is read, one scored, one written), and a few numbers of each
-    request. An interrupted call leaves finished parts in a hidden folder beside `out`; the same
-    call goes on from there.
+    Three parts are in memory (one read, one scored, one written), and a few numbers per request.
+    An interrupted call leaves finished parts in a hidden folder beside `out`; the same call
+    resumes from there.
 
     Args:
-      scorer: of the model.
-      given: a file or folder as of `data.table`, the rows of each request next to each other.
+      scorer: the model's scorer.
+      given: a file or folder as for `data.table`, with the rows of each request adjacent.
       out: a Parquet file with the columns of `batches.Scored`.
-      rows: of a part, about.
-      overwrite: whether an `out` that is there is replaced, in one step at the end.
-      progress: shows a bar.
+      rows: rows per part, roughly.
+      overwrite: whether an existing `out` is replaced, in one step at the end.
+      progress: whether to show a progress bar.
 
     Raises:
-      FileNotFoundError, ValueError: see `Scorer.read` and `check_out`; a value is not what it must
-        be, or the rows of a request are apart. Nothing was written.
+      FileNotFoundError, ValueError: see `Scorer.read` and `check_out`; a value is invalid, or the
+        rows of a request are not adjacent. Nothing was written.
       FileExistsError: see `check_out`.
     """
     check_out(out, overwrite=overwrite)
@@ -103,7 +103,7 @@ def score_file(
                 for part, found in _score(scorer, candidates, made, parts):
                     counts += found
                     bar.update(part.rows if made[part] is None else 0)
-        except (ValueError, FloatingPointError):  # of the table: no later call can go on from here
+        except (ValueError, FloatingPointError):  # a fault of the table: no later call can resume
             durable.remove(parts)
             raise
         durable.publish(parts / _WHOLE, out)
@@ -129,8 +129,8 @@ def _parts(spans: list[int]) -> list[_Part]:
 def _spans(candidates: Any, rows: int, at_once: int) -> list[int]:
     """Cut the table where requests end: the first row of each part, and the number of rows.
 
-    A part of many requests has a multiple of those that the model is given at once: a smaller batch
-    at its end would be padded. The first has as many as that, so that the model has work soon.
+    A part of many requests holds a multiple of the model's batch, because a smaller last batch
+    would be padded. The first part holds one batch, so the model has work soon.
     """
     row = pl.col("row")
     table = candidates.table.frame.select("request_id", row=pl.col(ROW).cast(pl.Int64))
@@ -153,7 +153,7 @@ def _spans(candidates: Any, rows: int, at_once: int) -> list[int]:
 
 
 def _plan(scorer: Scorer, candidates: Any, spans: list[int]) -> dict[str, Any]:
-    """Describe all that the parts depend on, so that no two runs are mixed."""
+    """Describe everything that the parts depend on, so different runs are never mixed."""
     card = scorer.model.card
     schema, names = candidates.table.schema, scorer.names
     sides = [Path(side).expanduser() for side in (names.item_file, names.user_file) if side]
@@ -171,7 +171,7 @@ def _plan(scorer: Scorer, candidates: Any, spans: list[int]) -> dict[str, Any]:
 
 
 def _settle(parts: Path, plan: dict[str, Any]) -> None:
-    """Keep the finished parts of an earlier call that was the same, and no others."""
+    """Keep the finished parts of an identical earlier call, and remove any others."""
     try:
         same = json_files.read(parts / _PLAN) == plan
     except (OSError, json_files.DamagedError):
@@ -186,7 +186,7 @@ def _settle(parts: Path, plan: dict[str, Any]) -> None:
 
 
 def _counts(path: Path, rows: int) -> Counter[str] | None:
-    """Return the counts of a finished part; None if there is none of so many rows."""
+    """Return the counts of a finished part; None if there is none with this many rows."""
     try:
         table = _kept(path)
         counts = json.loads(table.schema.metadata[_COUNTS])
@@ -203,9 +203,9 @@ def _kept(path: Path) -> pa.Table:
 def _score(
     scorer: Scorer, candidates: Any, made: dict[_Part, Counter[str] | None], folder: Path
 ) -> Iterator[tuple[_Part, Counter[str]]]:
-    """Score the parts that are not made, and join all of them into one file of the folder.
+    """Score the missing parts, and join all parts into one file in the folder.
 
-    A second thread reads the next part and writes the last one meanwhile.
+    Meanwhile a second thread reads the next part and writes the previous one.
     """
     left = [part for part, counts in made.items() if counts is None]
     source = candidates.parts([(part.first, part.rows) for part in left])
@@ -240,14 +240,14 @@ def _prepared(scorer: Scorer, source: Iterator[Any]) -> Prepared:
 
 
 def _keep(ranked: Scored, path: Path) -> None:
-    """Write a part in Arrow's own format, which costs next to nothing."""
+    """Write a part in Arrow's own format, which takes almost no time."""
     marked = ranked.table.replace_schema_metadata({_COUNTS: json.dumps(ranked.counts)})
     with durable.replacing(path) as file, pa.ipc.new_file(file, marked.schema) as part:
         part.write_table(marked)
 
 
 class _Whole:
-    """The file of all parts: a row group a part, in the order in which they are added."""
+    """The file of all parts: one row group per part, in the order in which they are added."""
 
     def __init__(self, path: Path):
         self._path = path

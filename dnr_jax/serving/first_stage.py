@@ -1,4 +1,4 @@
-"""The retriever that a model of interactions was trained behind: scores, and items to rank."""
+"""The retriever that an interactions model was trained behind: it scores and retrieves items."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Raw = Mapping[str, Any]
 
 
 class FirstStage:
-    """A kept retriever, which is read when it is first asked.
+    """A saved retriever, loaded on first use.
 
-    It is the one of all training lists, that scored validation and test. A user whom training did
-    not meet is scored by what the retriever knows without him: the history, or popularity.
+    It was trained on all training lists and scored validation and test. A user not seen in training
+    is scored by what the retriever knows without the user: the history, or popularity.
 
     Args:
       folder: where `retrievers.kept` saved it.
@@ -41,9 +41,9 @@ class FirstStage:
         return kept.load(self._folder, cure=model_files.CURE)
 
     def scores(self, requests: Sequence[Raw]) -> list[np.ndarray]:
-        """Score the items of checked raw requests: raw scores `float32 [n]` of each.
+        """Score the items of checked raw requests: raw scores `float32 [n]` for each request.
 
-        An item that the retriever does not know has the least score of its request.
+        An item that the retriever does not know gets the lowest score of its request.
         """
         found = []
         for some, queries in self._parts(requests):
@@ -56,7 +56,7 @@ class FirstStage:
         return found
 
     def retrieve(self, requests: Sequence[Raw], size: int) -> list[dict[str, Any]]:
-        """Give checked raw requests the `size` best items, and their raw scores, the best first.
+        """Add to checked raw requests the `size` best items with raw scores, the best first.
 
         Items of a request's history are left out, and those that the retriever does not return.
         """
@@ -74,7 +74,7 @@ class FirstStage:
         return found
 
     def of(self, queries: Queries, candidates: np.ndarray) -> np.ndarray:
-        """Score candidates by their codes `int32 [B, N]`, 0 and 1 being none: `float32 [B, N]`."""
+        """Score candidates by code `int32 [B, N]`, where 0 and 1 are none: `float32 [B, N]`."""
         parts = [
             np.take_along_axis(self._asked(take(queries, rows)), candidates[rows], axis=1)
             for rows in _parts_of(len(candidates))
@@ -85,7 +85,7 @@ class FirstStage:
         return np.where(known, raw, np.where(np.isfinite(least), least, 0)).astype(np.float32)
 
     def _asked(self, queries: Queries) -> np.ndarray:
-        """Score the catalogue; of few sizes, as each may be compiled."""
+        """Score the catalogue, with few batch sizes because each may be compiled."""
         count = len(queries.user)
         rows = np.minimum(np.arange(1 << (count - 1).bit_length()), count - 1)
         return np.array(self._score(take(queries, rows))[:count])
@@ -103,7 +103,7 @@ class FirstStage:
 
 
 def check(encoders: Encoders, requests: Sequence[Raw]) -> None:
-    """Raise `ValueError` for a raw request without items that is not of the data set's form."""
+    """Raise `ValueError` for an itemless raw request that is not in the data set's format."""
     for number, raw in enumerate(requests):
         check_keys(f"request {number}", raw, {*requests_.FIELDS, "scores"})
         if "items" in raw or "scores" in raw:
@@ -112,7 +112,7 @@ def check(encoders: Encoders, requests: Sequence[Raw]) -> None:
 
 
 def liked(user: np.ndarray, history: np.ndarray) -> Queries:
-    """Ask for users `int32 [B]` who liked all of their history `int32 [B, T]`, 0 = padding."""
+    """Make queries of users `int32 [B]` who liked all their history `int32 [B, T]`, 0 = padding."""
     return Queries(user, history, np.where(history > 0, direct.POSITIVE, 0).astype(np.int32))
 
 

@@ -1,4 +1,4 @@
-"""Where a trained model is: among the rows of a run folder, or packed in a folder of its own."""
+"""Locate a trained model: among the rows of a run folder, or packed in its own folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def find(path: Path, row: str | None) -> tuple[Path, Path]:
 
     Args:
       path: a run folder, a packed model, or the folder of one row inside a run.
-      row: which model of a run; None where `path` is that of one model.
+      row: which model of a run; None if `path` holds a single model.
 
     Raises:
       FileNotFoundError, ValueError: see `model.load`.
@@ -37,7 +37,7 @@ def find(path: Path, row: str | None) -> tuple[Path, Path]:
 
 
 def _instead(path: Path, rows: list[str]) -> str:
-    """Say what to give instead of a folder that is not that of one model."""
+    """Say what to give instead of a folder that does not hold a single model."""
     if rows:
         return f"say by row (--row) which of its models: {', '.join(rows)}"
     inner = path / EXPORTED

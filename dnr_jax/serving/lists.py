@@ -1,4 +1,4 @@
-"""The requests of a split under several trained models, candidate by candidate, side by side."""
+"""Rank the requests of a split by several trained models, side by side."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def rank_split(
     """Rank every candidate of a split by the first stage and by each model.
 
     Args:
-      prepared: the data that the models were trained on, as of `experiment.run_data`.
-      models: by the name that their columns get; see `load`.
+      prepared: the data that the models were trained on, as from `experiment.run_data`.
+      models: models by the name that their columns get; see `load`.
       split: train, valid or test.
       requests: numbers as in `request_id`; None = all of them.
 
     Returns:
-      A row a candidate, those of a request together: `request_id` int64; `item_id` as in the raw
-      data, null if unknown; `label` in [0, 1], null if unjudged; `truth`, the true relevance, null
-      where it is not known (only simulators tell); `retriever_score` in [0, 1] and
+      One row per candidate, those of a request together: `request_id` int64; `item_id` as in the
+      raw data, null if unknown; `label` in [0, 1], null if unjudged; `truth`, the true relevance,
+      null if not known (only simulators know it); `retriever_score` in [0, 1] and
       `retriever_rank`; `NAME_score` (float32, higher is better) and `NAME_rank` of each model.
-      Ranks are int32 from 1, of equals in the order of the rows.
+      Ranks are int32 from 1; ties keep the order of the rows.
 
     Raises:
       ValueError: a model was trained on other data.
@@ -90,7 +90,7 @@ def _frame(
 
 
 def _ranks(scores: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Return places from 1, `int32 [R, N]`; what is no candidate comes last."""
+    """Return ranks from 1, `int32 [R, N]`; padding comes last."""
     order = np.argsort(-np.where(where, scores, -np.inf), axis=1, kind="stable")
     return (1 + np.argsort(order, axis=1)).astype(np.int32)
 

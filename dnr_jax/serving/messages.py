@@ -1,4 +1,4 @@
-"""What the service is told and says: JSON in the form of Metarank, with a model's own fields.
+"""The service's requests and answers: JSON in Metarank's format, with the model's own fields.
 
 {"id": "r1", "user": 7, "timestamp": 1700000000, "history": [3, 5], "fields": {"c_weekday": 2},
  "items": [{"id": 10, "score": 0.3, "fields": {"i_price": 9.5}}, ...]}
@@ -22,7 +22,7 @@ from dnr_jax.data.table.schema import features_of
 
 
 class _AnId:
-    """Text, an integer, or true and false, with one message for what is neither."""
+    """Text, an integer, or a boolean, with one message for anything else."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         kinds: list[Any] = [  # the usual first; a whole float is an integer, text of digits is not
@@ -40,7 +40,7 @@ class _AnId:
 
 
 class _AnEvent:
-    """An item, or [item, liked], with one message for what is neither."""
+    """An item or [item, liked], with one message for anything else."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         item = handler.generate_schema(Id)
@@ -63,9 +63,9 @@ class Asked(NamedTuple):
     """A request that was read.
 
     Attributes:
-      ids: of its items, as they were given.
-      raw: it as `data.direct` takes it, items by column. Its `"scores"` are None unless every item
-        has one.
+      ids: ids of its items, as they were given.
+      raw: the request as `data.direct` takes it, items by column. Its `"scores"` are None unless
+        every item has a score.
     """
 
     ids: list[Any]
@@ -76,12 +76,12 @@ class Reader:
     """Reads and checks the JSON of a request for a model.
 
     Attributes:
-      schema: of the JSON.
+      schema: the schema of the JSON.
 
     Args:
-      encoders: of the model, whose features are the known fields; others are ignored.
+      encoders: those of the model; its features are the known fields, others are ignored.
       scored: whether every item needs a score.
-      longest: most items of a request.
+      longest: maximum number of items in a request.
     """
 
     def __init__(self, encoders: Encoders, *, scored: bool, longest: int):
@@ -96,9 +96,9 @@ class Reader:
         """Read a request.
 
         Raises:
-          pydantic.ValidationError: naming each field that cannot be read.
+          pydantic.ValidationError: names each field that cannot be read.
         """
-        try:  # a third faster where every item has fields: no Python is called for them
+        try:  # a third faster if every item has fields: no Python is called for them
             read = self._objects.validate_json(body)
         except ValidationError:
             read = self._lists_too.validate_json(body)
@@ -121,7 +121,7 @@ class Reader:
 def _reader(
     encoders: Encoders, form: Callable[[Any], Any], *, scored: bool, longest: int
 ) -> TypeAdapter[Any]:
-    """Make what reads a request; `form`: of a record of fields -> what is taken for one."""
+    """Make the validator of a request; `form` maps a record of fields to its accepted type."""
     own: dict[str, Any] = {}
     of_item: dict[str, Any] = {}
     for feature in features_of(encoders):
@@ -167,7 +167,7 @@ def _or_by_name(fields: Any) -> Any:
 
 
 def _by_name(given: Any) -> Any:
-    """Read a list of `{"name": ..., "value": ...}`, as Metarank writes it, as an object."""
+    """Turn a list of `{"name": ..., "value": ...}`, as Metarank writes it, into an object."""
     if not isinstance(given, list):
         return given
     if not all(isinstance(one, dict) and {"name", "value"} <= set(one) for one in given):

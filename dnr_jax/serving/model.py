@@ -41,7 +41,7 @@ Order = Callable[[Params, Request, Array], Array]
 
 @runtime_checkable
 class Frame(Protocol):
-    """A frame of polars, pandas (2.2 or later) or pyarrow: what hands out Arrow data."""
+    """A frame of polars, pandas (2.2 or later) or pyarrow, which can export Arrow data."""
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any: ...
 
@@ -53,17 +53,17 @@ AnyFrame = TypeVar("AnyFrame", bound=Frame)
 class Model:
     """A trained reranker that takes raw requests.
 
-    A raw request is what the data set's `encode` takes, plus `"scores"`: the first stage's score of
-    each item, raw for data with a retriever of this package and for log tables, else in [0, 1]. A
-    model that reads no scores does without, and one with a `first_stage` asks that instead. Unknown
-    users, items and values are read as unknown.
+    A raw request is what the data set's `encode` takes, plus `"scores"`: the first-stage score of
+    each item, raw for data with a retriever of this package and for log tables, else in [0, 1].
+    Scores may be left out if the model reads none or has a `first_stage`, which then computes them.
+    Users, items and values not seen in training are read as unknown.
 
     Attributes:
-      card: what it is, how it was trained and what it scored.
+      card: its description, training settings and test results.
       params: its parameters.
-      encoders: what makes arrays of raw requests.
+      encoders: turn raw requests into arrays.
       order: the compiled scorer.
-      first_stage: the retriever behind which it was trained, where that could be kept.
+      first_stage: the retriever that it was trained behind, if that could be saved.
     """
 
     card: Mapping[str, Any]
@@ -82,15 +82,15 @@ class Model:
     @overload
     def rank(self, requests: AnyFrame) -> AnyFrame: ...
     def rank(self, requests: Any) -> Any:
-        """Return each request's items, the best first; equally good ones in the given order.
+        """Return each request's items, the best first; ties keep the given order.
 
         Args:
-          requests: raw ones; or, for a model that `Scorer` takes, a frame of polars, pandas or
-            pyarrow, a row a candidate, whose columns have customary names.
+          requests: raw requests; or, for a model that `Scorer` takes, a frame of polars, pandas or
+            pyarrow with one row per candidate and customary column names.
 
         Returns:
-          A list of items for each raw request; of a frame one of the same kind, with the columns of
-          `batches.Scored.table`.
+          A list of items for each raw request; for a frame, a frame of the same kind with the
+          columns of `batches.Scored.table`.
 
         Raises:
           ValueError: see `scores`.
@@ -110,15 +110,15 @@ class Model:
     def scores(self, requests: Any) -> Any:
         """Score each request's items, `float32 [n]` in the given order, higher = better.
 
-        These are logits, or the places of the lists that the model builds.
+        These are logits, or positions in the lists that the model builds.
 
         Args:
           requests: see `rank`; a frame gives one `float32 [rows]`, in its own order.
 
         Raises:
-          ValueError: a request is not of the data set's form, or its scores do not fit its items;
-            one stands alone, without a list; a frame lacks a column or holds a value that is none,
-            or `Scorer` does not take the model.
+          ValueError: a request is not in the data set's format, or its scores do not fit its items;
+            a single request was given without a list; a frame lacks a column or holds an invalid
+            value, or `Scorer` does not take the model.
         """
         if isinstance(requests, Frame):
             return _frames().Scorer(self).in_order(requests)
@@ -129,7 +129,7 @@ class Model:
         size = max(self.encoders.size, *(len(raw.get("items", ())) for raw in requests))
         encode = DATASETS[self.card["data"]["name"]].encode
         request = encode(self.encoders, plain, size=size).request
-        # Its number is the key of what a model draws: not that of its place among others.
+        # The request's number is the key of its random draws, so they do not depend on its place.
         request = dataclasses.replace(request, index=jnp.zeros_like(request.index))
         scores = _scores(requests, np.asarray(request.where), self)
         padded = jax.tree.map(to_power_of_two, (request, scores))
@@ -137,16 +137,16 @@ class Model:
         return [found[row, : len(raw["items"])] for row, raw in enumerate(requests)]
 
     def retrieve(self, requests: Sequence[RawRequest], size: int | None = None) -> list[RawRequest]:
-        """Give requests the best items of the catalogue, and their scores, to be ranked by `rank`.
+        """Add the best items of the catalogue, and their scores, to requests, for `rank`.
 
         Items of the history are left out.
 
         Args:
-          requests: raw ones of interactions, without items: `{"user": 5, "history": [...]}`.
-          size: items a request; None = as many as in training.
+          requests: raw interactions requests without items: `{"user": 5, "history": [...]}`.
+          size: items per request; None = as many as in training.
 
         Raises:
-          ValueError: the model has no retriever, or a request is not of the data set's form.
+          ValueError: the model has no retriever, or a request is not in the data set's format.
         """
         if self.first_stage is None:
             raise ValueError(
@@ -168,11 +168,11 @@ def _check_list(requests: Any) -> None:
 
 
 def load(path: str | os.PathLike[str], row: str | None = None) -> Model:
-    """Load a trained model: a row of a run, the seed that was best on validation, or one packed.
+    """Load a trained model: the best seed on validation of a run's row, or a packed model.
 
     Args:
       path: a run folder, or a folder that `pack` made.
-      row: its name in the run's table, as "dnr_b"; None for a packed one.
+      row: its name in the run's table, e.g. "dnr_b"; None for a packed model.
 
     Raises:
       FileNotFoundError: there is no such folder.
@@ -184,7 +184,7 @@ def load(path: str | os.PathLike[str], row: str | None = None) -> Model:
     _note_version(folder, card)
     sealed.check(home / ENCODERS / encoders.FILE, card["encoders_sha256"], cure=model_files.CURE)
     encoded = encoders.load(home / ENCODERS, cure=model_files.CURE)
-    if encoded.plain:  # the scale of the first stage's scores is the run's, not that of its data
+    if encoded.plain:  # the scale of first-stage scores is set by the run, not by its data
         encoded = encoded._replace(transforms={**PLAIN, "score": card["score"] or ""})
     reranker = _build(card, _task(card, encoded, home))
     deployed = rank if card["deployed_order"] == "arrange" else apply
@@ -201,7 +201,7 @@ def _first_stage(card: Mapping[str, Any], home: Path, encoded: Encoders) -> Firs
 
 
 def check_direct(model: Model, done: str) -> None:
-    """Raise `ValueError` unless a model's raw requests are of a form of `data.direct`."""
+    """Raise `ValueError` unless `data.direct` can read the model's raw requests."""
     name = model.card["data"]["name"]
     able = [n for n, entry in DATASETS.items() if entry.direct]
     if name not in able:
@@ -213,7 +213,7 @@ def check_direct(model: Model, done: str) -> None:
 
 
 def _note_version(folder: Path, card: Mapping[str, Any]) -> None:
-    """Warn of a model that a later version wrote, whose scores may differ here."""
+    """Warn of a model written by a later version, whose scores may differ here."""
     written, here = (card.get("versions", {}).get("dnr_jax"), metadata.version("dnr_jax"))
     if written is not None and Version(written) > Version(here):
         _LOG.warning(
@@ -258,7 +258,7 @@ def _scores(requests: Sequence[RawRequest], where: np.ndarray, model: Model) -> 
 
 
 def with_scores(requests: Sequence[RawRequest], model: Model) -> Sequence[RawRequest]:
-    """Ask the first stage for the scores that are read and not given, if there is one."""
+    """Let the first stage, if there is one, compute scores that the model reads and are missing."""
     lacking = without_scores(requests, model)
     if not lacking or model.first_stage is None:
         return requests
@@ -270,7 +270,7 @@ def with_scores(requests: Sequence[RawRequest], model: Model) -> Sequence[RawReq
 
 
 def without_scores(requests: Sequence[RawRequest], model: Model) -> list[int]:
-    """List the requests for whose scores the model's first stage is to be asked."""
+    """List the requests whose scores the model's first stage must compute."""
     if not model.reads_scores or model.first_stage is None:
         return []
     return [row for row, request in enumerate(requests) if request.get("scores") is None]

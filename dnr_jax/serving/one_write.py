@@ -1,6 +1,6 @@
-"""HTTP answers that leave in one piece: uvicorn writes the head and the body of each apart.
+"""Send each HTTP answer in one write; uvicorn writes its head and body separately.
 
-On a loaded core a write to a socket costs some ten microseconds, a twentieth of a request.
+On a loaded core, a write to a socket costs some ten microseconds, a twentieth of a request.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class OneWriteProtocol(HttpToolsProtocol):
-    """uvicorn's protocol on a transport that writes once in a turn of the event loop."""
+    """uvicorn's protocol on a transport that writes once per turn of the event loop."""
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection."""
@@ -20,7 +20,7 @@ class OneWriteProtocol(HttpToolsProtocol):
 
 
 class _OneWrite:
-    """A transport that holds what it is given until the event loop's next turn."""
+    """A transport that buffers data until the event loop's next turn."""
 
     def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop):
         self._transport, self._loop = transport, loop
@@ -36,7 +36,7 @@ class _OneWrite:
         self._held.append(data)
 
     def close(self) -> None:
-        """Write what is held, and close."""
+        """Write the buffered data, and close."""
         self._flush()
         self._transport.close()
 

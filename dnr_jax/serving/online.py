@@ -1,4 +1,4 @@
-"""Scores raw requests as they come, in a few shapes that are compiled before the first one."""
+"""Score raw requests as they arrive, in a few shapes that are compiled in advance."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Finish = Callable[[], Scored]
 
 
 class Engine:
-    """A loaded model for few requests at a time; begin a batch once the one before has ended.
+    """A loaded model for few requests at a time; begin a batch once the previous one has ended.
 
     Attributes:
-      sizes: the list lengths N that are compiled; a list takes the least that holds it.
-      most: requests of one batch; batches are padded to powers of two.
+      sizes: the compiled list lengths N; a list is padded to the smallest that holds it.
+      most: maximum requests per batch; batches are padded to powers of two.
 
     Args:
-      model: of a log table or of interactions.
+      model: a model of a log table or of interactions.
       most: at least 1.
-      longest: the longest list that is taken; None = as in training.
+      longest: the longest list that is accepted; None = as in training.
 
     Raises:
       ValueError: see `model.check_direct`.
@@ -64,12 +64,12 @@ class Engine:
     def begin(self, raw: Sequence[Raw]) -> Finish:
         """Begin to score checked raw requests of at most `sizes[-1]` items each.
 
-        Encodes them and hands them to the device. Scores that the model reads and that are not
-        given are the first stage's, which works for longer, and so once the rest is waited for.
+        Encodes them and passes them to the device. If the model reads scores that are not given,
+        the first stage computes them. That takes longer, so it runs when the result is waited for.
 
         Returns:
-          What waits for `float32 [n]` of each request's items, and for how many values were
-          unknown, by column.
+          A function that waits for `float32 [n]` of each request's items, and for the number of
+          unknown values by column.
         """
         if without_scores(raw, self._model):
             return lambda: self._begin(with_scores(raw, self._model))()
@@ -94,7 +94,7 @@ class Engine:
         return finish
 
     def _give(self, raw: Sequence[Raw], size: int) -> tuple[jax.Array, dict[str, int]]:
-        """Hand requests to the device: their scores, when it has computed, and unknown values."""
+        """Pass requests to the device; return their pending scores and unknown values."""
         arrays = self._encoder.arrays(raw, size)
         scores = [one.get("scores") or [0.0] * length(one) for one in raw]  # 0 = not read
         given = self._encoder.raw_scores(scores, arrays["where"])

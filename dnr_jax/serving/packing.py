@@ -1,4 +1,4 @@
-"""From a row of a run folder to a model folder of its own, which can be copied anywhere."""
+"""Pack a row of a run folder into its own model folder, which can be copied anywhere."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dnr_jax.serving import card, folders, model
 
 
 def check_out(folder: Path, *, overwrite: bool, mark: str = model_files.CARD) -> None:
-    """Refuse a name for a model folder that cannot be taken, before any work.
+    """Refuse a model folder name that cannot be used, before any work.
 
     Args:
       folder: the name.
       overwrite: whether a folder of the same kind may be replaced.
-      mark: the file by which one is known.
+      mark: the file that identifies such a folder.
 
     Raises:
-      FileExistsError: something is there, and may not be overwritten or is of another kind.
+      FileExistsError: it exists, and may not be overwritten or is of another kind.
     """
     if folder.exists() and not overwrite:
         raise FileExistsError(f"{folder} exists already: choose another name, or --overwrite")
@@ -40,13 +40,13 @@ def pack(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Copy one trained model into a folder that holds all it needs, and can be copied anywhere.
+    """Copy one trained model into a self-contained folder that can be copied anywhere.
 
     Args:
-      run_folder: where it is now, as of `load`.
+      run_folder: where it is now, as for `load`.
       row: which of the run's models.
       folder: made whole or not at all.
-      overwrite: whether a model that is there is replaced, once the new one is whole.
+      overwrite: whether an existing model is replaced, once the new one is complete.
 
     Returns:
       The folder: `load` takes it without a row.
@@ -71,7 +71,7 @@ def pack(
 
 @contextmanager
 def place_of(target: Path) -> Iterator[Path]:
-    """Yield a new folder that takes the place of `target` once the block has ended well."""
+    """Yield a new folder that replaces `target` once the block ends without an error."""
     if not target.exists():
         with new_folder(target) as temporary:
             yield temporary

@@ -22,10 +22,10 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def of(model: Model) -> Program:
-    """Make the program of a model, with the transform of the first stage's scores in it.
+    """Make the program of a model, including the transform of first-stage scores.
 
-    Its arguments are those that `data.direct.Encoder` makes, and the parameters as they are
-    named in their archive.
+    Its arguments are the arrays of `data.direct.Encoder`, and the parameters by their names in the
+    archive.
     """
     transform = SCORES.get(model.card["score"] or "", _as_it_is)
 
@@ -46,7 +46,7 @@ def lower(model: Model) -> export.Exported:
     """Lower a model to StableHLO for all `PLATFORMS`; batch B and list N are left open, N >= K.
 
     Raises:
-      ValueError: the model computes with B or N in a way that needs to know them.
+      ValueError: the model uses B or N in a way that needs their values.
     """
     least = model.card["task"]["slate_size"]
     batch, size = export.symbolic_shape("b, n", constraints=["b >= 1", f"n >= {least}"])
@@ -79,9 +79,9 @@ def arrays_like(model: Model, batch: Any, size: Any) -> dict[str, jax.ShapeDtype
 
 
 def difference(model: Model, exported: export.Exported) -> float:
-    """Score a small batch by a model and by its exported program; how far apart are they at most?
+    """Return the largest difference of scores between a model and its exported program.
 
-    The ids are unknown ones: all parts of the model compute, whatever its vocabularies are.
+    They score a small batch of unknown ids, which runs all parts of any model.
     """
     size = model.encoders.size
     arrays = {n: jnp.ones(a.shape, a.dtype) for n, a in arrays_like(model, 2, size).items()}

@@ -34,15 +34,15 @@ def retrieve_file(
     """Write the candidates of requests as a table that `files.score_file` takes.
 
     Args:
-      model: of interactions, with its retriever.
-      given: a table as of `data.table`, a row a request: `request_id`, and where they are known
-        `user_id` and `history`, a list of item ids of which the latest is last.
-      out: a Parquet file with `request_id`, `item_id`, `score`, `user_id` and `history`, the best
-        candidate of a request first, with the history in its row alone.
-      size: candidates of a request; None = as many as in training.
-      names: columns of other names, as "request_id=session".
-      overwrite: whether an `out` that is there is replaced, in one step at the end.
-      progress: shows a bar.
+      model: an interactions model with its retriever.
+      given: a table as for `data.table`, one row per request: `request_id` and, if known,
+        `user_id` and `history`, a list of item ids with the latest last.
+      out: a Parquet file with `request_id`, `item_id`, `score`, `user_id` and `history`; the best
+        candidate of a request comes first, and only its row has the history.
+      size: candidates per request; None = as many as in training.
+      names: columns with other names, e.g. "request_id=session".
+      overwrite: whether an existing `out` is replaced, in one step at the end.
+      progress: whether to show a progress bar.
 
     Returns:
       The number of candidates.
@@ -50,7 +50,7 @@ def retrieve_file(
     Raises:
       FileNotFoundError: there is no such table.
       FileExistsError, ValueError: see `files.check_out`; the model has no retriever, a column or a
-        value is not what it must be, or a request stands there twice. Nothing was written.
+        value is invalid, or a request occurs twice. Nothing was written.
     """
     check_out(out, overwrite=overwrite)
     requests = _read(given, names, model.encoders)
@@ -72,7 +72,7 @@ def retrieve_file(
 
 
 def _read(given: Path, names: str, encoders: Encoders) -> pl.DataFrame:
-    """Read all requests: typed columns, null where there is none."""
+    """Read all requests: typed columns, null if one is absent."""
     source = open_table(given)
     naming = settings.read(TableSettings, {"columns": names}, "names").naming
     schema = understand_requests(source.types, naming, source.place)
@@ -99,7 +99,7 @@ def _refuse_ids(ids: pl.Series, place: str) -> None:
 
 
 def _like(role: str, frame: pl.DataFrame, words: Vocabulary) -> pl.Expr:
-    """Read ids, or lists of them, as the kind that training had; others are none."""
+    """Read ids, or lists of ids, as the type they had in training; others become null."""
     kind: Any = columns.type_of(words)
     kind = pl.List(kind) if role == "history" else kind
     column = pl.col(role) if role in frame.columns else pl.lit(None)
@@ -117,7 +117,7 @@ def _candidates(model: Model, requests: pl.DataFrame, size: int | None) -> pl.Da
         pl.Series("item_id", [raw["items"] for raw in found], pl.List(kind)),
         pl.Series("score", [raw["scores"] for raw in found], pl.List(pl.Float32)),
     )
-    rows = lists.explode("item_id", "score").drop_nulls("item_id")  # of a request that has none
+    rows = lists.explode("item_id", "score").drop_nulls("item_id")  # a request without candidates
     first = pl.col("request_id").is_first_distinct()
     history = pl.when(first).then("history")
     return rows.select("request_id", "item_id", "score", "user_id", history)

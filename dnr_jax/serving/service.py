@@ -1,7 +1,7 @@
 """A trained model as an HTTP service: `POST /rank`, `GET /health`, `GET /metrics`.
 
-A request takes some 200 microseconds of Python, of which FastAPI's layers would be a fifth. They
-describe `POST /rank` in the documentation, and a short cut answers it.
+A request takes some 200 microseconds of Python; FastAPI's layers would be a fifth of that. So
+FastAPI only documents `POST /rank`, and a short cut answers it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Gauges:
-    """What `/metrics` tells of one service."""
+    """The metrics of one service, shown at `/metrics`."""
 
     def __init__(self, registry: prometheus.CollectorRegistry):
         own: dict[str, Any] = {"namespace": "dnr", "registry": registry}
@@ -56,9 +56,9 @@ def make(model: Model, engine: Engine, *, limit: int) -> ASGIApp:
     """Make the service of a model whose engine is warm.
 
     Args:
-      model: which is served.
-      engine: of the model.
-      limit: requests that may wait; with more, the answer is 503 at once.
+      model: the model to serve.
+      engine: its engine.
+      limit: maximum number of waiting requests; beyond it, the answer is 503 at once.
     """
     registry = prometheus.CollectorRegistry()
     gauges = Gauges(registry)
@@ -96,7 +96,7 @@ def make(model: Model, engine: Engine, *, limit: int) -> ASGIApp:
 
 
 def _short_cut(app: FastAPI, rank: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
-    """Give `POST /rank` to its function at once, and everything else to FastAPI."""
+    """Pass `POST /rank` directly to its function, and everything else to FastAPI."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (scope["method"], scope["path"]) == ("POST", "/rank"):
@@ -109,7 +109,7 @@ def _short_cut(app: FastAPI, rank: Callable[[Request], Awaitable[Response]]) -> 
 
 
 def _begin(engine: Engine, gauges: Gauges, requests: Sequence[Any]) -> Callable[[], Any]:
-    """Begin to score a batch, and count it and the values in it that training did not meet."""
+    """Begin to score a batch; count it, and its values that were not seen in training."""
     gauges.batch.observe(len(requests))
     finish = engine.begin(requests)
 

@@ -1,4 +1,4 @@
-"""Shapes of batches: few of them, as each is compiled once."""
+"""Shapes of batches: only a few, because each is compiled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def to_power_of_two(array: Any) -> np.ndarray:
-    """Add empty requests, so that few batch sizes are ever compiled."""
+    """Pad with empty requests to a power of two, so few batch sizes are compiled."""
     array = np.asarray(array)
     rows = 1 << (len(array) - 1).bit_length()
     if rows == len(array):

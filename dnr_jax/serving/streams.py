@@ -1,4 +1,4 @@
-"""Arrow batches as engines cut them -> tables that hold whole requests."""
+"""Regroup an engine's Arrow batches into tables of whole requests."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def whole_requests(
 ) -> Iterator[pa.Table]:
     """Join batches and cut them where a request ends.
 
-    In memory are one batch and the rows of a request that goes on in the next one.
+    One batch is in memory, and the rows of a request that continues in the next batch.
 
     Args:
-      batches: of one schema, in which the rows of a request follow each other.
-      column: that names the request.
+      batches: batches of one schema, with the rows of each request adjacent.
+      column: the column that names the request.
 
     Yields:
       tables that hold all rows in their order; none is empty, and none shares a request with
@@ -33,7 +33,7 @@ def whole_requests(
         new = pa.Table.from_batches([batch])
         table = new if kept is None else pa.concat_tables([kept, new])
         names = table[column]
-        begin = pc.index(names, names[-1]).as_py()  # of the request that may go on
+        begin = pc.index(names, names[-1]).as_py()  # of the request that may continue
         if begin > 0:
             yield table.slice(0, begin)
         kept = table.slice(begin)

@@ -1,4 +1,4 @@
-"""Interactions (user, item, rating?, time?) in any published form -> events in time order."""
+"""Read interactions (user, item, rating?, time?) of any published format, in time order."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def inputs(path: Path, settings: InteractionSettings) -> list[Path]:
 
 
 def read(path: Path, settings: InteractionSettings) -> Interactions:
-    """Read the interactions of users and items that have enough of them.
+    """Read the interactions of users and items that have enough interactions.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a form that is not known or not the one configured, a value that cannot be read
-        (by file and line), or an empty core.
+      ValueError: an unknown format, or not the configured one; a value that cannot be read (named
+        by file and line), or an empty core.
     """
     source = _source(path, settings)
     frame, warnings = reader.read(
@@ -87,7 +87,7 @@ def _beside(source: Source, name: str) -> Path:
 
 
 def _described(events: Interactions, source: Source, settings: InteractionSettings) -> Interactions:
-    """Add the features of users and items that are left."""
+    """Add the features of the remaining users and items."""
     features: dict[str, Features] = {"user": {}, "item": {}}
     report: dict[str, Any] = {}
     for path, side, name in _sides(source, settings):
@@ -106,7 +106,7 @@ def _described(events: Interactions, source: Source, settings: InteractionSettin
 
 
 def _compared(events: Interactions, settings: InteractionSettings) -> Interactions:
-    """Compare what is left with the counts of a paper; it warns, as papers do not say all."""
+    """Compare the remaining counts with a paper's; only warn, as papers do not report all."""
     if not settings.published:
         return events
     paper = PUBLISHED[settings.published]

@@ -1,7 +1,7 @@
-"""The published forms of interaction files: how each is told from the others, and read.
+"""The published formats of interaction files: how each is recognised and read.
 
-A file is recognised by its first rows, not by its name: names of fields where it has them, else by
-what its columns hold (Amazon's ratings of 2014 begin with the user, those of 2018 with the item).
+A file is recognised by its first rows, not by its name: by field names if it has them, else by the
+content of its columns (Amazon's ratings of 2014 begin with the user, those of 2018 with the item).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Head(NamedTuple):
 
     Attributes:
       form: "csv", "tsv", "double_colon", "json", "parquet" or "blanks".
-      names: of its fields, where the file names them; else ().
-      first: the fields of the first row; of "blanks", the items of the first line.
+      names: names of its fields, if the file has them; else ().
+      first: the fields of the first row; for "blanks", the items of the first line.
     """
 
     form: str
@@ -33,12 +33,12 @@ class Head(NamedTuple):
 
 
 class Side(NamedTuple):
-    """A file of items beside the interactions.
+    """A file of item features beside the interactions.
 
     Attributes:
-      pattern: of its name.
-      kind: how it is read, a name of `sides.READERS`.
-      columns: of tables and JSON lines: feature -> field; `id` is the item.
+      pattern: pattern of its name.
+      kind: how it is read, a name in `sides.READERS`.
+      columns: for tables and JSON lines: feature -> field; `id` is the item.
     """
 
     pattern: str
@@ -47,18 +47,18 @@ class Side(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A published form.
+    """A published format.
 
     Attributes:
-      about: whose it is.
+      about: the data sets that use it.
       source: where users get it.
-      files: its files' names, as published; for people, as files are told by content.
+      files: its published file names; for people only, as files are recognised by content.
       form: see `Head`.
-      columns: field by role; positions, as text, where the file has no names.
-      needs, lacks: names that are there, and that are not.
+      columns: field by role; positions, as text, if the file has no names.
+      needs, lacks: names that must be present, and names that must be absent.
       item_ids: position of the column that holds Amazon's item numbers; None = does not matter.
-      integers: ids are numbers; else any text.
-      sides: files of items, the first that is there.
+      integers: whether ids are numbers; else any text.
+      sides: files of item features; the first that exists is used.
     """
 
     about: str
@@ -73,7 +73,7 @@ class Layout(NamedTuple):
     sides: tuple[Side, ...] = ()
 
     def matches(self, head: Head) -> bool:
-        """Tell whether a file that begins so has this form."""
+        """Tell whether a file with this beginning has this format."""
         if head.form != self.form or not set(self.needs) <= set(head.names):
             return False
         if set(self.lacks) & set(head.names):
@@ -87,7 +87,7 @@ class Layout(NamedTuple):
 
 
 def asin_at(fields: tuple[str, ...]) -> int | None:
-    """Return which of the first two fields alone is an Amazon item number."""
+    """Return the position, 0 or 1, of the only Amazon item number in the first two fields."""
     found = [n for n, field in enumerate(fields[:2]) if ASIN.fullmatch(field)]
     return found[0] if len(found) == 1 else None
 
@@ -217,7 +217,7 @@ ALIASES = {
 
 
 class Published(NamedTuple):
-    """What a paper says of a data set that it prepared from one of these forms."""
+    """What a paper reports about a data set prepared from one of these formats."""
 
     paper: str
     users: int

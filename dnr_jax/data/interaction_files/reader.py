@@ -1,4 +1,4 @@
-"""A recognised file -> a frame of user, item, rating and time, every value checked."""
+"""Read a recognised file as a frame of user, item, rating and time, with every value checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dnr_jax.data.interaction_files.sequences import read_sequences
 
 ID_NAMES = ("user", "item")
 NAIVE = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d")
-# A number above the limit is in the finer unit: no time of use was before 1973 or is after 5138.
+# A number above the limit is in the finer unit: no usable time is before 1973 or after 5138.
 UNITS = (("seconds", 10**11), ("milliseconds", 10**14), ("microseconds", 10**17))
 
 
@@ -24,11 +24,11 @@ def read(
 
     Returns:
       `user` and `item` (int64, or categorical), `liked` (bool: the rating is at least
-      `positive_rating`; where the file has ratings) and `time` (int64 seconds, else the place in
-      the file); and what to say.
+      `positive_rating`; only if the file has ratings) and `time` (int64 seconds, else the place in
+      the file); and notes for the user.
 
     Raises:
-      ValueError: a torn file; an id, rating or time that is missing or is none, by file and row.
+      ValueError: a damaged file; a missing or invalid id, rating or time, named by file and row.
     """
     if source.layout == SEQUENCES:
         return read_sequences(source.files[0])
@@ -40,7 +40,7 @@ def read(
 
 
 def _id_kind(layout: Layout) -> pl.DataType:
-    """Numbers, or numbered text: as a column of it, text would be most of what is held."""
+    """Choose numbers, or categorical text: a plain text column would take most of the memory."""
     return pl.Int64() if layout.integers else pl.Categorical(pl.Categories.random())
 
 
@@ -51,7 +51,7 @@ def _file(
     kinds: Mapping[str, pl.DataType],
     positive_rating: float,
 ) -> pl.DataFrame:
-    """Read one file, its ids as `kinds`."""
+    """Read one file, with ids of the types `kinds`."""
     raw = _scan(path, source, named)
     names = raw.collect_schema().names()
     lost = [name for name in named.values() if not name.isdigit() and name not in names]
@@ -72,7 +72,7 @@ def _file(
 def _typed(
     schema: Mapping[str, pl.DataType], kinds: Mapping[str, pl.DataType], positive_rating: float
 ) -> list[pl.Expr]:
-    """Cast a row's fields; what cannot be cast is null, and told by `_check`."""
+    """Cast a row's fields; values that cannot be cast become null, and `_check` reports them."""
     found = []
     for name, kind in schema.items():
         column = pl.col(name).str.strip_chars() if kind == pl.String else pl.col(name)
@@ -96,7 +96,7 @@ def _id(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
 
 
 def _numbers(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
-    """Read times as they are where they are numbers, else dates as microseconds."""
+    """Read numeric times unchanged, and dates as microseconds."""
     if kind in (pl.Datetime, pl.Date):
         return column.cast(pl.Datetime("us")).cast(pl.Int64)
     if kind != pl.String:
@@ -129,7 +129,7 @@ def _collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:
 
 
 def _check(path: Path, column: pl.Series, raw: pl.LazyFrame, *, header: bool) -> None:
-    """Refuse a value that is missing or could not be read; names the first."""
+    """Refuse a value that is missing or could not be read, naming the first."""
     if not column.null_count():
         return
     row = int(column.is_null().arg_max() or 0)

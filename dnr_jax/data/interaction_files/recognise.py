@@ -1,4 +1,4 @@
-"""Which files hold the interactions, and in which published form."""
+"""Find the files that hold the interactions, and their published format."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ COLUMNS, SEQUENCES = "columns", "sequences"
 
 
 class Source(NamedTuple):
-    """What is read.
+    """The files to read.
 
     Attributes:
-      layout: name of `layouts.LAYOUTS`.
-      files: one, or the parts of a table with named columns.
+      layout: a name in `layouts.LAYOUTS`.
+      files: one file, or the parts of a table with named columns.
       head: the beginning of the first file.
     """
 
@@ -38,16 +38,16 @@ class Source(NamedTuple):
 
 
 def recognise(path: Path, layout: str, columns: dict[str, str]) -> Source:
-    """Find the file of interactions at `path`, and its form.
+    """Find the file of interactions at `path`, and its format.
 
     Args:
       path: a file, or a folder that holds one data set.
-      layout: the form that it must have; "auto" = any.
-      columns: the user's own names by role, of layout "columns".
+      layout: the format that it must have; "auto" = any.
+      columns: the user's own names by role, for layout "columns".
 
     Raises:
-      FileNotFoundError: no such path, or nothing that could be read in it.
-      ValueError: the form is another one, is none of those known, or several files are possible.
+      FileNotFoundError: no such path, or no readable file in it.
+      ValueError: the format is unknown or not the given one, or several files are possible.
     """
     files = _files(path)
     heads = {file: read_head(file) for file in files}
@@ -69,7 +69,7 @@ def read_head(path: Path) -> Head:
     """Read the beginning of a file.
 
     Raises:
-      ValueError: a torn file, an empty one, UTF-16, or a first line that cannot be read.
+      ValueError: a damaged or empty file, UTF-16, or a first line that cannot be read.
     """
     if path.suffix == ".parquet":
         try:
@@ -90,7 +90,7 @@ def read_head(path: Path) -> Head:
 
 
 def roles(head: Head, columns: dict[str, str]) -> dict[str, str]:
-    """Map roles to the names of fields: the user's own, else customary ones; roles may lack."""
+    """Map roles to field names: the user's own, else customary ones; some roles may be absent."""
     plain = {name.lower().replace("_", "").replace(" ", ""): name for name in head.names}
     customary = {
         role: next((plain[alias] for alias in aliases if alias in plain), "")
@@ -132,7 +132,7 @@ def _layout(head: Head, wanted: str, columns: dict[str, str]) -> str | None:
 
 
 def _one(path: Path, found: dict[Path, str], heads: dict[Path, Head]) -> Source | None:
-    """Choose the published form over a table of some kind; several files only as its parts."""
+    """Prefer a published format to a table with named columns; only a table may have parts."""
     published = {file: name for file, name in found.items() if name != COLUMNS}
     chosen = published or found
     if not chosen:

@@ -11,10 +11,10 @@ import polars as pl
 
 
 def read_sequences(path: Path) -> tuple[pl.DataFrame, list[str]]:
-    """Read a user a line, items in time order; the place in the line is the time.
+    """Read one user per line, items in time order; the place in the line is the time.
 
-    Lines begin with the user's number where those first numbers rise from line to line; else
-    with an item, and the number of the line is the user.
+    If the first numbers rise from line to line, they are the users' numbers. Otherwise they are
+    items, and the line number is the user.
 
     Raises:
       ValueError: a torn file, or a line that is not integers between blanks.

@@ -1,4 +1,4 @@
-"""What a user may choose about files of interactions, and about the simulated ones."""
+"""Settings of interaction files, and of the simulated ones."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class InteractionSettings(DataSettings):
     )
 
     def check(self) -> None:
-        """Refuse mappings of the wrong form, and roles that there are none of."""
+        """Refuse malformed mappings, and unknown roles."""
         for name in mapping("columns", self.columns):
             find("role of columns", name, dict.fromkeys(ROLES))
         for side in ("item", "user"):
@@ -75,7 +75,7 @@ def mapping(knob_name: str, text: str) -> dict[str, str]:
     """Read `name=column` pairs between commas.
 
     Raises:
-      ValueError: a part of another form, or a name that comes twice.
+      ValueError: a malformed part, or a repeated name.
     """
     pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
     names = [name for name, _, _ in pairs]

@@ -1,4 +1,4 @@
-"""Files that describe items or users -> features, by raw id."""
+"""Read files of item or user features, by raw id."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FLAGS = (
 
 
 def read_side(path: Path, side: Side, codes: Mapping[Any, int]) -> Features:
-    """Read the features of the ids that are keys of `codes`; of several values the first.
+    """Read the features of the ids that are keys of `codes`; the first of several values counts.
 
     Raises:
-      ValueError: a file of another form.
+      ValueError: a file in another format.
     """
     rows = READERS[side.kind](path, side, codes)
     features: Features = {}
@@ -66,7 +66,7 @@ def _key(value: Any, number: bool) -> Any:
 
 
 def _first(value: Any) -> Any:
-    """Return the first of several values: of a list, of lists, or of words between bars."""
+    """Return the first of several values: in a list, in nested lists, or in text split at bars."""
     while isinstance(value, list | tuple):
         value = value[0] if value else None
     return value.split("|")[0] if isinstance(value, str) else value

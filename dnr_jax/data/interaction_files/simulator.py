@@ -1,6 +1,6 @@
-"""Files of every published form from one latent model; small, and nothing in them is anybody's.
+"""Small synthetic files in every published format, from one latent model.
 
-What a user meets next is drawn by popularity and liking; a rating is the liking, rounded.
+A user's next item is drawn by popularity and liking; a rating is the liking, rounded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GENRES = ("Action", "Comedy", "Drama", "Horror", "Romance", "Sci-Fi")
 
 
 class Rows(NamedTuple):
-    """Interactions `[M]`, a user after the other and then in time order, and genres `[items]`."""
+    """Interactions `[M]`, sorted by user and then by time, and genres `[items]`."""
 
     user: np.ndarray
     item: np.ndarray
@@ -33,10 +33,10 @@ class Rows(NamedTuple):
 
 
 def simulate(folder: Path, settings: InteractionSimulation) -> None:
-    """Write a new folder in the form `settings.layout`, under a temporary name and renamed last.
+    """Write a new folder in the format `settings.layout`, under a temporary name and renamed last.
 
     Raises:
-      FileExistsError: the folder is there already.
+      FileExistsError: the folder exists.
     """
     rows = _rows(np.random.default_rng(settings.seed), settings.users, settings.catalogue)
     with new_folder(folder) as temporary:

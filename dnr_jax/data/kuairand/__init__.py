@@ -1,7 +1,7 @@
 """KuaiRand (Gao et al. 2022, arXiv 2208.08696): standard logs, and a log of random exposures.
 
-Pure, 1K and 27K differ in the suffix of their files. Videos that are shown uniformly at random are
-an unbiased test set: protocol `random_exposure`. The standard logs then end where it begins.
+Pure, 1K and 27K differ in the suffix of their files. Videos shown uniformly at random are an
+unbiased test set: protocol `random_exposure`. The standard logs are then cut where it begins.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def inputs(path: Path, settings: KuaiRandSettings) -> list[Path]:
     """List the files that `read` opens.
 
     Raises:
-      FileNotFoundError: there is no standard log, or no random one where it is asked for.
+      FileNotFoundError: there is no standard log, or no random log although one is asked for.
       ValueError: logs of several versions.
     """
     found = _files(Path(path), settings)
@@ -46,11 +46,11 @@ def inputs(path: Path, settings: KuaiRandSettings) -> list[Path]:
 
 
 def read(path: Path, settings: KuaiRandSettings) -> Interactions:
-    """Read the logs; of a pair of user and video the first meeting counts.
+    """Read the logs; the first exposure of each (user, video) pair counts.
 
     Raises:
-      FileNotFoundError: what `inputs` raises.
-      ValueError: what `inputs` raises; a torn file, missing columns, a value that is no integer, or
+      FileNotFoundError: see `inputs`.
+      ValueError: see `inputs`; a damaged file, missing columns, a value that is not an integer, or
         an empty core.
     """
     files = _files(Path(path), settings)
@@ -147,7 +147,7 @@ def _exposures(random: pl.DataFrame) -> RandomExposures | None:
 
 
 def _features(path: Path | None, key: str, names: tuple[str, ...], ids: np.ndarray) -> Features:
-    """Read features of the ids that are left; of several tags the first."""
+    """Read features of the remaining ids; the first of several tags counts."""
     if path is None:
         return {}
     columns = {name: name for name in (key, *names)}

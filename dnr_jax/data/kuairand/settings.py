@@ -1,4 +1,4 @@
-"""What a user may choose about KuaiRand, and about the simulated files."""
+"""Settings of KuaiRand, and of the simulated files."""
 
 from __future__ import annotations
 

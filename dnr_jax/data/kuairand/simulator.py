@@ -1,6 +1,6 @@
-"""Files of KuaiRand-Pure's schema from a latent model; small, and nothing in them is anybody's.
+"""Small synthetic files with KuaiRand-Pure's schema, from a latent model.
 
-The standard log shows what a user is likely to click, the random log anything.
+The standard log shows what a user is likely to click; the random log shows anything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dnr_jax.data.folders import new_folder
 from dnr_jax.data.kuairand.settings import KuaiRandSimulation
 
 WIDTH = 6
-STANDARD = 50  # exposures of a user in each of the two standard logs
+STANDARD = 50  # exposures per user in each of the two standard logs
 FIRST_MS, SECOND_MS, DAY_MS = 1_649_376_000_000, 1_650_585_600_000, 86_400_000
 HEADER = (
     *("user_id", "video_id", "date", "hourmin", "time_ms", "is_click", "is_like", "is_follow"),

@@ -21,7 +21,7 @@ def inputs(path: Path, settings: MovieLensSettings) -> list[Path]:
 
 
 def read(path: Path, settings: MovieLensSettings) -> Interactions:
-    """Read the ratings of users and items that have enough of them.
+    """Read the ratings of users and items that have enough ratings.
 
     Raises:
       FileNotFoundError: there are no files of a known name.

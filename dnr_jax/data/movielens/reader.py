@@ -1,8 +1,8 @@
-"""MovieLens files -> interactions in time order.
+"""Read MovieLens files as interactions in time order.
 
 Three layouts are read: `u.data` (MovieLens-100K; beside it `u.user` and `u.item` if present),
 `ratings.dat` (MovieLens-1M; beside it `users.dat` and `movies.dat`), and `sequences.txt` or
-`sequences.txt.gz` (one user a line, item ids in time order, no ratings).
+`sequences.txt.gz` (one user per line, item ids in time order, no ratings).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dnr_jax.data.interactions import Features, Interactions
 from dnr_jax.data.movielens import text
 from dnr_jax.data.movielens.settings import STARS
 
-SECONDS_LIMIT = 10**11  # a later time is meant in milliseconds: in seconds it is after year 5138
+SECONDS_LIMIT = 10**11  # a larger time is in milliseconds: in seconds it is after year 5138
 # u.item marks genres by flags in this order.
 ITEM_GENRES = (
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime"),
@@ -37,7 +37,7 @@ def inputs(path: Path) -> list[Path]:
 
     Raises:
       FileNotFoundError: the path does not exist, or a folder holds none of the known files.
-      ValueError: a file whose name is none of the known ones.
+      ValueError: a file with an unknown name.
     """
     main = _main_file(Path(path))
     beside = (main.with_name(name) for name in LAYOUTS[main.name].beside)
@@ -49,12 +49,12 @@ def read(path: Path, *, positive_rating: float, tie_seed: int = 0) -> Interactio
 
     Args:
       path: the folder, or one of the files named in `LAYOUTS`.
-      positive_rating: ratings at or above it are positive; without ratings everything is.
-      tie_seed: of the order within one time stamp of a user; 0 = the order of the file.
+      positive_rating: ratings at or above it are positive; without ratings, everything is.
+      tie_seed: seed of the order among equal time stamps of a user; 0 = the order of the file.
 
     Raises:
-      FileNotFoundError, ValueError: what `inputs` raises; `ValueError` also for an empty file, a
-        torn line, a value that is not a number and a rating outside `STARS`.
+      FileNotFoundError, ValueError: see `inputs`; `ValueError` also for an empty file, an
+        incomplete line, a value that is not a number and a rating outside `STARS`.
     """
     main, *beside = inputs(path)
     layout = LAYOUTS[main.name]
@@ -87,7 +87,7 @@ def read(path: Path, *, positive_rating: float, tie_seed: int = 0) -> Interactio
 
 
 def _in_order(events: pl.DataFrame, tie_seed: int) -> pl.DataFrame:
-    """Sort by user and time; the draw of a rating is its own, whatever else the file holds."""
+    """Sort by user and time; a rating's random draw does not depend on the rest of the file."""
     if not tie_seed:
         return events.sort("user", "time", maintain_order=True)
     draw = mix(tie_seed, 0, events["user"].to_numpy(), events["item"].to_numpy())
@@ -96,7 +96,7 @@ def _in_order(events: pl.DataFrame, tie_seed: int) -> pl.DataFrame:
 
 
 def _seconds(path: Path, time: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Return `int64` times in seconds, and what to say of them.
+    """Return `int64` times in seconds, and a note about them.
 
     Raises:
       ValueError: some are in seconds and some in milliseconds.
@@ -197,7 +197,7 @@ def _sequences(path: Path, positive_rating: float) -> pl.DataFrame:
 
 
 def _refuse_numbered(path: Path, first: np.ndarray) -> None:
-    """Refuse lines whose first number is that of the line: the user's, not an item's."""
+    """Refuse lines that begin with the line number, which is the user's number, not an item."""
     for start in (0, 1):
         if len(first) > 2 and (first == np.arange(start, len(first) + start)).all():
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What a user may choose about MovieLens, and about its simulation."""
+"""Settings of MovieLens, and of its simulation."""
 
 from __future__ import annotations
 

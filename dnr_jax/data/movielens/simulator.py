@@ -1,6 +1,6 @@
 """Files of MovieLens-1M's schema from a latent model, with the truth kept aside (see `truth`).
 
-What a user meets next is drawn from the items he has not met (Plackett-Luce, by popularity and
+A user's next item is drawn from those the user has not seen (Plackett-Luce, by popularity and
 liking).
 """
 

@@ -16,7 +16,7 @@ def lines(path: Path) -> pl.Series:
     """Read the lines of a Latin-1 file, gzip or plain, without the line ends.
 
     Raises:
-      ValueError: a torn gzip file, UTF-16, or nothing in it.
+      ValueError: a truncated gzip file, UTF-16, or an empty file.
     """
     try:
         content = path.read_bytes()
@@ -36,7 +36,7 @@ def table(path: Path, separator: str, names: list[str]) -> pl.DataFrame:
     """Split each line into the named string columns.
 
     Raises:
-      ValueError: what `lines` raises; a line with another number of fields.
+      ValueError: see `lines`; a line with the wrong number of fields.
     """
     found = lines(path)
     # Copies of u.data exist in which an editor turned some tabs into blanks.
@@ -56,7 +56,7 @@ def numbers(path: Path, texts: pl.Series, dtype: type[pl.DataType]) -> pl.Series
     """Parse a string column.
 
     Raises:
-      ValueError: naming the first line that is not a number, and what to do about it.
+      ValueError: names the first line that is not a number, and the remedy.
     """
     values = texts.cast(dtype, strict=False)
     if not values.null_count():

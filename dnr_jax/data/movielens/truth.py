@@ -1,7 +1,7 @@
-"""What is true in the simulated world, kept beside its files.
+"""The truth of the simulated data, stored beside its files.
 
-A user likes item i as much as c + b_u + b_i + p_u . q_i, and rates it so plus noise, rounded and
-cut to 1..5.
+A user's liking of item i is c + b_u + b_i + p_u . q_i; the rating is that plus noise, rounded and
+clipped to 1..5.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy.special import ndtr
 from dnr_jax.data.movielens.settings import MovieLensSettings
 
 FILE = "truth.npz"
-# Below the mean rating of 3.58: users meet what they like more often than the rest.
+# Below the mean rating of 3.58: users see items that they like more often than others.
 BASE_LIKING, RATING_NOISE = 2.85, 0.75
 
 
@@ -27,9 +27,9 @@ class World(NamedTuple):
 
     Attributes:
       users `int64 [U]`, items `int64 [V]`: raw ids, sorted.
-      p `float64 [U, d]`, q `float64 [V, d]`: tastes, and what appeals to them.
+      p `float64 [U, d]`, q `float64 [V, d]`: user tastes, and item attributes.
       user_bias `float64 [U]`, item_bias `float64 [V]`.
-      popularity: `float64 [V]`, log-odds of being met.
+      popularity: `float64 [V]`, log-odds of being seen.
     """
 
     users: np.ndarray
@@ -66,7 +66,7 @@ def truth(
     The function broadcasts its two `int64` arguments and returns float32 in [0, 1].
 
     Raises:
-      ValueError: the file is not a simulator's.
+      ValueError: the file was not written by a simulator.
     """
     file = path / FILE
     if not file.exists():
@@ -76,7 +76,7 @@ def truth(
     def probability(user: np.ndarray, item: np.ndarray) -> np.ndarray:
         u = np.searchsorted(world.users, user)
         i = np.searchsorted(world.items, item)
-        # A rating is rounded: it reaches the threshold from half a star below.
+        # Ratings are rounded, so one reaches the threshold from half a star below it.
         margin = liking(world, u, i) - (np.ceil(settings.positive_rating) - 0.5)
         return np.asarray(ndtr(margin / RATING_NOISE), np.float32)
 

@@ -61,7 +61,7 @@ def inputs(path: Path, settings: RecFlowSettings) -> list[Path]:
 
 
 def check(path: Path, settings: RecFlowSettings) -> None:
-    """Read every file's header, so that a run does not die late; cheap.
+    """Read every file's header, which is cheap, so a bad file fails early.
 
     Raises:
       FileNotFoundError: a folder is missing.
@@ -85,7 +85,7 @@ def build(
     Two passes: vocabularies on train days, then candidate sets of every day, in date order.
 
     Args:
-      writer: of an empty folder.
+      writer: writes to an empty folder.
       path: the folder that holds `all_stage/`.
       settings: what to read, and how.
       shape: candidates N and places K; more shown rows stay exposed candidates beyond the slate.
@@ -147,7 +147,7 @@ class _Chosen(NamedTuple):
 
 
 def _made_ahead(days: Iterable[T], make: Callable[[T], R]) -> Iterator[R]:
-    """Yield what `make` returns of each day; a thread makes the next one's meanwhile."""
+    """Yield `make(day)` for each day; meanwhile a thread works on the next day."""
     with ThreadPoolExecutor(1) as thread:
         for coming in one_ahead(thread.submit(make, day) for day in days):
             yield coming.result()

@@ -1,4 +1,4 @@
-"""Whether the columns of a file can be read as what they are, said before anything is lost."""
+"""Check that the columns of a file can be read in their roles, before any value is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reading a RecFlow folder will take, said before it is read."""
+"""Estimate the memory and time of reading a RecFlow folder, before it is read."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ GIB = 2**30
 
 
 def estimate(path: Path, settings: RecFlowSettings) -> list[str]:
-    """Say how many rows there are, and about how much memory and time they take.
+    """Say how many rows there are, and roughly how much memory and time they take.
 
-    Only headers are read. A flag that the pool does not need, and a share of the users, make it
-    less; the estimate is for rows that are all kept of the users that are.
+    Only headers are read. The estimate assumes that all rows of the kept users are kept; reading
+    takes less if the pool needs only some stages.
 
     Raises:
       FileNotFoundError, ValueError: what `recflow.check` raises.

@@ -20,7 +20,7 @@ COLUMNS = ("request_id", *files.USER, *files.ITEM, *files.FLAGS, *files.INDICES,
 
 
 class Learned(NamedTuple):
-    """What the train days say.
+    """What was learned from the train days.
 
     Attributes:
       ranks: how to read rank columns.

@@ -1,4 +1,4 @@
-"""How large a pickle's memo table would become: Python's reader allocates it without a bound.
+"""The size of a pickle's memo table, which Python's reader allocates without a bound.
 
 A pickle of a few bytes may name place 4,294,967,295 of its memo, and Python fills a table of twice
 as many places with zeros. The opcodes are walked here without being run, as `pickletools.genops`
@@ -51,7 +51,7 @@ _RUN = _of_fixed_length()
 def largest_place(path: Path) -> int:
     """Return the largest place that a pickle names in its memo, as text or above 2^24, else 0.
 
-    What is no pickle is walked as far as it is one.
+    A file that is not a pickle is walked as far as it looks like one.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return _largest(data)

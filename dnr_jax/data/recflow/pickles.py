@@ -1,7 +1,7 @@
-"""RecFlow's pickles, read without running what is in them.
+"""Read RecFlow's pickles without running code from them.
 
-A pickle can name any function and call it. Here every name that these files have a reason to use
-stands for a function of this module, which takes plain numbers only; the rest is refused.
+A pickle can name any function and call it. Here, each name that these files may use is replaced by
+a function of this module that accepts only plain numbers; all other names are refused.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def load_pickle(path: Path) -> dict[int, Any]:
     """Load a dictionary of arrays, or of dictionaries of them, keyed by request id.
 
     Raises:
-      ValueError: the file is torn, holds no dictionary keyed by numbers, asks for code outside of
-        a short list or for more memory than there is.
+      ValueError: the file is damaged, is not a dictionary keyed by numbers, asks for code outside
+        a short list, or needs more memory than there is.
     """
     try:
         _check_memo(path)

@@ -1,4 +1,4 @@
-"""What the loader found, in numbers for the report and in words for the user."""
+"""The loader's findings, as numbers for the report and as words for the user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dnr_jax.data.recflow.settings import RecFlowSettings
 from dnr_jax.data.store import SPLITS
 
 MOST_LOST = 0.5  # share of a day's rows that may lack an id
-WORTH_SAYING = 0.01  # share of a day's rows from which on a loss is a warning
+WORTH_SAYING = 0.01  # a loss above this share of a day's rows is a warning
 FEWER_RANKS = 0.05  # by how much the share of valid ranks may fall without a warning
 
 
@@ -93,7 +93,7 @@ class Totals:
 
 
 def _cause(total: Counter[str], label: str) -> str:
-    """Say why a split has nothing to offer, and what would help."""
+    """Say why a split has no usable request, and what would help."""
     if not total["rows"]:
         return "no row of the kept users carries a stage flag: use a larger user_share"
     if not total["positives"]:
@@ -105,7 +105,7 @@ def _cause(total: Counter[str], label: str) -> str:
 
 
 def check_day(counts: dict[str, int], file: Path) -> None:
-    """Refuse a day most of whose rows were lost.
+    """Refuse a day that lost most of its rows.
 
     Raises:
       ValueError: too many rows without a request or a video id.

@@ -1,4 +1,4 @@
-"""Requests as a user of RecFlow's columns would write them: raw values in, arrays out."""
+"""Raw requests in RecFlow's columns: raw values in, arrays out."""
 
 from __future__ import annotations
 

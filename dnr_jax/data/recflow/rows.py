@@ -22,7 +22,7 @@ from dnr_jax.data.recflow.settings import (
 PAIR = ["request_id", "video_id"]
 FEWEST_RANKS = 0.5  # share of rerank rows with a rank, below which ranks are of no use
 STAGES = 8  # at most, of which a row has one
-SECONDS_LIMIT = 10**11  # a later time cannot be meant in seconds, nor an earlier one (1973) in ms
+SECONDS_LIMIT = 10**11  # a larger time cannot be in seconds, nor a smaller one (1973) in ms
 
 
 class Ranks(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a user may choose about RecFlow's reranking task, and about its simulation."""
+"""Settings of RecFlow's reranking task, and of its simulation."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class RecFlowSettings(DataSettings):
     )
 
     def check(self) -> None:
-        """Refuse days and shares that cannot be, and what is no label and no policy."""
+        """Refuse impossible days and shares, and unknown labels and policies."""
         if 0 < self.days < MIN_DAYS:
             raise ValueError(f"days is {self.days}: it must be 0 (all) or {MIN_DAYS} or more")
         if not math.isclose(self.user_share * self.one_user_in, 1, rel_tol=0.02):
@@ -96,7 +96,7 @@ class RecFlowSettings(DataSettings):
 
     @property
     def one_user_in(self) -> int:
-        """The n of which every n-th user is kept."""
+        """The n such that one user in n is kept."""
         return round(1 / self.user_share)
 
     @property

@@ -1,8 +1,8 @@
-"""A user's own logs as a reranking task: one long table, a row a candidate.
+"""A user's own logs as a reranking task: one long table, one row per candidate.
 
 The table is a Parquet, Arrow or CSV file, a folder of such files, or a frame in memory; `schema`
-says how columns are recognised, `checks` what is refused. It is read several times, in batches and
-only the columns in use; what stays in memory are coded rows, of 4 bytes a value.
+says how columns are recognised, `checks` what is refused. It is read several times, in batches,
+and only the columns in use. Only coded rows stay in memory, at 4 bytes per value.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def inputs(path: Path, settings: TableSettings) -> list[Path]:
 
 
 def check(path: Path, settings: TableSettings) -> None:
-    """Look at names and types of columns, so that a run does not die late.
+    """Check the names and types of columns, so a bad table fails early.
 
     Raises:
       FileNotFoundError, ValueError: see `examine`.
@@ -61,13 +61,13 @@ def build(
     """Read a table into `writer`.
 
     Args:
-      writer: of an empty folder.
+      writer: writes to an empty folder.
       given: see `examine`.
-      settings: how it is read.
-      shape: N and K. Longer lists are cut by the first stage's order, and counted; N is no more
-        than the longest list.
-      seed: of splits by hash, of the order of candidates and of the item vectors.
-      progress: shows a bar.
+      settings: how the table is read.
+      shape: N and K. Longer lists are cut by the first stage's order, and counted; N is at most
+        the length of the longest list.
+      seed: seed of splits by hash, of the order of candidates and of the item vectors.
+      progress: whether to show a progress bar.
 
     Raises:
       FileNotFoundError, ValueError, TypeError: see `examine`.
@@ -120,7 +120,7 @@ def _write(
     recipe: Recipe,
     progress: bool,
 ) -> dict[str, Counter[str]]:
-    """Write all requests, those of training that hold no positive left out, and count them."""
+    """Write and count all requests, except training requests without a positive."""
     counts = {name: Counter[str]() for name in SPLITS}
     bar = tqdm(total=len(requests), desc="table", unit="request", disable=not progress)
     with bar:
@@ -145,7 +145,7 @@ def _take(chunk: Split, rows: np.ndarray) -> Split:
 
 
 def _number(chunk: Split, first: int) -> Split:
-    """Number the requests of a chunk on from what the split holds."""
+    """Number the requests of a chunk, continuing from those already in the split."""
     index: Any = np.arange(first, first + len(chunk.request_id), dtype=np.uint32)
     request = dataclasses.replace(chunk.batch.request, index=index)
     return chunk._replace(batch=dataclasses.replace(chunk.batch, request=request))

@@ -22,7 +22,7 @@ from dnr_jax.data.table.scales import Scales
 from dnr_jax.types import Batch, Request
 
 CHUNK = 4096  # requests
-# Streams of the draws: which of equal scores is cut, and where a candidate stands.
+# Streams of the draws: which of equal scores is cut, and the order of the candidates.
 CUT, PLACE = 1, 2
 
 
@@ -49,14 +49,14 @@ class Recipe(NamedTuple):
     """How rows become arrays.
 
     Attributes:
-      shape: N and K; N is no more than the longest list.
-      history: T.
+      shape: N and K; N is at most the length of the longest list.
+      history: number of events T.
       score: transform of scores; "" = there are none, and x is 0.
       user, context, item: features of ids of each side, and how many columns each takes: 1, or
-        for a bag the most values that are kept of it.
+        for a bag the maximum number of values kept.
       numbers, item_numbers: scales of the numeric and vector features of user and context, and of
         items.
-      seed: of the draws.
+      seed: seed of the draws.
     """
 
     shape: Shape
@@ -71,7 +71,7 @@ class Recipe(NamedTuple):
 
 
 def order_rows(frame: pl.DataFrame, requests: int) -> Rows:
-    """Sort rows by request and item, by their numbers: the rows stay where they are."""
+    """Find the order of rows by request and item number; the rows themselves are not moved."""
     q, v = frame["q"].to_numpy(), frame["v"].to_numpy()
     order = np.argsort(q.astype(np.uint64) << np.uint64(32) | v)
     starts = np.concatenate([[0], np.cumsum(np.bincount(q, minlength=requests))])
@@ -81,7 +81,7 @@ def order_rows(frame: pl.DataFrame, requests: int) -> Rows:
 def chunks(
     rows: Rows, requests: pl.DataFrame, past: Past, recipe: Recipe
 ) -> Iterator[tuple[Split, np.ndarray]]:
-    """Yield the arrays of all requests, in order, and the split of each; `index` is left at 0."""
+    """Yield the arrays of all requests, in order, and the split of each; `index` stays 0."""
     count, split = len(requests), requests["split"].to_numpy()
     for first, last in pairwise([*range(0, count, CHUNK), count]):
         own = rows.frame[rows.order[rows.starts[first] : rows.starts[last]]]
@@ -124,27 +124,27 @@ def _chunk(
 
 
 def _cut(frame: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
-    """Keep the N candidates of each request that the first stage puts first."""
+    """Keep the N candidates of each request that the first stage ranks highest."""
     q, v = frame["q"].to_numpy(), frame["v"].to_numpy()
     order = np.lexsort((mix(recipe.seed, CUT, q, v), -frame["score"].to_numpy(), q))
     return frame[order[places(q[order]) < recipe.shape.size]]
 
 
 def _shuffle(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Put the candidates of each request in a random order that depends on nothing but them."""
+    """Put the candidates of each request in a random order that depends only on them."""
     q, v = frame["q"].to_numpy(), frame["v"].to_numpy()
     return frame[np.lexsort((mix(seed, PLACE, q, v), q))]
 
 
 def places(q: np.ndarray) -> np.ndarray:
-    """Count the rows of each request from 0, where those of a request stand together."""
+    """Number the rows of each request from 0; rows of one request must be adjacent."""
     starts = np.flatnonzero(np.diff(q, prepend=np.int64(-1)) != 0)
     sizes = np.diff(np.append(starts, len(q)))
     return np.arange(len(q)) - np.repeat(starts, sizes)
 
 
 class Scatter:
-    """Puts one value a row at `[request, slot]` of a padded array."""
+    """Puts one value per row at `[request, slot]` of a padded array."""
 
     def __init__(self, frame: pl.DataFrame, first: int, requests: int, size: int):
         q = frame["q"].to_numpy().astype(np.int64)
@@ -158,7 +158,7 @@ class Scatter:
 
 
 def ids(frame: pl.DataFrame, widths: Widths) -> np.ndarray:
-    """Stack columns of feature ids, a bag as several: `int32 [rows, columns]`."""
+    """Stack columns of feature ids; a bag fills several: `int32 [rows, columns]`."""
     parts = [np.zeros((len(frame), 0), np.int32)]
     for name, width in widths.items():
         column = frame[name]
@@ -170,7 +170,7 @@ def ids(frame: pl.DataFrame, widths: Widths) -> np.ndarray:
 
 
 def _spread(column: pl.Series, width: int) -> np.ndarray:
-    """Write the first `width` values of each list in a row; the rest of it is padding."""
+    """Write the first `width` values of each list into a row; the rest is padding."""
     lists = column.fill_null([]).list.head(width)
     sizes = lists.list.len().to_numpy().astype(np.int64)
     row = np.repeat(np.arange(len(lists)), sizes)
@@ -181,7 +181,7 @@ def _spread(column: pl.Series, width: int) -> np.ndarray:
 
 
 def _slate(frame: pl.DataFrame, first: int, requests: int, size: int) -> np.ndarray:
-    """Give the slots of the shown candidates by position, the first K; -1 = none."""
+    """Return the slots of the first K shown candidates, by position; -1 = none."""
     q = frame["q"].to_numpy().astype(np.int64)
     slot, position = places(q), frame["position"].to_numpy()
     shown = np.flatnonzero(position > 0)
@@ -194,7 +194,7 @@ def _slate(frame: pl.DataFrame, first: int, requests: int, size: int) -> np.ndar
 
 
 def keep_trainable(chunk: Split) -> np.ndarray:
-    """Mark the requests from which there is something to learn: a judged positive, `bool [n]`."""
+    """Mark the requests that a model can learn from, with a judged positive: `bool [n]`."""
     batch = chunk.batch
     judged = np.asarray(batch.request.where) & (np.asarray(batch.weights) > 0)
     positive: np.ndarray = judged & (np.asarray(batch.labels) > POSITIVE)
@@ -202,7 +202,7 @@ def keep_trainable(chunk: Split) -> np.ndarray:
 
 
 def tally(chunk: Split) -> Counter[str]:
-    """Count what a chunk holds, for the report."""
+    """Count requests and candidates of a chunk, for the report."""
     batch = chunk.batch
     where, weights = np.asarray(batch.request.where), np.asarray(batch.weights)
     positive = where & (weights > 0) & (np.asarray(batch.labels) > POSITIVE)

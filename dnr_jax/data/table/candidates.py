@@ -1,4 +1,4 @@
-"""Candidates to be scored: a table without labels, its columns understood as a model needs them."""
+"""Candidates to be scored: a table without labels, with columns read as a model needs them."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from dnr_jax.data.table.schema import (
 )
 from dnr_jax.data.table.settings import TableSettings
 
-SCORES = ("score", "rank")  # of the first stage, or of a model
+SCORES = ("score", "rank")  # from the first stage, or from a model
 READ = (*REQUIRED, *SCORES, "user_id", "timestamp", "history", "history_time")
-LISTS = ("history", "history_time")  # that a request repeats
+LISTS = ("history", "history_time")  # repeated in each row of a request
 RANKED = (*REQUIRED, *SCORES, "retriever_score")  # columns of candidates once ranked
 _OPTIONAL = ("user_id", "history")
 _TIMES = ("timestamp", "history_time")
 
 
 class Candidates(NamedTuple):
-    """A table of candidates, of which names and types were checked.
+    """A table of candidates whose column names and types were checked.
 
     Attributes:
-      table: typed.
-      missing: columns that the model reads where they are there, and that the table lacks.
-      scored: whether there are scores of a first stage.
-      passed: columns that the ranked table has as they are, beside `RANKED`: of user, time, label,
+      table: the typed table.
+      missing: optional columns that the model reads and the table lacks.
+      scored: whether there are first-stage scores.
+      passed: columns that are copied to the ranked table, beside `RANKED`: user, time, label,
         position, exposure, weight, propensity and split.
     """
 
@@ -49,7 +49,7 @@ class Candidates(NamedTuple):
 
     @property
     def place(self) -> str:
-        """What to call the table in a message."""
+        """The table's name in messages."""
         return self.table.source.place
 
     def parts(self, spans: Sequence[tuple[int, int]]) -> Iterator[Candidates]:
@@ -70,26 +70,26 @@ class Candidates(NamedTuple):
             yield self._replace(table=columns.typed(own, schema, self.table.time_unit))
 
     def check_values(self, encoders: Encoders) -> int:
-        """Look at every value once and return the number of rows.
+        """Check every value once and return the number of rows.
 
         Raises:
-          ValueError: the table is empty, or a value is none; see `checks.check_values`.
+          ValueError: the table is empty, or a value is invalid; see `checks.check_values`.
         """
         as_is = encoders.transforms["score"] == "as_is"
         return checks.check_values(self.table, score_as_is=as_is)
 
 
 def read(given: Any, encoders: Encoders, settings: TableSettings) -> Candidates:
-    """Open a table of candidates and find out what its columns are.
+    """Open a table of candidates and identify its columns.
 
     Args:
       given: a path, or a frame of polars, pandas or pyarrow.
-      encoders: of the model.
+      encoders: those of the model.
       settings: names of columns and side tables; the other knobs do not matter here.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a required column is absent, or one is of a type that does not fit.
+      ValueError: a required column is absent, or a column has the wrong type.
       TypeError: a frame of an unknown kind.
     """
     bare = open_table(given)
@@ -112,9 +112,9 @@ def read(given: Any, encoders: Encoders, settings: TableSettings) -> Candidates:
 
 
 def _naming(given: Naming, features: Mapping[str, Feature], source: Source) -> Naming:
-    """Keep of what the user says what is needed here; features are what they were in training.
+    """Keep the user's settings that apply here; features are read as in training.
 
-    The schema of training may name labels and times, which candidates need not have.
+    The training schema may name labels and times, which candidates need not have.
     """
     named = {
         role: name
@@ -126,7 +126,7 @@ def _naming(given: Naming, features: Mapping[str, Feature], source: Source) -> N
 
 
 def _passed(names: Iterable[str], given: Naming, read: Mapping[str, str]) -> tuple[str, ...]:
-    """List the columns of `Candidates.passed`, known by their names or by what the user says."""
+    """List the columns of `Candidates.passed`, found by name or named by the user."""
     roles = [role for role in ROLES if role not in (*REQUIRED, *SCORES, *LISTS)]
     others = {*RANKED, *(name for role, name in read.items() if role not in roles)}
     own = {name for role, name in given.columns.items() if role in roles} | {*given.labels}
@@ -139,7 +139,7 @@ def _passed(names: Iterable[str], given: Naming, read: Mapping[str, str]) -> tup
 
 
 def _readable(name: str, naming: Naming, features: Mapping[str, Feature]) -> bool:
-    """Tell whether a column may be read: labels and features unknown to the model may not."""
+    """Tell whether a column is read; labels and features unknown to the model are not."""
     if name in features or name in naming.columns.values():
         return True
     others = customary(*(role for role in ROLES if role not in READ))

@@ -1,4 +1,4 @@
-"""What is wrong with a table: one message that names place, value, expectation and cure."""
+"""Find what is wrong with a table; one message gives place, value, expectation and remedy."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NUMBERS = ("score", "rank", "position", "weight", "propensity")
 
 
 def check_types(source: Source, schema: Schema) -> None:
-    """Refuse columns whose type cannot be what they are meant to be; reads no row.
+    """Refuse columns whose type does not fit their role; no row is read.
 
     Raises:
-      ValueError: naming the column, its type and what is expected.
+      ValueError: names the column, its type and the expected type.
     """
     for role, name in schema.columns.items():
         kind, expected = source.types[name], _expected_type(role)
@@ -73,14 +73,14 @@ def _is_number(kind: pl.DataType) -> bool:
 
 
 def check_values(table: Typed, *, score_as_is: bool) -> int:
-    """Look at every value once and return the number of rows.
+    """Check every value once and return the number of rows.
 
     Args:
-      table: what to look at.
-      score_as_is: scores are used as they are, and so must lie in [0, 1].
+      table: the table to check.
+      score_as_is: whether scores are used unchanged, and so must lie in [0, 1].
 
     Raises:
-      ValueError: the table is empty, or there is a `Fault`; its first row is named.
+      ValueError: the table is empty, or there is a `Fault`; the first such row is named.
     """
     source, schema = table.source, table.schema
     faults = [*_faults(source, schema, table.time_unit, score_as_is)]
@@ -141,7 +141,7 @@ def _uneven_history(source: Source, schema: Schema) -> Fault:
 
 
 def _unseen_labels(source: Source, schema: Schema) -> Iterator[Fault]:
-    """A positive label where the candidate is said not to have been shown."""
+    """Find positive labels of candidates that are marked as not shown."""
     columns_ = schema.columns
     for name in schema.labels:
         positive = columns.number(name, source.types[name]) > 0

@@ -23,7 +23,7 @@ _FIRST = ("user_id", "timestamp", *LISTS)
 
 
 class FirstStage(Protocol):
-    """Raw scores of candidates, by the codes of users, histories and candidates: `[B, N]`."""
+    """Raw scores `[B, N]` of candidates, from the codes of users, histories and candidates."""
 
     def __call__(self, user: Any, history: Any, candidates: Any, /) -> np.ndarray: ...
 
@@ -32,14 +32,14 @@ class Coded(NamedTuple):
     """Candidates in memory as feature ids, scaled numbers and raw scores.
 
     Attributes:
-      rows: a row a candidate, those of a request together: `ROW`, `q` (number of the request),
-        `code`, `score` (float64; 0 = there is none), the features of items, and what the table
-        itself has as `given request_id`, `given item_id`, `given score` (float64 or null) and
-        `given NAME` of each of `Candidates.passed`.
-      requests: a row a request: `q`, `rows` (its candidates), `user_id` and the features of user
-        and context.
-      past: what the user met before each request.
-      scored: whether the table has scores of a first stage.
+      rows: one row per candidate, those of a request together: `ROW`, `q` (number of the request),
+        `code`, `score` (float64; 0 = there is none), the features of items, and the table's own
+        values as `given request_id`, `given item_id`, `given score` (float64 or null) and
+        `given NAME` for each of `Candidates.passed`.
+      requests: one row per request: `q`, `rows` (its candidates), `user_id` and the features of
+        user and context.
+      past: each request's history.
+      scored: whether the table has first-stage scores.
     """
 
     rows: pl.DataFrame
@@ -84,9 +84,9 @@ def code(candidates: Candidates, encoders: Encoders) -> Coded:
 
 
 def _requests(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
-    """Number the requests as they appear; of each column take the first value that is there.
+    """Number the requests as they appear; take the first non-null value of each column.
 
-    Only row numbers are grouped: most rows repeat their request's lists, which are slow to move.
+    Only row numbers are grouped: most rows repeat their request's lists, which are slow to copy.
     """
     row = pl.int_range(pl.len(), dtype=pl.UInt32)
     there = [pl.when(pl.col(name).is_not_null()).then(row).alias(name) for name in names]
@@ -100,14 +100,14 @@ def _requests(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
 def _numbered(rows: pl.DataFrame, requests: pl.DataFrame) -> pl.DataFrame:
     """Give each row the number `q` of its request."""
     run = rows["request_id"].rle_id()
-    if run.max() == len(requests) - 1:  # those of each follow each other
+    if run.max() == len(requests) - 1:  # each request's rows are adjacent
         return rows.with_columns(q=run)
     numbers = requests.select("request_id", "q")
     return rows.join(numbers, "request_id", how="left", maintain_order="left")
 
 
 def _with_given(table: Typed, passed: tuple[str, ...]) -> pl.DataFrame:
-    """Read the typed rows, in the order of the table, and beside them what it has itself."""
+    """Read the typed rows in table order, with the table's own values beside them."""
     named, source = table.schema.columns, table.source
     of = {role: named[role] for role in REQUIRED} | {name: name for name in passed}
     own = source.frame.select(ROW, *(pl.col(name).alias(GIVEN + new) for new, name in of.items()))
@@ -118,7 +118,7 @@ def _with_given(table: Typed, passed: tuple[str, ...]) -> pl.DataFrame:
 
 
 def _sorted(frame: pl.DataFrame, *names: str) -> pl.DataFrame:
-    """Sort a frame that is nearly always sorted: lists and text are slow to move."""
+    """Sort a frame unless it is sorted, as it nearly always is: lists and text are slow to copy."""
     sorted_ = all(frame[name].is_sorted() for name in names)  # by each, and so by all in turn
     return frame if sorted_ else frame.sort(names)
 
@@ -136,7 +136,7 @@ def _check_vectors(frame: pl.DataFrame, encoders: Encoders, place: str) -> None:
 
 
 def _absent(frame: pl.DataFrame, features: tuple[Feature, ...]) -> list[pl.Expr]:
-    """Fill in columns that the table lacks: all of their values are missing."""
+    """Fill in columns that the table lacks, with all values missing."""
     kinds = {
         "id": pl.Int64(),
         "bag": pl.List(pl.Int64),
@@ -164,7 +164,7 @@ def _coded(
     column: str,
     words: str,
 ) -> pl.DataFrame:
-    """Code one column of ids with the vocabulary `words`, and all features of a side."""
+    """Code an id column with the vocabulary `words`, and all features of one side."""
     lazy = _code(frame.lazy(), Feature(column, "", "id"), encoders, words)
     transforms = encoders.transforms
     known = scales.read({**transforms["numbers"], **transforms["item_numbers"]})
@@ -192,17 +192,17 @@ def request_arrays(
     encoders: Encoders,
     first_stage: FirstStage | None = None,
 ) -> tuple[Request, np.ndarray]:
-    """Make arrays of some requests.
+    """Make the arrays of some requests.
 
     Args:
-      coded: of `code`.
+      coded: the result of `code`.
       chosen: numbers of the requests, ascending.
-      size: candidates N that there is room for.
-      encoders: of the model.
-      first_stage: scores of candidates where the table has none.
+      size: maximum number of candidates N.
+      encoders: those of the model.
+      first_stage: scores candidates if the table has no scores.
 
     Returns:
-      The requests and the scores x `float32 [B, N]`; candidates are in the order of `coded.rows`.
+      The requests and the scores x `float32 [B, N]`; candidates have the order of `coded.rows`.
     """
     transforms = encoders.transforms
     user, context, item = (transforms["widths"][side] for side in ("user", "context", "item"))
@@ -214,7 +214,7 @@ def request_arrays(
     where = fill(np.ones(len(rows), bool), False)
     numbers = scales.stack(rows, scales.read(transforms["item_numbers"]))
     content: dict[str, Any] = {
-        "index": np.zeros(len(chosen), np.uint32),  # draws do not depend on what else is scored
+        "index": np.zeros(len(chosen), np.uint32),  # draws do not depend on the other requests
         "user": arrays.ids(requests, {"user_id": 1, **user}),
         "context": arrays.ids(requests, context),
         "history": items[..., None],
@@ -228,7 +228,7 @@ def request_arrays(
     if first_stage is not None:
         ids = (content[name][..., 0] for name in ("user", "history", "candidates"))
         raw = np.asarray(first_stage(*ids), np.float64)
-    if encoders.plain:  # a table tells only what was liked
+    if encoders.plain:  # a table's history holds only liked items
         content |= direct.described(content, encoders.tables, np.ones(real.sum(), bool))
     x = scale(raw, where, transforms["score"]) if transforms["score"] else np.zeros(where.shape)
     return Request(**content), x.astype(np.float32)

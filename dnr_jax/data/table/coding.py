@@ -1,4 +1,4 @@
-"""From typed rows to coded ones: ids become numbers, which takes a few bytes a row."""
+"""Code typed rows: ids become integers, at a few bytes per row."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def rows(
     """Read all candidates, coded; the columns are those of `arrays.Rows`.
 
     Args:
-      table: with its values checked.
+      table: a table with checked values.
       requests: `q` and `request_id` of all requests.
-      learned: vocabularies.
+      learned: the vocabularies.
       z: the feedback.
       unexposed: weight of labelled candidates that were not shown.
-      weight_cap: most that 1 / propensity counts.
+      weight_cap: upper limit of the weight 1 / propensity.
     """
     names = set(table.frame.collect_schema().names())
     frame = table.frame.join(requests.lazy().select("request_id", "q"), on="request_id")
@@ -65,14 +65,14 @@ def has_score(names: Iterable[str]) -> bool:
 
 
 def score(names: set[str]) -> pl.Expr:
-    """The first stage's raw score: higher is better; 0 where there is none."""
+    """Return the first-stage raw score: higher is better; 0 if there is none."""
     if "score" in names:
         return pl.col("score")
     return -pl.col("rank") if "rank" in names else pl.lit(0.0)
 
 
 def _exposed(names: set[str], z: pl.Expr) -> pl.Expr:
-    """Shown is what is said to be, else what has a position, else what was judged."""
+    """Decide what was shown: by the column `exposed`, else by position, else by judgement."""
     if "exposed" in names:
         return pl.col("exposed").fill_null(False)
     return (pl.col("position") if "position" in names else z).is_not_null()
@@ -90,9 +90,9 @@ def _weight(
 
 
 def code(frame: pl.LazyFrame, feature: Feature, words: Vocabulary) -> pl.LazyFrame:
-    """Put the feature ids of a column in its place: unknown where a value is not a known one.
+    """Replace a column by its feature ids; a value that is not in the vocabulary is unknown.
 
-    A hashed one becomes a list of two ids a value.
+    A hashed column becomes a list of two ids per value.
     """
     if words.buckets:
         return hashed.code(frame, feature, words)
@@ -106,10 +106,10 @@ def code(frame: pl.LazyFrame, feature: Feature, words: Vocabulary) -> pl.LazyFra
 
 
 def ids(values: pl.Expr, words: Vocabulary) -> pl.Expr:
-    """Look values up in a vocabulary of known ones: `UNKNOWN` is what it lacks, and what is null.
+    """Look values up in a vocabulary: null and values that it lacks become `UNKNOWN`.
 
-    For frames in memory. A join, as `code` has it, builds its table once for all batches of a query
-    but moves every column; this moves none, and builds it for each batch.
+    For frames in memory. A join, as in `code`, builds its hash table once for all batches of a
+    query but copies every column; this copies none but builds the table for each batch.
     """
     keys, codes = _codes(words)
     known = values.cast(keys.dtype, strict=False)
@@ -123,7 +123,7 @@ def _codes(words: Vocabulary) -> tuple[pl.Series, pl.Series]:
 
 
 def request_side(requests: pl.DataFrame, table: Typed, learned: Learned) -> pl.DataFrame:
-    """Code the user and the features of user and context; without users all are unknown."""
+    """Code the user and the features of user and context; without users, all are unknown."""
     user = Feature("user_id", "user", "id")
     frame = requests.lazy()
     if "user_id" not in requests.columns:

@@ -1,4 +1,4 @@
-"""From a table's own columns to typed ones, named by what they are."""
+"""From a table's own columns to typed columns, named by role."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dnr_jax.data.encoders import Vocabulary
 from dnr_jax.data.table.reader import FILE, ROW, Source
 from dnr_jax.data.table.schema import Schema
 
-LARGEST_EXACT = 2**53  # beyond it a float holds no id exactly
+LARGEST_EXACT = 2**53  # above it, a float cannot hold every id exactly
 TRUE, FALSE = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
 SPLIT_NAMES: Mapping[str, str] = {
     "train": "train",
@@ -26,7 +26,7 @@ SPLIT_NAMES: Mapping[str, str] = {
 # Formats of times in text; those without a zone are read as UTC.
 NAIVE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M")
 ZONED = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z")
-# Microseconds in a unit, and the least value that is taken for it: 1973 in the next finer unit.
+# Microseconds in a unit, and the least value read in it: 1973 in the next finer unit.
 UNITS: tuple[tuple[str, int, float], ...] = (
     ("seconds", 10**6, 0),
     ("milliseconds", 10**3, 1e11),
@@ -39,8 +39,8 @@ class Typed(NamedTuple):
     """A table whose columns have fixed names and types.
 
     Attributes:
-      source: the table as it is.
-      schema: what its columns are.
+      source: the table as given.
+      schema: the roles of its columns.
       time_unit: how times are read, in words; "" = there are none.
       frame: `ROW`; by role `request_id`, `item_id`, `user_id` (int64 or text), `score`, `rank`,
         `label`, `weight`, `propensity` (float64), `position` (float64), `exposed` (bool),
@@ -56,7 +56,7 @@ class Typed(NamedTuple):
 
 
 def type_of(words: Vocabulary) -> type[pl.DataType]:
-    """Return the type that the ids of a vocabulary have in a frame."""
+    """Return the frame type of the ids of a vocabulary."""
     return pl.String if words.keys.dtype.kind == "U" else pl.Int64
 
 
@@ -74,7 +74,7 @@ def typed(source: Source, schema: Schema, unit: str) -> Typed:
 
 
 def joined_label(schema: Schema, types: Mapping[str, pl.DataType]) -> pl.Expr:
-    """Weigh the label columns into one: a missing one counts 0, unless all are missing."""
+    """Combine the label columns by weight: a missing one counts as 0, unless all are missing."""
     columns = [number(name, types[name]) for name in schema.labels]
     weights = schema.labels.values()
     total = pl.sum_horizontal(c * w for c, w in zip(columns, weights, strict=True))
@@ -82,7 +82,7 @@ def joined_label(schema: Schema, types: Mapping[str, pl.DataType]) -> pl.Expr:
 
 
 def number(name: str, kind: pl.DataType, unit: str = "") -> pl.Expr:
-    """Read a column as float64; null where a text is no number."""
+    """Read a column as float64; null if a text is not a number."""
     column = pl.col(name)
     if kind == pl.String:
         column = column.str.strip_chars()
@@ -90,15 +90,15 @@ def number(name: str, kind: pl.DataType, unit: str = "") -> pl.Expr:
 
 
 def quantity(name: str, kind: pl.DataType, unit: str = "") -> pl.Expr:
-    """Read a numeric feature as float64, in which a NaN is a missing value."""
+    """Read a numeric feature as float64; NaN is a missing value."""
     return number(name, kind).fill_nan(None)
 
 
 def identifier(name: str, kind: pl.DataType, unit: str = "") -> pl.Expr:
     """Read a column of ids as int64 or text.
 
-    Unsigned ids of 64 bits become text, as they may lie beyond int64; a float is an id where it
-    is a whole number (as pandas has it where one is missing), else null.
+    Unsigned 64-bit ids become text because they may exceed int64. A float is an id if it is a
+    whole number (pandas turns ids into floats if one is missing), else null.
     """
     column = pl.col(name)
     if kind.is_float() or kind.is_decimal():
@@ -111,7 +111,7 @@ def identifier(name: str, kind: pl.DataType, unit: str = "") -> pl.Expr:
 
 
 def ids(name: str, kind: pl.DataType, unit: str = "") -> pl.Expr:
-    """Read a column of lists of ids; a text holds them between blanks, commas or bars."""
+    """Read a column of lists of ids; text is split at blanks, commas or bars."""
     if kind == pl.String:
         parts = pl.col(name).str.extract_all(r"[^\s,|\[\]]+")
         return pl.when(pl.col(name).is_not_null()).then(parts)
@@ -132,19 +132,19 @@ def numbers(name: str, kind: pl.DataType, unit: str = "") -> pl.Expr:
 
 
 def flag(name: str, kind: pl.DataType, unit: str = "") -> pl.Expr:
-    """Read a column of true and false, 1 and 0, yes and no; null for anything else."""
+    """Read a column of true and false, 1 and 0, or yes and no; null for anything else."""
     text = pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase()
     return pl.when(text.is_in(TRUE)).then(True).when(text.is_in(FALSE)).then(False)
 
 
 def split_name(name: str, kind: pl.DataType, unit: str = "") -> pl.Expr:
-    """Read a column of names of splits, by any of their customary names; null for another."""
+    """Read a column of split names, by any of their customary names; null for any other."""
     text = pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase()
     return text.replace_strict(SPLIT_NAMES, default=None, return_dtype=pl.String)
 
 
 def time(name: str, kind: pl.DataType, unit: str) -> pl.Expr:
-    """Read a column of times as int64 microseconds since 1970; null for what is no time."""
+    """Read a column of times as int64 microseconds since 1970; null if it is not a time."""
     column = pl.col(name)
     if kind in (pl.Datetime, pl.Date):
         return column.cast(pl.Datetime("us")).cast(pl.Int64)
@@ -165,10 +165,10 @@ def time(name: str, kind: pl.DataType, unit: str) -> pl.Expr:
 
 
 def time_unit(kind: pl.DataType, low: float | None, high: float | None) -> str:
-    """Tell how times are read, from their type and, for numbers, their size.
+    """Tell how times are read, from their type and, for numbers, their magnitude.
 
     Raises:
-      ValueError: the least and the greatest time are in different units.
+      ValueError: the earliest and the latest time are in different units.
     """
     if kind in (pl.Datetime, pl.Date):
         return "dates" if kind == pl.Date else "dates and times"
@@ -187,7 +187,7 @@ def _unit(value: float) -> str:
 
 
 def times(name: str, kind: pl.DataType, unit: str) -> pl.Expr:
-    """Read a column of lists of times, in the unit of `timestamp` where they are numbers."""
+    """Read a column of lists of times; numbers are in the unit of `timestamp`."""
     column = pl.col(name).arr.to_list() if isinstance(kind, pl.Array) else pl.col(name)
     inner = getattr(kind, "inner", pl.Int64())
     if inner in (pl.Datetime, pl.Date):

@@ -1,4 +1,4 @@
-"""CSV files: what separates their columns, and where one is not what a CSV file must be."""
+"""CSV files: find the column separator, and say where a file is malformed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _LINE = 2**20  # bytes of the first and of the last line, at most
 
 
 def separator(file: Path) -> str:
-    """Tell what separates the columns of a file, by its first line.
+    """Find the column separator of a file from its first line.
 
-    That is a comma, in `.tsv` a tab, and what else of `SEPARATORS` is most frequent in a line
-    without it; what is quoted does not count.
+    It is a comma, or a tab in `.tsv`. If the line has none, it is the most frequent of
+    `SEPARATORS`. Quoted text does not count.
 
     Raises:
-      ValueError: the file is no UTF-8, or its lines end in CR alone.
+      ValueError: the file is not UTF-8, or its lines end in CR alone.
       OSError, EOFError: it cannot be read.
     """
     bare = _QUOTED.sub("", _first_line(file))
@@ -32,10 +32,10 @@ def separator(file: Path) -> str:
 
 
 def check(file: Path, separator: str) -> None:
-    """Look at the first and the last line of a file.
+    """Check the first and the last line of a file.
 
     Raises:
-      ValueError: the first has a name twice, or the last has fewer values than that has names.
+      ValueError: the first has a name twice, or the last has fewer values than there are names.
       OSError, EOFError: it cannot be read.
     """
     names = next(csv.reader([_first_line(file)], delimiter=separator), [])
@@ -44,7 +44,7 @@ def check(file: Path, separator: str) -> None:
         raise ValueError(f"{file} has {names.count(twice[0])} columns {twice[0]!r}: rename one")
     last = _last_line(file)
     values = last.count(separator) + 1
-    if last and '"' not in last and values < len(names):  # no part of a value
+    if last and '"' not in last and values < len(names):  # not part of a value
         raise ValueError(
             f"{file} ends with {last[-60:]!r}, {values} values of {len(names)}: it was cut off; "
             "write it again"
@@ -52,9 +52,9 @@ def check(file: Path, separator: str) -> None:
 
 
 def fault(file: Path) -> str:
-    """Say which row is the first that a parser stumbles over; "" = none, as in a torn file.
+    """Describe the first row that cannot be parsed; "" = none found, as in a cut-off file.
 
-    It is no UTF-8, has more values than there are names, or a quote that is out of place.
+    Such a row is not UTF-8, has more values than there are names, or has a misplaced quote.
     """
     number, lone = 0, 0
     try:
@@ -74,10 +74,10 @@ def fault(file: Path) -> str:
 
 
 def check_lengths(file: Path) -> None:
-    """Look at the number of values of each row, of a file that can be parsed.
+    """Check the number of values in each row of a file that can be parsed.
 
     Raises:
-      ValueError: a row has fewer than there are names, so that its last ones would seem missing.
+      ValueError: a row has fewer values than names, so its last ones would seem missing.
     """
     with contextlib.suppress(csv.Error):  # what its parser took, as a value of 200,000 characters
         for number, row, names in _rows(file):
@@ -87,7 +87,7 @@ def check_lengths(file: Path) -> None:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str], int]]:
-    """Iterate over number (from 1) and values of each row, and how many names there are."""
+    """Iterate over the number (from 1) and values of each row, and the count of names."""
     with _opened(file) as stream:
         rows = csv.reader(_lines(stream), delimiter=separator(file), strict=True)
         names = len(next(rows))
@@ -113,7 +113,7 @@ def _first_line(file: Path) -> str:
 
 
 def _last_line(file: Path) -> str:
-    """Return the last line of a plain file; "" = it is the only one, zipped, or very long."""
+    """Return the last line of a plain file; "" if it is the only one, zipped, or very long."""
     if _zipped(file):
         return ""
     with open(file, "rb") as stream:

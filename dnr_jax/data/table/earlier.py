@@ -1,4 +1,4 @@
-"""New logs for an earlier model: its encoders stay as they are, and grow by what is new."""
+"""New logs for an earlier model: its encoders are kept, and new values are added."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _TEXT, _WHOLE = "text", "whole numbers"
 
 
 def read(settings: TableSettings) -> Encoders | None:
-    """Read the encoders that `settings.known` names; None without any.
+    """Read the encoders that `settings.known` names; None if it is empty.
 
     Raises:
-      FileNotFoundError: there are none.
-      DamagedError: they are not what was written.
+      FileNotFoundError: the folder has no encoders.
+      DamagedError: they differ from what was written.
     """
     if not settings.known:
         return None
@@ -37,10 +37,10 @@ def read(settings: TableSettings) -> Encoders | None:
 
 
 def naming(given: Naming, earlier: Encoders, source: Source) -> Naming:
-    """Read the features of the earlier model as it did, and no others.
+    """Read exactly the features of the earlier model, in the same way.
 
     Raises:
-      ValueError: the table lacks one.
+      ValueError: the table lacks a feature.
     """
     features = {feature.name: feature for feature in features_of(earlier)}
     missing = [name for name in features if name not in source.types]
@@ -57,10 +57,10 @@ def naming(given: Naming, earlier: Encoders, source: Source) -> Naming:
 
 
 def check_ids(table: Typed, earlier: Encoders) -> None:
-    """Refuse ids of another type than those that the earlier model knows.
+    """Refuse ids whose type differs from those that the earlier model knows.
 
     Raises:
-      ValueError: naming the column and both types.
+      ValueError: names the column and both types.
     """
     own = table.frame.collect_schema()
     for name, kind in own.items():
@@ -78,14 +78,14 @@ def check_ids(table: Typed, earlier: Encoders) -> None:
 
 
 def extended(old: Vocabulary, new: Vocabulary) -> Vocabulary:
-    """Add new values to known ones, all of which stay."""
+    """Add new values to a vocabulary; all known ones stay."""
     if not len(old.keys) or not len(new.keys):
         return old if len(old.keys) else new
     return Vocabulary(np.union1d(old.keys, new.keys))
 
 
 def recipe_of(earlier: Encoders, shape: Shape, seed: int) -> Recipe:
-    """Lay out arrays as those of the earlier model are; N is that of `earlier`."""
+    """Lay out arrays like those of the earlier model, with its N."""
     transforms = earlier.transforms
     user, context, item = (transforms["widths"][side] for side in ("user", "context", "item"))
     numbers, own = (scales.read(transforms[name]) for name in ("numbers", "item_numbers"))

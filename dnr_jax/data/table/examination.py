@@ -1,4 +1,4 @@
-"""Look at every value of a table before any long work."""
+"""Check every value of a table before any long work."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dnr_jax.data.table.settings import TableSettings
 
 
 class Examined(NamedTuple):
-    """A table whose every value was looked at.
+    """A table whose values were all checked.
 
     Attributes:
-      table: typed.
+      table: the typed table.
       rows: number of its rows.
       grading: how its labels are read.
-      requests: of `splits.assign`.
+      requests: the result of `splits.assign`.
       splits: how requests were put into splits, in words.
     """
 
@@ -34,16 +34,16 @@ class Examined(NamedTuple):
 
 
 def examine(given: Any, settings: TableSettings, *, seed: int) -> Examined:
-    """Look at every value of a table before any long work.
+    """Check every value of a table before any long work.
 
     Args:
       given: a path, or a frame of polars, pandas or pyarrow.
-      settings: how it is read.
-      seed: of the hashes that requests are split by.
+      settings: how the table is read.
+      seed: seed of the hashes that requests are split by.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the first thing found to be wrong: place, value, what was expected, the cure.
+      ValueError: the first fault found: place, value, expectation and remedy.
       TypeError: a frame of an unknown kind.
     """
     source, schema = open_known(given, settings)
@@ -56,7 +56,7 @@ def examine(given: Any, settings: TableSettings, *, seed: int) -> Examined:
 
 
 def open_known(given: Any, settings: TableSettings) -> tuple[Source, Schema]:
-    """Open a table and find out what its columns are, of types that fit; see `examine`."""
+    """Open a table, identify its columns and check their types; see `examine`."""
     source = described(open_table(given), settings)
     naming, known = settings.naming, earlier.read(settings)
     if known is not None:
@@ -86,7 +86,7 @@ def described(source: Source, settings: TableSettings) -> Source:
 
 
 def time_unit(source: Source, schema: Schema) -> str:
-    """Tell in which unit the times of a table are, in words; "" = it has none."""
+    """Say in words which unit the table's times are in; "" = it has none."""
     name = schema.columns.get("timestamp")
     if name is None:
         return ""

@@ -1,4 +1,4 @@
-"""What the values of each kind of column must be: rules that name what is bad, and the cure."""
+"""Rules for the values of each kind of column: which are invalid, and the remedy."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Fault(NamedTuple):
     """A kind of bad value.
 
     Attributes:
-      column: own name of the column.
-      bad: true where a row has it; over the table's own columns.
-      expected: what should stand there.
+      column: the column's own name.
+      bad: true for rows with a bad value; an expression over the table's own columns.
+      expected: what the value should be.
       cure: what to do.
     """
 
@@ -29,12 +29,12 @@ class Fault(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column to be looked at.
+    """A column to check.
 
     Attributes:
-      name: its own.
+      name: its own name.
       kind: its type.
-      unit: of times that are numbers.
+      unit: unit of times that are numbers.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Column(NamedTuple):
 
     @property
     def given(self) -> pl.Expr:
-        """Where a row has a value."""
+        """True for rows that have a value."""
         return pl.col(self.name).is_not_null()
 
     @property
     def number(self) -> pl.Expr:
-        """The values as numbers; missing where they are none."""
+        """The values as numbers; missing if they are not numbers."""
         return columns.number(self.name, self.kind)
 
 
@@ -66,7 +66,7 @@ def _missing(expected: str, cure: str) -> Rule:
 
 
 def _finite(expected: str, cure: str) -> Rule:
-    """Make the rule that what is given is a finite number."""
+    """Make the rule that a given value is a finite number."""
 
     def rule(column: Column) -> Iterator[Fault]:
         bad = column.given & ~column.number.is_finite().fill_null(False)
@@ -89,7 +89,7 @@ def _at_least_0(expected: str, cure: str) -> Rule:
 
 
 def _place(expected: str) -> Rule:
-    """Make the rule that what is given is a whole number from 1 on."""
+    """Make the rule that a given value is a whole number of at least 1."""
 
     def rule(column: Column) -> Iterator[Fault]:
         value = column.number
@@ -101,7 +101,7 @@ def _place(expected: str) -> Rule:
 
 
 def _identifier(cure: str) -> Rule:
-    """Make the rule that what is given can be an id."""
+    """Make the rule that a given value can be an id."""
 
     def rule(column: Column) -> Iterator[Fault]:
         read = columns.identifier(column.name, column.kind)
@@ -111,7 +111,7 @@ def _identifier(cure: str) -> Rule:
 
 
 def _not_empty(cure: str) -> Rule:
-    """Make the rule that an id is no empty text."""
+    """Make the rule that an id is not empty text."""
 
     def rule(column: Column) -> Iterator[Fault]:
         if column.kind == pl.String:
@@ -142,7 +142,7 @@ def _split(column: Column) -> Iterator[Fault]:
 def _time(column: Column) -> Iterator[Fault]:
     value = columns.time(column.name, column.kind, column.unit)
     cure = "Write ISO times, or seconds or milliseconds since 1970."
-    if column.kind == pl.String:  # first of all what is neither a date nor a number
+    if column.kind == pl.String:  # first, text that is neither a date nor a number
         bad = column.given & value.is_null() & column.number.is_null()
         yield Fault(column.name, bad, "a time", cure)
         bad = value.is_null() & (column.number >= 0)
@@ -175,7 +175,7 @@ def _numeric(column: Column) -> Iterator[Fault]:
 _ID = _identifier("Write ids as ints or text.")
 _EACH = "Every row needs one: fill it in or drop the row."
 _EVERY_ID = (_ID, _missing("an id", _EACH), _not_empty(_EACH))
-# By role, in the order in which they are looked at.
+# By role, in the order in which they are checked.
 ROLES: Mapping[str, tuple[Rule, ...]] = {
     "request_id": _EVERY_ID,
     "item_id": _EVERY_ID,
@@ -213,6 +213,6 @@ FEATURES: Mapping[str, tuple[Rule, ...]] = {
 
 
 def of(column: Column, rules: Iterable[Rule]) -> Iterator[Fault]:
-    """List what may be wrong with a column, in the order of the rules."""
+    """List the possible faults of a column, in the order of the rules."""
     for rule in rules:
         yield from rule(column)

@@ -1,4 +1,4 @@
-"""What the training requests teach: vocabularies, popularity and descriptions of the items."""
+"""Learn vocabularies, item popularity and item vectors from the training requests."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _SIGNS = 100  # first stream of the signs of item vectors
 
 
 class Learned(NamedTuple):
-    """What the training requests say.
+    """What was learned from the training requests.
 
     Attributes:
       items: every item of the table, sorted: `item_id`, `v` (uint32, its number), `code` (int32,
         its feature id).
       vocabularies: by column: `user_id`, `item_id`, and every feature of ids.
       longest: by bag, the length of its longest list in training, at least 1.
-      scales: of the numeric and vector features, by column.
+      scales: scales of the numeric and vector features, by column.
       popularity: `float32 [V]`, training positives of each encoded item.
     """
 
@@ -51,15 +51,15 @@ def fit(
     """Count the values of the training requests.
 
     Args:
-      table: with its values checked.
-      requests: of `splits.assign`.
+      table: a table with checked values.
+      requests: the result of `splits.assign`.
       z: the feedback.
-      min_count: values in fewer rows are unknown; users and what describes a request are counted
-        by requests.
-      known: of an earlier model: its values and scales are kept.
+      min_count: values in fewer rows are unknown; users and request features are counted by
+        requests.
+      known: encoders of an earlier model, whose values and scales are kept.
 
     Raises:
-      ValueError: ids are of another type than in `known`.
+      ValueError: the type of ids differs from that in `known`.
     """
     train = requests.filter(pl.col("split") == TRAIN)
     marked = table.frame.join(
@@ -111,7 +111,7 @@ def _items(table: Typed, marked: pl.LazyFrame, train: pl.DataFrame, z: pl.Expr) 
 
 
 def _coded(items: pl.DataFrame, words: Vocabulary) -> pl.DataFrame:
-    """Add the feature ids of the items, unknown for those that the vocabulary lacks."""
+    """Add the feature ids of the items; those that the vocabulary lacks are unknown."""
     keys = pl.Series("item_id", words.keys.tolist(), dtype=items["item_id"].dtype)
     codes = pl.DataFrame([keys, pl.Series("code", range(KNOWN, words.size), dtype=pl.Int32)])
     coded = items.join(codes, on="item_id", how="left", maintain_order="left")
@@ -151,17 +151,17 @@ def keys(values: pl.Series) -> np.ndarray:
 def item_vectors(
     code: np.ndarray, owner: np.ndarray, *, size: int, width: int, seed: int
 ) -> np.ndarray:
-    """Describe items by who liked them in training, for diversity: `float32 [V, width]`.
+    """Describe items by the users who liked them in training: `float32 [V, width]`.
 
-    A random projection of the matrix of items and owners: inner products approximate the number
-    of shared owners. Items that nobody liked in training get the zero vector.
+    For diversity. A random projection of the item-owner matrix: inner products approximate the
+    number of shared owners. Items without a training positive get the zero vector.
 
     Args:
       code: `int32 [P]`, encoded item of each training positive.
-      owner: `int64 [P]`, its user, or its request where there are no users.
+      owner: `int64 [P]`, its user, or its request if there are no users.
       size: V.
       width: length of a vector.
-      seed: of the signs.
+      seed: seed of the signs.
     """
     signs = [1.0 - 2.0 * (mix(seed, _SIGNS + d, owner) >> np.uint64(63)) for d in range(width)]
     columns = [np.bincount(code, sign, size) for sign in signs]

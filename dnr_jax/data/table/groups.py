@@ -1,4 +1,4 @@
-"""The requests of a table, a row each, and whether the rows of each agree."""
+"""The requests of a table, one row each, and a check that the rows of each agree."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def gather(table: Typed, z: pl.Expr) -> pl.DataFrame:
     """Reduce the table to its requests, oldest first, and check that their rows agree.
 
     Args:
-      table: with all values checked.
+      table: a table with checked values.
       z: the feedback.
 
     Returns:
-      `q` (uint32, its number), `request_id`, `request_number` (int64: the id itself, or the place
-      from 1 of an id of text among them all), `rows`, `judged` and `positives`; `user_id`,
+      `q` (uint32, its number), `request_id`, `request_number` (int64: the id itself, or for text
+      the place of the id among all of them, from 1), `rows`, `judged` and `positives`; `user_id`,
       `timestamp` (the earliest of its rows), `later` (a row has a later one), `split`, `history`,
-      `history_time` and the features of user and context as far as the table has them.
+      `history_time` and the features of user and context, if the table has them.
 
     Raises:
-      ValueError: a request holds an item twice, two items at one position, or belongs to two users
-        or two splits, or its rows have different features; or no request has two candidates.
+      ValueError: a request has an item twice, two items at one position, two users or two splits,
+        or its rows have different features; or no request has two candidates.
     """
     names = table.frame.collect_schema().names()
     same = [name for name in (*ONE, *_constant(table)) if name in names]
@@ -59,7 +59,7 @@ def gather(table: Typed, z: pl.Expr) -> pl.DataFrame:
 
 
 def _constant(table: Typed) -> list[str]:
-    """List the features that a request has one value of."""
+    """List the features with a single value per request."""
     sides = ("user", "context")
     return [f.name for side in sides for f in table.schema.of(side, "id", "numeric")]
 
@@ -90,7 +90,7 @@ def _check(table: Typed, requests: pl.DataFrame, same: list[str]) -> None:
 def _disagree(
     table: Typed, requests: pl.DataFrame, name: str, expected: str, *, repeated: bool = False
 ) -> ValueError:
-    """Name the first request of `requests` and the two rows of it that do not go together."""
+    """Name the first request of `requests` and the two of its rows that disagree."""
     request, count = requests["request_id"][0], len(requests)
     rows = table.frame.filter(pl.col("request_id") == request).select(ROW, name).sort(ROW)
     found = collect(rows, table.source.files).drop_nulls()

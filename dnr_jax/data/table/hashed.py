@@ -1,9 +1,9 @@
 """Columns of ids without a fixed vocabulary: each value is hashed to two rows of one table.
 
-The embedding of a value is the sum of its two rows, so that values which share one row still
-differ: the Bloom embeddings of Serra and Karatzoglou (RecSys 2017, arXiv 1706.03993) with two
-hashes. A column takes the place of two of one name, as a list of two ids does. Values that training
-lacks have rows too; they are as good as what the rows have learned from other values.
+The embedding of a value is the sum of its two rows, so values that share one row still differ: the
+Bloom embeddings of Serra and Karatzoglou (RecSys 2017, arXiv 1706.03993) with two hashes. A column
+becomes two columns of the same name, like a list of two ids. Values not seen in training have rows
+too, which are only as good as what these rows learned from other values.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from dnr_jax.data.table.schema import Feature
 
 
 def vocabulary(table: Typed, feature: Feature) -> Vocabulary:
-    """Make the vocabulary of a hashed column: no keys, of the kind that its values have."""
+    """Make the vocabulary of a hashed column: empty keys of the values' kind."""
     kind = table.frame.select(feature.name).collect_schema()[feature.name]
     text = getattr(kind, "inner", kind) == pl.String
     return Vocabulary(np.zeros(0, np.str_ if text else np.int64), feature.buckets)
 
 
 def code(frame: pl.LazyFrame, feature: Feature, words: Vocabulary) -> pl.LazyFrame:
-    """Put lists of feature ids in the place of a column: two a value, unknown for none."""
+    """Replace a column by lists of feature ids: two per value, or unknown if there is none."""
 
     def coded(values: pl.Series) -> pl.Series:
         if feature.kind == "id":
@@ -47,7 +47,7 @@ def code(frame: pl.LazyFrame, feature: Feature, words: Vocabulary) -> pl.LazyFra
 
 
 def collisions(table: Typed) -> dict[str, Any]:
-    """Count, for each hashed column, its values and those that share both rows with another."""
+    """Count the values of each hashed column, and those that share both rows with another."""
     found = {}
     for feature in table.schema.features:
         if feature.buckets:
@@ -79,7 +79,7 @@ def _rows(values: pl.Series, words: Vocabulary) -> np.ndarray:
 
 
 def _text_hashes(values: pl.Series) -> np.ndarray:
-    """Hash texts, each distinct one once."""
+    """Hash texts, each distinct text only once."""
     own = values.unique()
     hashes, _ = texts_hashed(own.to_list())
     table = pl.DataFrame({"text": own, "hash": pl.Series(hashes, dtype=pl.UInt64)})

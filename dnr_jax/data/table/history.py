@@ -1,4 +1,4 @@
-"""What the user met before each request: as the table gives it, or his own earlier positives."""
+"""The history of each request: as the table gives it, or the user's own earlier positives."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import polars as pl
 
 
 class Past(NamedTuple):
-    """Events of requests, as stretches of one array.
+    """History events of requests, as slices of one array.
 
     Attributes:
-      items: `int32 [E]`, encoded items; within a stretch the latest is last.
-      start, end: `int64 [R]`, the stretch of each request.
+      items: `int32 [E]`, encoded items; within a slice the latest is last.
+      start, end: `int64 [R]`, the slice of each request.
       words: where the events come from.
       dropped: events left out because they are not before their request.
     """
@@ -37,8 +37,8 @@ def given(requests: pl.DataFrame, items: pl.DataFrame) -> Past:
     """Take the histories of the table; events with a time at or after the request are left out.
 
     Args:
-      requests: with `q`, `history`, and `history_time` (of equal length) where the table has it.
-      items: of `fit.Learned`; an item that it lacks is unknown.
+      requests: with `q`, `history`, and `history_time` (of equal length) if the table has it.
+      items: see `fit.Learned`; an item that it lacks is unknown.
     """
     lists = [name for name in ("history", "history_time") if name in requests.columns]
     timed = len(lists) == 2 and "timestamp" in requests.columns
@@ -77,7 +77,7 @@ def derived(requests: pl.DataFrame, positives: pl.DataFrame) -> Past:
     events = key[of][order]
     start = np.searchsorted(events, users * (times.max() + 1), "left")
     end = np.searchsorted(events, key, "left")
-    start = np.where(users > 0, start, end)  # nobody knows what an unnamed user met
+    start = np.where(users > 0, start, end)  # an unnamed user has no history
     words = "the user's own positives of earlier requests"
     return Past(positives["code"].to_numpy()[order], start, end, words)
 
@@ -89,7 +89,7 @@ def none(requests: pl.DataFrame) -> Past:
 
 
 def past(requests: pl.DataFrame, items: pl.DataFrame, positives: pl.DataFrame) -> Past:
-    """Choose `given` where the table has histories, else `derived`, else `none`."""
+    """Choose `given` if the table has histories, else `derived` if possible, else `none`."""
     if "history" in requests.columns:
         return given(requests, items)
     if {"user_id", "timestamp"} <= set(requests.columns):

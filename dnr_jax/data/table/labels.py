@@ -1,4 +1,4 @@
-"""From labels of any scale to the feedback z in [0, 1]."""
+"""Convert labels of any scale to the feedback z in [0, 1]."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Grading(NamedTuple):
 
     Attributes:
       rule: "as_is", "binary", "linear" or "exponential".
-      least: of a positive label, for "binary".
+      least: the least positive label, for "binary".
       top: the greatest label of the table.
     """
 
@@ -48,7 +48,7 @@ class Grading(NamedTuple):
 
 
 def grading(table: Typed, settings: TableSettings) -> Grading:
-    """Choose the rule for the labels that there are.
+    """Choose the rule that fits the table's labels.
 
     Raises:
       ValueError: there is no label, or all of them are equal, before or after the rule.

@@ -1,4 +1,4 @@
-"""How coded rows are laid out as arrays, and what is kept for raw requests to come."""
+"""How coded rows are laid out as arrays, and the encoders kept for later raw requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def recipe_of(
 ) -> Recipe:
     """Lay out the columns.
 
-    A bag takes as many as its longest list, and at most `settings.bag`; a hashed value takes two.
+    A bag takes one column per value of its longest list, at most `settings.bag`; a hashed value
+    takes two.
     """
     user, context, item = (
         {
@@ -37,7 +38,7 @@ def recipe_of(
 
 
 def encoders_of(table: Typed, learned: Learned, recipe: Recipe, requests: pl.DataFrame) -> Encoders:
-    """Collect what makes arrays of raw requests; a bag stands several times among the columns."""
+    """Collect the encoders of raw requests; a bag's name occurs several times in the columns."""
     kinds = {feature.name: feature.kind for feature in table.schema.features}
     sides = {"user": recipe.user, "context": recipe.context, "item": recipe.item}
     user, context, item = (
@@ -54,7 +55,7 @@ def encoders_of(table: Typed, learned: Learned, recipe: Recipe, requests: pl.Dat
     )
     words = dict(learned.vocabularies)
     buckets = {f.name: f.buckets for f in table.schema.features if f.buckets}
-    if requests["request_id"].dtype == pl.String:  # so that results can be told by their raw ids
+    if requests["request_id"].dtype == pl.String:  # so results can be matched to their raw ids
         words["request_id"] = Vocabulary(keys(requests["request_id"]))
     return Encoders(
         spec=spec,

@@ -33,11 +33,11 @@ from dnr_jax.settings import MOST_INT, find, unknown
 
 SIDES = ("user", "context", "item")
 KINDS = ("id", "bag", "numeric", "vector")
-LOG = "log"  # of a number: by its logarithm, not by quantiles
+LOG = "log"  # for a number: scaled by its logarithm, not by quantiles
 YAML = (".yaml", ".yml")
 SECTIONS = ("columns", "labels", "features", "hashed", "ignore")
 
-FEWEST = 2  # rows that two hashes can tell apart
+FEWEST = 2  # rows that two different hashes need
 EXAMPLES = {"columns": "request_id=session,score=bm25", "hashed": "i_seller=100000"}
 
 
@@ -54,7 +54,7 @@ class Naming(NamedTuple):
       labels: weight > 0 by label column.
       features: words of `SIDES` and `KINDS`, and `LOG`, by feature column.
       ignored: columns to leave alone.
-      hashed: rows by feature column of ids that are hashed; see `hashed`.
+      hashed: number of rows by hashed feature column; see `hashed`.
     """
 
     columns: Mapping[str, str] = {}
@@ -68,14 +68,14 @@ def read(file: str, columns: str = "", labels: str = "", hashed: str = "") -> Na
     """Read a schema file and flags; a flag wins over the file.
 
     Args:
-      file: of the form above; "" = none.
+      file: a file in the format above; "" = none.
       columns: `role=column` pairs between commas.
       labels: `column:weight` pairs between commas; a weight may be left out and is then 1.
       hashed: `column=rows` pairs between commas.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: what the file or a flag says makes no sense.
+      ValueError: the file or a flag is invalid.
     """
     content = _content(Path(file).expanduser()) if file else {}
     naming = _naming(content, file)
@@ -136,7 +136,7 @@ def _words(file: str, name: str, text: Any) -> tuple[str, ...]:
 
 
 def find_in(place: str, kind: str, name: str, known: Iterable[str]) -> None:
-    """Raise `ValueError` unless `name` is known, with its place before the message."""
+    """Raise `ValueError` unless `name` is known; the message begins with its place."""
     try:
         find(kind, name, dict.fromkeys(known))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Rows of a table in their order, some at a time, each decoded once."""
+"""Read the rows of a table in order, some at a time, decoding each only once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from dnr_jax.data.table.reader import FORMATS, ROW, Source, collect, unreadable
 
-ROWS = 2**13  # that are decoded together: lists of ids of so many rows stay in a processor's cache
+ROWS = 2**13  # decoded together: the lists of ids of this many rows fit a processor's cache
 
 
 def read(
@@ -25,13 +25,13 @@ def read(
 ) -> Iterator[pl.DataFrame]:
     """Read some rows at a time: `names` and `ROW`.
 
-    A list that a request repeats in all of its rows is kept in the first of those that follow each
-    other: lists are slow to move.
+    A list that a request repeats in all of its rows is kept only in the first of adjacent rows,
+    because lists are slow to copy.
 
     Args:
-      source: the table. Parquet files are decoded piece by piece; other files are asked for each
-        span anew.
-      names: of columns.
+      source: the table. Parquet files are decoded piece by piece; other files are read again for
+        each span.
+      names: column names.
       spans: first row and number of rows, ascending, of whole requests.
       request: the column that names the request.
       lists: the columns that a request repeats.
@@ -64,7 +64,7 @@ def _cut(pieces: Iterator[pa.RecordBatch], spans: Sequence[tuple[int, int]]) -> 
 
 
 def _is_parquet(source: Source, names: Sequence[str]) -> bool:
-    """Tell whether Parquet files hold all the columns: those of folders' names are not in them."""
+    """Tell whether Parquet files hold all the columns; those from folder names are not in files."""
     if not source.files or not source.files[0].name.lower().endswith(FORMATS["Parquet"]):
         return False
     return set(names) <= set(pq.read_schema(source.files[0]).names)
@@ -83,7 +83,7 @@ def _stream(files: Sequence[Path], names: Sequence[str]) -> Iterator[pa.RecordBa
 
 
 def _plain(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
-    """Describe some columns without what files of one table may differ in: order, dictionaries."""
+    """Describe some columns, ignoring order and dictionaries, which may differ between files."""
     kinds = {name: schema.field(name).type for name in names}
     return pa.schema(
         {n: k.value_type if pa.types.is_dictionary(k) else k for n, k in kinds.items()}
@@ -91,7 +91,7 @@ def _plain(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
 
 
 def _once(piece: pa.RecordBatch, request: str, lists: Sequence[str]) -> pa.RecordBatch:
-    """Leave a list out of a row if the row before is of the same request, and has one."""
+    """Leave a list out of a row if the previous row is of the same request and has one."""
     asked = piece[request]
     same = pc.equal(asked[1:], asked[:-1]).to_numpy(zero_copy_only=False)
     for name in lists:

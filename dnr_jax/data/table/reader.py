@@ -1,6 +1,6 @@
 """A user's table as a lazy frame: Parquet, Arrow or CSV files, or a frame in memory.
 
-Nothing is read before it is asked for, and then in batches, only the columns in use.
+Data is read only when requested, in batches, and only the columns in use.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Source(NamedTuple):
 
     Attributes:
       frame: its columns, and `ROW` (uint32, from 0 over all files) and `FILE` (text).
-      types: type of each column; of text files, what all of its values can be read as.
-      files: what it is read from; () = a frame in memory.
+      types: type of each column; in text files, a type that fits all of its values.
+      files: the files it is read from; () = a frame in memory.
     """
 
     frame: pl.LazyFrame
@@ -43,7 +43,7 @@ class Source(NamedTuple):
 
     @property
     def place(self) -> str:
-        """What to call the table in a message."""
+        """The table's name in messages."""
         if not self.files:
             return "the table"
         more = f" (and {len(self.files) - 1} more files)" if len(self.files) > 1 else ""
@@ -54,12 +54,12 @@ def open_table(given: Any) -> Source:
     """Open a path, or a frame of polars, pandas or pyarrow.
 
     Args:
-      given: a file; a folder, all files below which are one table (`split=train/` and the like
-        are columns); or a frame.
+      given: a file; a folder whose files, at any depth, form one table (folder names such as
+        `split=train/` are columns); or a frame.
 
     Raises:
       FileNotFoundError: there is no such file or folder, or the folder holds no table.
-      ValueError: files of several formats or with different columns, an empty or a torn file.
+      ValueError: files of several formats or with different columns, an empty or cut-off file.
       TypeError: a frame of an unknown kind.
     """
     if not isinstance(given, str | Path):
@@ -124,7 +124,7 @@ def _arrow(files: list[Path]) -> Source:
 
 
 def _csv(files: list[Path]) -> Source:
-    """Read everything as text and find out what it is: a guess from a few rows can be wrong."""
+    """Read everything as text and infer types from all rows: a guess from a few can be wrong."""
     separators = {_separator(file) for file in files}
     if len(separators) > 1:
         raise ValueError(
@@ -156,7 +156,7 @@ def _separator(file: Path) -> str:
 
 
 def _check_lengths(last: pl.LazyFrame, files: list[Path]) -> None:
-    """Refuse rows that end early, which read as ones whose last values are missing."""
+    """Refuse rows that end early, which would be read as having missing values."""
     if collect(last.null_count(), files).item():
         for file in files:
             csv_files.check_lengths(file)
@@ -165,12 +165,12 @@ def _check_lengths(last: pl.LazyFrame, files: list[Path]) -> None:
 def _text_types(
     frame: pl.LazyFrame, names: list[str], files: tuple[Path, ...]
 ) -> dict[str, pl.DataType]:
-    """Find the narrowest type of int, float and text that takes all values of each column."""
+    """Find the narrowest of int, float and text that fits all values of each column."""
     tests: list[pl.Expr] = []
     for name in names:
         value = pl.col(name).str.strip_chars()
         whole = value.str.contains(INT) & value.cast(pl.Int64, strict=False).is_not_null()
-        name_like = value.str.contains(DIGITS) & ~whole  # of digits, but no int64
+        name_like = value.str.contains(DIGITS) & ~whole  # digits that are not an int64
         number = value.cast(pl.Float64, strict=False).is_not_null() & ~name_like
         tests += [
             (whole | value.is_null()).all().alias(f"int {name}"),
@@ -198,7 +198,7 @@ def _in_memory(given: Any) -> Source:
     elif hasattr(given, "__arrow_c_stream__"):
         import pyarrow as pa
 
-        # By way of pyarrow, for which a NaN of pandas is a missing value.
+        # Through pyarrow, which reads a NaN of pandas as a missing value.
         frame = pl.DataFrame(pl.from_arrow(pa.table(given))).lazy()
     else:
         raise TypeError(
@@ -241,7 +241,7 @@ def _check_alike(files: list[Path], read: Callable[[Path], Mapping[str, Any]]) -
 
 
 def collect(frame: pl.LazyFrame, files: Sequence[Path] = ()) -> pl.DataFrame:
-    """Run a query in batches; `ValueError` for files that cannot be read."""
+    """Run a query in batches; raise `ValueError` if files cannot be read."""
     try:
         return frame.collect(engine="streaming")
     except _BROKEN as error:
@@ -249,7 +249,7 @@ def collect(frame: pl.LazyFrame, files: Sequence[Path] = ()) -> pl.DataFrame:
 
 
 def unreadable(files: Sequence[Path], error: BaseException) -> ValueError:
-    """Make the error that names files, of CSV also the row, and says why they cannot be read."""
+    """Make the error that names the files, and for CSV the row, and says why reading failed."""
     for file in files:
         said = csv_files.fault(file) if _is(file, "CSV") and isinstance(error, _PARSED) else ""
         if said:
@@ -260,7 +260,7 @@ def unreadable(files: Sequence[Path], error: BaseException) -> ValueError:
 
 
 def locate(source: Source, row: int) -> str:
-    """Say where row `row` (from 0 over all files) stands: `FILE, row 17`, counting from 1."""
+    """Say where row `row` (from 0 over all files) is: `FILE, row 17`, counting from 1."""
     if len(source.files) <= 1:
         return f"{source.place}, row {row + 1}"
     starts = source.frame.select(ROW, FILE).group_by(FILE).agg(pl.col(ROW).min())

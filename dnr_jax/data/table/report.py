@@ -1,4 +1,4 @@
-"""What was found in a table, in numbers for programs and in sentences for people."""
+"""Findings about a table, as numbers for programs and as sentences for people."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dnr_jax.data.table.reader import collect
 from dnr_jax.data.table.schema import Schema
 
 NAMED = 12  # columns named in a sentence
-CROWDED = 0.01  # values of a hashed column that share both rows
+CROWDED = 0.01  # share of a hashed column's values that share both rows
 NUMBERS = (", numeric (", ", vector (")
-FEW = 100  # requests, from which on `half_width` is within 0.1
+FEW = 100  # requests; from this number on, `half_width` is at most 0.1
 MEASURED = {"valid": "epochs and models are chosen", "test": "models are compared"}
 
 
@@ -29,7 +29,7 @@ def facts(seen: Examined, *, weight_cap: float) -> dict[str, Any]:
 
     Args:
       seen: the table.
-      weight_cap: most that 1 / propensity counts.
+      weight_cap: upper limit of the weight 1 / propensity.
     """
     table, requests = seen.table, seen.requests
     lengths = requests["rows"].to_numpy()
@@ -68,7 +68,7 @@ def _propensities(table: Typed, cap: float) -> dict[str, float]:
 
 
 def described(schema: Schema, table: Typed) -> dict[str, Any]:
-    """Say what each column was understood to be."""
+    """Say how each column was understood."""
     types = table.source.types
     return {
         "columns": {role: f"{name} ({types[name]})" for role, name in schema.columns.items()},
@@ -106,7 +106,7 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 
 
 def _new(requests: pl.DataFrame) -> float:
-    """Share of the test requests whose user has no training request."""
+    """Return the share of test requests whose user has no training request."""
     test = requests.filter(pl.col("split") == SPLITS.index("test"))
     train = requests.filter(pl.col("split") == SPLITS.index("train"))
     known = test["user_id"].is_in(train["user_id"].drop_nulls().implode()).fill_null(False)
@@ -122,15 +122,15 @@ def written(
     lengths: np.ndarray,
     score: str,
 ) -> dict[str, Any]:
-    """Add what the arrays hold to the `facts` of a table, in numbers and in sentences.
+    """Add counts of the arrays to the `facts` of a table, as numbers and as sentences.
 
     Args:
-      found: of `facts`.
-      counts: of `arrays.tally`, by split.
+      found: the result of `facts`.
+      counts: results of `arrays.tally`, by split.
       past: where histories come from.
-      size: candidates N that a request has room for.
+      size: maximum number of candidates N of a request.
       lengths: `int [R]`, candidates of each request in the table.
-      score: transform of the first stage's scores; "" = there are none.
+      score: transform of the first-stage scores; "" = there are none.
     """
     lengths = lengths.astype(np.int64)
     splits = {name: {**found["splits"][name], **counts[name]} for name in SPLITS}
@@ -199,7 +199,7 @@ def _of_hashed(columns: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def _of_news(found: Mapping[str, Any]) -> list[str]:
-    """Say how much of the test split was not met in training."""
+    """Say how much of the test split was not seen in training."""
     test, new = found["splits"]["test"], []
     if "unknown_items" in test:
         share = test["unknown_items"] / max(test["candidates"], 1)
@@ -224,7 +224,7 @@ def _share(count: Mapping[str, int]) -> float:
 
 
 def few(splits: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Warn of splits with so few requests that means over them say little."""
+    """Warn of splits with too few requests for a reliable mean."""
     said = []
     for name, purpose in MEASURED.items():
         count = splits[name]["requests"] - splits[name]["requests_without_positive"]
@@ -238,7 +238,7 @@ def few(splits: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def before_arrays(found: Mapping[str, Any]) -> list[str]:
-    """Warn of what `facts` tell: few requests, and such without a user or with several times."""
+    """Warn, from `facts`, of few requests, and of requests without a user or with several times."""
     said, times = few(found["splits"]), found.get("requests_over_several_times")
     if times:
         said.append(f"{times} requests have rows of several times: the earliest counts")
@@ -248,7 +248,7 @@ def before_arrays(found: Mapping[str, Any]) -> list[str]:
 
 
 def half_width(requests: int) -> float:
-    """Bound half the 95 % interval of a mean: values in [0, 1] deviate by 1 / 2 at most."""
+    """Bound half the 95 % interval of a mean: values in [0, 1] deviate by at most 1 / 2."""
     return float(1.96 * 0.5 / np.sqrt(requests))
 
 

@@ -1,4 +1,4 @@
-"""Raw requests of a table's form: ids and values in, the arrays of prepared requests out."""
+"""Raw requests in a log table's format: ids and values in, arrays of prepared requests out."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def encode(
     Args:
       encoders: of the prepared data.
       requests: each `{"user_id": 42, "history": [item id, ...], "items": [{"item_id": 7}, ...]}`
-        and the features that the table had, under its names: those of user and context beside
-        "items", those of items in them. The candidates in any order, the history with the latest
-        last. Only "items" and their ids are needed; what is left out is unknown.
-      size: candidates N that arrays have room for; None = as prepared.
+        and the table's features under their names: those of user and context beside "items",
+        those of items inside each item. Candidates are in any order; the history has the latest
+        last. Only "items" and their ids are required; anything left out is unknown.
+      size: candidates N that the arrays can hold; None = as prepared.
 
     Raises:
       ValueError: a field is missing, unknown or of the wrong kind, or there are more items than
@@ -76,7 +76,7 @@ def _check_id(place: str, value: Any, encoders: Encoders, name: str) -> None:
 def _check_numbers(
     place: str, raw: Mapping[str, Any], scales: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Check raw numbers, or lists of as many as in training; None = missing."""
+    """Check raw numbers, or lists of the same length as in training; None = missing."""
     for name, scale in scales.items():
         value, there, width = raw.get(name), f"{place}: {name}", len(scale["mean"])
         if value is None:

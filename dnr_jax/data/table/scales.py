@@ -1,7 +1,7 @@
-"""Numbers of any size -> numbers about 1: by quantiles of the training rows, by log, or mean.
+"""Scale numbers to about 1: by quantiles of the training rows, by log, or by mean and spread.
 
-A missing number is 0, the middle, and told apart from it by a column of its own, which there is
-where training has missing ones.
+A missing number is scaled to 0, the middle. If any number is missing in training, a separate
+column marks missing ones.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from dnr_jax.data.table.columns import Typed
 from dnr_jax.data.table.reader import collect
 from dnr_jax.data.table.schema import Feature
 
-SHARES = np.linspace(0, 1, 65)  # of the knots
-COLUMNS_AT_ONCE = 8  # in memory, while their quantiles are found
-DIGITS = 9  # of what is stored: those that tell float32 apart
+SHARES = np.linspace(0, 1, 65)  # at the knots
+COLUMNS_AT_ONCE = 8  # in memory while their quantiles are computed
+DIGITS = 9  # stored digits: enough to keep every float32 distinct
 
 
 class Scale(NamedTuple):
     """How the numbers of a column are scaled.
 
     Attributes:
-      knots, shares: `float64 [k]`: a number lies at 2 F - 1, F interpolated between the knots: the
-        share of training rows below each, or its place on a log scale; () for a vector.
-      mean, spread: `float64 [width]`: a vector has them subtracted and divided by; () for a number.
-      missing: whether a column says where the value is missing.
+      knots, shares: `float64 [k]`: a number becomes 2 F - 1, with F interpolated between the knots:
+        the share of training rows below each, or its place on a log scale; () for a vector.
+      mean, spread: `float64 [width]`: a vector v becomes (v - mean) / spread; () for a number.
+      missing: whether a column marks missing values.
     """
 
     knots: tuple[float, ...] = ()
@@ -39,11 +39,11 @@ class Scale(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Columns that it takes."""
+        """Number of columns of the scaled feature."""
         return max(1, len(self.mean)) + self.missing
 
     def scale(self, raw: pl.Series) -> pl.Series:
-        """Scale numbers to float32 in [-1, 1]; nulls stay, and vectors, for `stack`."""
+        """Scale numbers to float32 in [-1, 1]; nulls and vectors are left for `stack`."""
         if self.mean:
             return raw
         values = raw.cast(pl.Float64)
@@ -52,7 +52,7 @@ class Scale(NamedTuple):
         return scaled.set(values.is_null(), None)
 
     def stack(self, scaled: pl.Series) -> np.ndarray:
-        """Make columns `float32 [n, width]` of what `scale` returns."""
+        """Make columns `float32 [n, width]` from the output of `scale`."""
         gone = scaled.is_null().to_numpy()[:, None].astype(np.float32)
         if self.mean:
             flat = scaled.drop_nulls().explode().to_numpy().reshape(-1, len(self.mean))
@@ -87,21 +87,21 @@ def _fitted(values: pl.Series, *, log: bool = False) -> Scale:
     if log:
         return _logarithmic(known[0], known[-1], missing)
     knots = np.unique(_rounded(np.quantile(known, SHARES)))
-    # Where values tie, F is the middle of the share of rows from below them to above them.
+    # For tied values, F is the mean of the shares of rows below them and up to them.
     below, above = (np.searchsorted(known, knots, side) for side in ("left", "right"))
     shares = (below + above) / (2 * len(known))
     return Scale(tuple(knots.tolist()), tuple(_rounded(shares).tolist()), missing=missing)
 
 
 def _logarithmic(low: float, high: float, missing: bool) -> Scale:
-    """Place numbers by sign(x) log(1 + |x|), from -1 at the least of training to 1 at the greatest.
+    """Place numbers by sign(x) log(1 + |x|), from -1 at the training minimum to 1 at the maximum.
 
-    Between the knots, which are equally far from each other on that scale, it is linear.
+    It is linear between the knots, which are equally spaced on that scale.
     """
     ends = [np.sign(end) * np.log1p(abs(end)) for end in (low, high)]
     places = np.linspace(ends[0], ends[1], len(SHARES))
     knots = _rounded(np.sign(places) * np.expm1(np.abs(places)))
-    if not (np.diff(knots) > 0).all():  # too close to each other to be told apart
+    if not (np.diff(knots) > 0).all():  # too close to be distinct
         return Scale(knots=(float(low),), shares=(0.5,), missing=missing)
     return Scale(tuple(knots.tolist()), tuple(SHARES.tolist()), missing=missing)
 
@@ -120,7 +120,7 @@ def _standard(values: pl.Series, missing: bool) -> Scale:
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-    """Keep `DIGITS` digits, so that what is stored as text is what was used."""
+    """Keep `DIGITS` digits, so the stored text gives exactly the values that were used."""
     return np.array([float(f"{value:.{DIGITS}g}") for value in values])
 
 
@@ -132,7 +132,7 @@ def stack(frame: pl.DataFrame, scales: Scales) -> np.ndarray | None:
 
 
 def scaled(scales: Scales) -> list[pl.Expr]:
-    """Return expressions that put scaled numbers in the place of raw ones."""
+    """Return expressions that replace raw numbers by scaled ones."""
     return [
         pl.col(name).map_batches(scale.scale, return_dtype=pl.Float32, is_elementwise=True)
         for name, scale in scales.items()

@@ -1,4 +1,4 @@
-"""Which column of a user's table is what: by customary names, by a schema file, or by flags."""
+"""The role of each column of a user's table: from customary names, a schema file, or flags."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dnr_jax.data.encoders import Encoders
 from dnr_jax.data.table.naming import KINDS, LOG, SIDES, Naming, as_in
 from dnr_jax.settings import unknown
 
-# The columns with a meaning of their own, and the other names under which people keep them.
+# The columns with a role of their own, and other customary names for them.
 # Case, blanks, hyphens and underscores do not count: `itemID` is `item_id`.
 ROLES: Mapping[str, tuple[str, ...]] = {
     "request_id": ("qid", "query_id", "impression_id", "list_id"),
@@ -38,7 +38,7 @@ REQUEST = ("request_id", "user_id", "history")
 INTERACTIONS = (
     ". Ratings, purchases or clicks without candidates: dnr-jax train LOGS --data interactions"
 )
-TASK = "label_"  # label_click, label_buy, ...: one column a task
+TASK = "label_"  # label_click, label_buy, ...: one column per task
 PREFIXES = {"u_": "user", "c_": "context", "i_": "item"}
 
 
@@ -46,11 +46,11 @@ class Feature(NamedTuple):
     """A feature column.
 
     Attributes:
-      name: of the column.
+      name: name of the column.
       side: what it describes: "user", "context" (the request) or "item" (the candidate).
       kind: "id" (categorical), "bag" (a list of ids), "numeric" or "vector" (a list of numbers).
-      log: whether a number is scaled by its logarithm, and not by quantiles.
-      buckets: > 0 = ids are hashed to two of so many rows; 0 = each known value has its own.
+      log: whether a number is scaled by its logarithm instead of by quantiles.
+      buckets: > 0 = ids are hashed to two of this many rows; 0 = each known value has its own.
     """
 
     name: str
@@ -61,13 +61,13 @@ class Feature(NamedTuple):
 
 
 class Schema(NamedTuple):
-    """What each column of a table is.
+    """The role of each column of a table.
 
     Attributes:
-      columns: column by role, of the roles that the table has.
+      columns: column by role, for the roles that the table has.
       labels: label columns and the weight of each, summing to 1; empty = there is none.
       features: feature columns, in the order of the table.
-      ignored: columns that are nothing of this.
+      ignored: all other columns.
     """
 
     columns: Mapping[str, str]
@@ -82,21 +82,21 @@ class Schema(NamedTuple):
         return tuple(dict.fromkeys(own))
 
     def of(self, side: str, *kinds: str) -> tuple[Feature, ...]:
-        """List the features of a side and of some kinds."""
+        """List the features of one side, of the given kinds."""
         return tuple(f for f in self.features if f.side == side and f.kind in kinds)
 
 
 def understand(types: Mapping[str, pl.DataType], naming: Naming, place: str) -> Schema:
-    """Find out what each column is.
+    """Find the role of each column.
 
     Args:
       types: type of each column.
       naming: what the user says about them; it wins over customary names.
-      place: of the table, for messages.
+      place: name of the table, for messages.
 
     Raises:
-      ValueError: a required column is absent, two columns could both be one thing, a name is not
-        a column's, or a feature has a type that no kind takes.
+      ValueError: a required column is absent, two columns could have the same role, a name is not
+        a column's, or no kind of feature fits a column's type.
     """
     _check_named(types, naming, place)
     columns = {role: name for role, name in naming.columns.items() if role != "label"}
@@ -120,10 +120,10 @@ def understand(types: Mapping[str, pl.DataType], naming: Naming, place: str) -> 
 
 
 def understand_requests(types: Mapping[str, pl.DataType], naming: Naming, place: str) -> Schema:
-    """Find the columns of a table with a row a request: `REQUEST`, of which the first is needed.
+    """Find the columns `REQUEST` of a table with one row per request; the first is required.
 
     Raises:
-      ValueError: it is absent, two columns could both be one thing, or a name is not a column's.
+      ValueError: it is absent, two columns could have the same role, or a name is not a column's.
     """
     _check_named(types, naming, place)
     found = {r: naming.columns.get(r) or _customary(r, list(types), place) for r in REQUEST}
@@ -151,17 +151,17 @@ def features_of(encoders: Encoders) -> tuple[Feature, ...]:
 
 
 def plain(name: str) -> str:
-    """Reduce a name to what is compared: lower case, without blanks, hyphens and underscores."""
+    """Reduce a name for comparison: lower case, without blanks, hyphens and underscores."""
     return name.strip().lower().translate({ord(c): None for c in "_- "})
 
 
 def customary(*roles: str) -> set[str]:
-    """Return the names under which people keep columns of some roles, each as `plain` has it."""
+    """Return the customary names of columns of some roles, each reduced by `plain`."""
     return {plain(alias) for role in roles for alias in (role, *ROLES[role])}
 
 
 def find_role(role: str, names: Iterable[str], place: str) -> str:
-    """Return the column that is `role` by its name; `ValueError` for none, or several."""
+    """Return the column whose name fits `role`; raise `ValueError` for none or several."""
     names = list(names)
     found = _customary(role, names, place)
     if found is None:
@@ -205,7 +205,7 @@ def _customary(role: str, names: list[str], place: str) -> str | None:
 
 
 def _labels(single: str | None, free: list[str], naming: Naming) -> dict[str, float]:
-    """Weigh the label columns, those named or else `label` or else all `label_*`."""
+    """Weigh the label columns: those the user named, else `label`, else all `label_*`."""
     given = dict(naming.labels)
     if not given and "label" in naming.columns:
         given = {naming.columns["label"]: 1.0}
@@ -272,7 +272,7 @@ def _kind(kind: pl.DataType) -> str:
 
 
 def _plain_kind(kind: pl.DataType) -> str:
-    """Tell what a plain type can be read as; an int is an id unless it is said to be a number."""
+    """Choose the kind of a plain type; an int is an id unless the user says it is a number."""
     if kind.is_integer():
         return "both"
     if kind.is_float() or kind.is_decimal():

@@ -1,4 +1,4 @@
-"""What a user may choose about a log table, and about the simulated one."""
+"""Settings of a log table, and of the simulated one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPLITS_BY = ("auto", "column", "time", "request", "user")
 
 @dataclass(frozen=True, kw_only=True)
 class TableSimulation(Settings):
-    """Settings of the simulated table; all of it is a function of these."""
+    """Settings of the simulated table, which they determine completely."""
 
     requests: int = knob(2000, "number of requests", at_least=30)
     users: int = knob(200, "number of users", at_least=1)
@@ -35,7 +35,7 @@ class TableSimulation(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TableSettings(DataSettings):
-    """Settings of the reader; every one but path and simulate changes the prepared arrays."""
+    """Settings of the reader; all but path and simulate change the prepared arrays."""
 
     path: str = knob("", "a file or folder of Parquet, Arrow or CSV; empty = simulate one")
     schema: str = knob("", "a TOML or YAML file of what your columns are; empty = by names")

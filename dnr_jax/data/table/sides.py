@@ -1,4 +1,4 @@
-"""Side tables: what describes users and items, kept by their ids in files of their own."""
+"""Side tables: separate files of user or item features, keyed by id."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _LOG = logging.getLogger(__name__)
 
 
 def join(table: Source, own: str, given: Any, role: str) -> Source:
-    """Give each row of a table what a side table says of its user or item.
+    """Join each row of a table with the side table's features of its user or item.
 
-    A feature of the side table keeps its name where that begins with the prefix of its side (`u_`,
-    `i_`), and gets the prefix where it does not. What the side table lacks is missing.
+    A feature whose name lacks the prefix of its side (`u_`, `i_`) gets it. Values that the side
+    table lacks are missing.
 
     Args:
       table: the log.
       own: its column of ids.
-      given: the side table, as of `reader.open_table`.
+      given: the side table, as for `reader.open_table`.
       role: "user_id" or "item_id".
 
     Raises:
       FileNotFoundError, TypeError: see `open_table`.
-      ValueError: the side table has no column of ids, an id twice or none, or a column that the
-        log has as well.
+      ValueError: the side table has no id column, a repeated or missing id, or a column that the
+        log also has.
     """
     side = open_table(given)
     key = schema.find_role(role, side.types, side.place)
@@ -63,14 +63,14 @@ def join(table: Source, own: str, given: Any, role: str) -> Source:
 
 
 def _counts(table: Source, frame: pl.LazyFrame, described: pl.LazyFrame) -> tuple[Any, ...]:
-    """Count the ids of a table, and those of them that its side table has."""
+    """Count the distinct ids of a table, and those that its side table has."""
     asked = frame.select(_KEY).drop_nulls().unique()
     both = asked.join(described.select(_KEY, known=True), on=_KEY, how="left")
     return collect(both.select(pl.len(), pl.col("known").sum()), table.files).row(0)
 
 
 def _as_text(name: str, kind: pl.DataType) -> pl.Expr:
-    """Read ids as text, which those of both tables can be, whatever their types."""
+    """Read ids as text, which works for both tables whatever their types."""
     return columns.identifier(name, kind).cast(pl.String)
 
 

@@ -1,4 +1,4 @@
-"""A log as people keep it, with known tastes: requests of ragged lists, scored, shown, clicked."""
+"""A realistic log with known tastes: requests with lists of varying length, scores and clicks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dnr_jax.data.table.settings import TableSimulation
 
 FILE = "log.parquet"
 WIDTH = 6
-SHOWN = 10  # the first places, of which the user clicks
+SHOWN = 10  # the first places, on which the user may click
 UNPRICED = 0.1  # share of the items whose price is missing
 LONG = 0.5  # share of the requests whose list is full
 START = np.datetime64("2024-03-01T00:00:00", "us")
@@ -22,7 +22,7 @@ def simulate(folder: Path, settings: TableSimulation) -> None:
     """Write a table into `folder`, which must not exist.
 
     Raises:
-      FileExistsError: the folder is there.
+      FileExistsError: the folder exists.
     """
     folder.mkdir()
     table(settings).write_parquet(folder / FILE)
@@ -31,9 +31,9 @@ def simulate(folder: Path, settings: TableSimulation) -> None:
 def table(settings: TableSimulation) -> pl.DataFrame:
     """Draw the table.
 
-    Items and users have tastes; a first stage scores candidates by them with an error of
-    `settings.noise`, shows its best, and the user clicks by his taste and less further down. What
-    was not shown has no label.
+    Items and users have taste vectors. A first stage scores candidates by them, with errors of
+    spread `settings.noise`, and shows its best. The user clicks by taste, and less at lower
+    positions. Items that were not shown have no label.
     """
     rng = np.random.default_rng(settings.seed)
     users = rng.normal(size=(settings.users, WIDTH))
@@ -65,7 +65,7 @@ def table(settings: TableSimulation) -> pl.DataFrame:
 
 
 def _lists(rng: np.random.Generator, settings: TableSimulation) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the items of every request, `int [R, N]`, and which of these places are real."""
+    """Draw the items of every request, `int [R, N]`, and which of them are real."""
     requests, size = settings.requests, settings.candidates
     length = rng.integers(1, size + 1, size=requests)
     length[rng.random(requests) < LONG] = size
@@ -85,7 +85,7 @@ def _shown(
 
 
 def _features(rng: np.random.Generator, items: np.ndarray) -> pl.DataFrame:
-    """Describe every item of the catalogue by what its taste shows of itself, and by tags."""
+    """Make features of every item of the catalogue, from its taste vector, and tags."""
     price = np.where(rng.random(len(items)) < UNPRICED, np.nan, np.exp(items[:, 0]))
     return pl.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""Which split each request is in: as the table says, by time, or by a hash."""
+"""Assign each request to a split: from the table's column, by time, or by a hash."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def assign(
     """Put every request into a split, and say how.
 
     Args:
-      requests: of `gather`.
+      requests: the result of `gather`.
       settings: how; "auto" takes the table's own split, else time, else a hash of the request.
-      seed: of the hashes.
-      place: of the table, for messages.
+      seed: seed of the hashes.
+      place: name of the table, for messages.
 
     Returns:
       `requests` with `split` as int8, the position in `SPLITS`; and a sentence.
 
     Raises:
-      ValueError: what the rule needs is not there, or a split has no request or no positive.
+      ValueError: a column that the rule needs is absent, or a split has no request or no positive.
     """
     has = set(requests.columns)
     by = settings.split_by
@@ -64,11 +64,11 @@ def _by_column(
 def _by_time(
     requests: pl.DataFrame, settings: TableSettings, by: str, seed: int
 ) -> tuple[np.ndarray, str]:
-    """Cut at two points in time; what happened at the same time stays together."""
+    """Cut at two points in time; requests of the same time stay together."""
     times = requests["timestamp"].to_numpy()
     shares = (1 - settings.valid_share - settings.test_share, 1 - settings.test_share)
     edges = [np.sort(times)[int(share * len(times))] for share in shares]
-    if edges[0] == edges[1]:  # times are coarse: validation is the last of them before the test
+    if edges[0] == edges[1]:  # coarse times: validation is the last one before the test
         edges[0] = times[times < edges[1]].max(initial=times.min())
     days = [str(np.datetime64(int(edge), "us")) for edge in edges]
     words = f"by time: validation from {days[0]} on, test from {days[1]} on"
@@ -85,7 +85,7 @@ def _by_hash(
 
 
 def _hashes(ids: pl.Series, seed: int) -> np.ndarray:
-    """Draw a number of [0, 1) for each id, the same on every machine: `float64 [R]`."""
+    """Draw a number in [0, 1) for each id, the same on every machine: `float64 [R]`."""
     key = seed.to_bytes(8, "little")
     digests = [
         hashlib.blake2b(str(value).encode(), digest_size=8, key=key).digest() for value in ids

@@ -1,9 +1,9 @@
-"""Files that people hold -> log tables: frames with the customary columns, to be read or written.
+"""Import common file formats as log tables: frames with the customary column names.
 
     frame = importers.read_letor("train.txt")
     frame.write_parquet("log.parquet")
 
-An importer leaves `checks` to the table's reader, except for what only its own format knows.
+An importer checks only what is specific to its format; the table's reader does the rest.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ __all__ = [
 def join_splits(**parts: pl.DataFrame) -> pl.DataFrame:
     """Join the tables of several splits, as in `join_splits(train=..., valid=..., test=...)`.
 
-    A column that a table lacks is missing in its rows. Requests keep apart: where an id comes in
-    two tables, each has the name of its split before it.
+    A column that a table lacks is missing in its rows. Requests stay separate: an id that occurs
+    in two tables gets the name of its split as a prefix.
 
     Raises:
-      ValueError: a name that is no split's.
+      ValueError: a name is not a split's.
     """
     for name in parts:
         if name not in SPLITS:

@@ -14,7 +14,7 @@ import polars as pl
 
 LINES_AT_ONCE = 20_000
 _DOCUMENT = re.compile(r"\b(?:docid|docno|doc)\s*[=:]\s*(\S+)|^\s*(\S+)\s*$")
-_MISSING = "NULL"  # of LETOR's language-model features
+_MISSING = "NULL"  # in LETOR's language-model features
 
 
 class _Part(NamedTuple):
@@ -36,25 +36,25 @@ def read_letor(
 ) -> pl.DataFrame:
     """Read a file of judged documents as a log table with numeric features `i_*`.
 
-    A feature that a line leaves out is 0, as the format has it; NULL is missing.
+    A feature that a line leaves out is 0, as the format defines; NULL is missing.
 
     Args:
       path: the file; may end in `.gz`.
-      query: sizes of the queries in order, a number a line (LightGBM's `.query`); None = lines
-        say `qid:`.
-      names: of features, by number; others are called by their number.
-      prefix: before the numbers of queries that `query` makes; None = the file's name, so that
-        those of several files keep apart.
-      features: how many there are at least, so that files of one data set have the same columns;
-        one that no line of a file names is 0 in all of them, and else has no column.
+      query: a file of query sizes in order, one number per line (LightGBM's `.query`); None =
+        lines have `qid:`.
+      names: names of features, by number; others are named by their number.
+      prefix: prefix of the query numbers that `query` yields; None = the file's name, which keeps
+        the queries of several files distinct.
+      features: minimum number of features, so files of one data set have the same columns. Up to
+        it, a feature that no line names is 0 everywhere; above it, such a feature has no column.
 
     Returns:
-      `request_id`, `item_id` (the document's name, else query and place), `label` and `i_*`, in
-      order of the numbers.
+      `request_id`, `item_id` (the document's name, else query and place), `label` and `i_*`,
+      ordered by feature number.
 
     Raises:
-      FileNotFoundError: a file is not there.
-      ValueError: a line is not of the form, naming file and line; sizes that do not add up.
+      FileNotFoundError: a file does not exist.
+      ValueError: a malformed line, named by file and line; sizes that do not add up.
     """
     path = Path(path)
     with _text(path) as stream:

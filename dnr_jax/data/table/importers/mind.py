@@ -1,4 +1,4 @@
-"""News impressions: MIND's and EB-NeRD's lists of shown articles and what was clicked of them."""
+"""News impressions: MIND's and EB-NeRD's lists of shown articles, and the clicks on them."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from dnr_jax.data.table.reader import collect, find_files, open_table
 BEHAVIORS = ("request_id", "user_id", "time", "history", "shown")
 NEWS = ("item_id", "i_category", "i_subcategory", "title", "abstract", "url", "in_title", "in_text")
 TIME = "%m/%d/%Y %I:%M:%S %p"
-# EB-NeRD's names of what describes a request or its user.
+# EB-NeRD's names of request and user features.
 EBNERD = {"device_type": "c_device", "gender": "u_gender", "age": "u_age", "postcode": "u_postcode"}
 
 
 def read_mind(folder: str | Path, *, history: int = 50) -> pl.DataFrame:
     """Read a folder of MIND (`behaviors.tsv`, `news.tsv`) as a log table.
 
-    The order of an impression is not that of display, so that there is no position.
+    An impression is not in display order, so there is no position.
 
     Args:
-      folder: of one split.
-      history: clicked articles kept, the latest.
+      folder: the folder of one split.
+      history: number of clicked articles kept, the latest.
 
     Returns:
       `request_id`, `user_id`, `timestamp`, `item_id`, `label`, `history`, `i_category` and
       `i_subcategory`.
 
     Raises:
-      FileNotFoundError: a file is not there.
-      ValueError: a line has another number of fields, an impression without labels (MIND's test
-        set has none), or a time of another form.
+      FileNotFoundError: a file does not exist.
+      ValueError: a line has the wrong number of fields, an impression without labels (MIND's test
+        set has none), or a malformed time.
     """
     folder = Path(folder)
     events = _tsv(folder / "behaviors.tsv", BEHAVIORS)
@@ -70,12 +70,12 @@ def _tsv(path: Path, names: tuple[str, ...]) -> pl.DataFrame:
 def read_ebnerd(folder: str | Path, *, history: int = 50) -> pl.DataFrame:
     """Read a folder of EB-NeRD (`behaviors.parquet`, `history.parquet`) as a log table.
 
-    The articles in view are not in the order of display, so that there is no position. A history
-    ends before the impressions begin.
+    The articles in view are not in display order, so there is no position. A history ends before
+    the impressions begin.
 
     Args:
-      folder: of one split.
-      history: read articles kept, the latest.
+      folder: the folder of one split.
+      history: number of read articles kept, the latest.
 
     Returns:
       `request_id`, `user_id`, `timestamp`, `item_id`, `label`, `history`, and `c_device`,

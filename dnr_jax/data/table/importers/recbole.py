@@ -7,23 +7,23 @@ from pathlib import Path
 import polars as pl
 
 TYPES = ("token", "token_seq", "float", "float_seq")
-# What describes users and items gets the prefix by which a log table knows it.
+# User and item features get the prefixes by which a log table recognises them.
 SIDES = {".user": ("user_id", "u_"), ".item": ("item_id", "i_")}
 
 
 def read_recbole(path: str | Path) -> pl.DataFrame:
-    """Read an atomic file, with the types that its header says.
+    """Read an atomic file, with the types that its header gives.
 
     Args:
       path: `NAME.inter`, `NAME.user` or `NAME.item`. Features of the last two get the prefixes
-        `u_` and `i_`, as side tables have them.
+        `u_` and `i_`, as in side tables.
 
     Returns:
-      tokens as text, floats as numbers, sequences as lists of them.
+      A frame: tokens as text, floats as numbers, sequences as lists of either.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a header without types, or of an unknown one; a value that is no number.
+      ValueError: a header without types, or with an unknown one; a value that is not a number.
     """
     path = Path(path)
     if not path.is_file():

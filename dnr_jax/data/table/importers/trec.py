@@ -14,16 +14,16 @@ def read_trec(run: str | Path, judgements: str | Path) -> pl.DataFrame:
     """Read a run and its qrels as a log table.
 
     Args:
-      run: lines of six fields.
-      judgements: lines of four fields.
+      run: a file of lines with six fields.
+      judgements: a file of lines with four fields.
 
     Returns:
-      `request_id`, `item_id`, `rank` (from 1, by score, as trec_eval has it), `score` and `label`:
-      missing where a document was not judged, below 0 (spam, in some collections) as 0.
+      `request_id`, `item_id`, `rank` (from 1, by score, as in trec_eval), `score` and `label`:
+      missing if a document was not judged; values below 0 (spam, in some collections) become 0.
 
     Raises:
-      FileNotFoundError: a file is not there.
-      ValueError: a line of another form, naming file and line, or no query in common.
+      FileNotFoundError: a file does not exist.
+      ValueError: a malformed line, named by file and line, or no query in common.
     """
     frame = _read(Path(run), RUN).with_columns(_number(Path(run), "score"))
     judged = read_qrels(judgements)
