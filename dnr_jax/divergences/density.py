@@ -33,7 +33,8 @@ class ExactDensitySettings(DivergenceSettings):
 def density_kl(settings: DensitySettings) -> Flat:
     """Make the KL of binned kernel densities: linear time, the default.
 
-    Its gradient has a cosine above 0.9999 with the exact one; its value is off by about 1e-3 nats.
+    At the default bandwidth its gradient has a cosine above 0.9999 with the exact one, and its
+    value is off by about 1e-3 nats; at 0.001 the cosine is 0.98.
     """
     return _kl(settings.bandwidth, "binned")
 

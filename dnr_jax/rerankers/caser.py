@@ -5,7 +5,9 @@ filters weight its rows, horizontal filters slide over it; `w = ReLU(W [o_v, o_h
 `v = W' [w, user]`, `s_i = v . E[i]`.
 
 Deviations: history and candidates share one item table (the paper has a second, of width 2D, for
-the candidates). The filters have no bias, so padding has no effect. The targets are the candidates
+the candidates). What only the history has (feedback) is added to the events, and `user` is the sum
+of all user features, where the paper has the id alone. The filters have no bias, so padding has no
+effect. The targets are the candidates
 of one request with their labels (binary cross-entropy), whereas the paper slides the window over
 each user's events and samples negatives.
 """

@@ -2,8 +2,10 @@
 
 Ai et al. 2018, arXiv 1804.05936. The GRU reads the candidates from the lowest to the highest score,
 so the best ones are the most recent in its last state s_n. With o_i its state after candidate i,
-the logit is `w (o_i tanh(W s_n + b))`. The model depends on the order of the scores even with
-`score_entry="none"`; tied scores are read in storage order. The paper's input `[h_i, x_i]` is the
+the logit is `w (o_i tanh(W s_n + b))`. By default, `score_place="late"`, a head of two layers that
+also reads x_i replaces w. The model depends on the order of the scores even with
+`score_entry="none"`; of tied scores the first in
+storage is read last. The paper's input `[h_i, x_i]` is the
 score entry "concatenate" at the place "early".
 
 Its own loss is AttRank on the plain logits; public ports clip negative logits to 0.

@@ -9,7 +9,8 @@ Deviations: the authors' released code has pi(l) in place of log pi(l), which le
 gradient (pi is near 1e-10), so the paper's cross-entropy is used. L_gen, which the paper does not
 define, is the binary cross-entropy of the logits. The policy is Plackett-Luce over one set of
 logits (the form of the authors' README), whereas their release runs the transformer again after
-each chosen item. So the displayed list is the order of the logits and needs no search.
+each chosen item. So the displayed list is the order of the logits and needs no search. Lists
+are sampled, and their likelihood is taken, with dropout on.
 
 `matching=True` puts the product of history and candidate into h (`nn.user_state`), which the
 paper does not have.

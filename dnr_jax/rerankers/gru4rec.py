@@ -1,9 +1,9 @@
 """GRU4Rec: a recurrent network over the history, candidates matched by inner product.
 
-Hidasi et al. 2016, arXiv 1511.06939: `q = W h_T`, `s_i = q . E[i]`, with one item table for
-history and candidates. The paper trains on the next item with BPR or TOP1 over parallel sessions;
-here the model scores the candidates of a request and is trained on their labels (binary
-cross-entropy).
+Hidasi et al. 2016, arXiv 1511.06939: `q = W h_T + b`, `s_i = q . E[i]`, with one item table for
+history and candidates. What only the history has (feedback) is added to E there. The paper trains
+on the next item with BPR or TOP1 over parallel sessions; here the model scores the candidates of a
+request and is trained on their labels (binary cross-entropy).
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 Pei et al. 2019, arXiv 1904.06813. The tokens are `E_i = h_i + PE_i`, where h is the fused user and
 item state in place of the paper's pre-trained personalised vector (as the DNR paper's group does).
-The encoder has `layers` post-norm transformer blocks, and a head gives one logit per candidate.
+The encoder has `layers` post-norm transformer blocks, and a head gives one logit per candidate. The
+loss is the binary cross-entropy of the candidates; the paper's is the softmax cross-entropy of the
+list (`--config.objective.loss=attention_rank` is close to it).
 
 `pretrained=True` adds the paper's vectors: `E_i = W [h_i, PV_i] + PE_i`. PV_i is the last hidden
 state of a click model that is trained first, for half the epochs, and then frozen. Ours is a

@@ -1,10 +1,12 @@
 """SASRec: self-attention over the history, candidates matched by inner product.
 
 Kang and McAuley 2018, arXiv 1808.09781: `H = sqrt(D) E[history] + P`, then causal attention blocks;
-q is the output at the last position, and `s_i = q . E[i]` with one item table. Here the blocks are
-post-norm, and positions count from the most recent event (more padding changes nothing). The
-targets are the labels of the candidates (binary cross-entropy), whereas the paper predicts each
-next item against one sampled negative.
+q is the output at the last position, and `s_i = q . E[i]` with one item table.
+
+Deviations: H passes a LayerNorm first, and what only the history has (feedback) is added to E; the
+blocks are post-norm, with 4 heads by default; positions count from the most recent event (more
+padding changes nothing). The targets are the labels of the candidates (binary cross-entropy),
+whereas the paper predicts each next item against one sampled negative.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 Sarwar et al., WWW 2001, doi 10.1145/371920.372071. cos(i, j) is the cosine of columns of the matrix
 of users and their training positives, and each item keeps its nearest neighbours. s(u, i) is the
-sum of cos(j, i) over the items j that u liked. Ours: an item is not its own neighbour.
+sum of cos(j, i) over the items j that u liked and among whose neighbours i is. Ours: an item is not
+its own neighbour, and the sum is not divided by that of the cosines; the paper takes a weighted
+mean over the neighbours of i.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Matrix factorisation: s(u, i) = p_u . q_i + b_i, trained by BPR or by binary cross-entropy."""
+"""Matrix factorisation: s(u, i) = p_u . q_i + b_i, trained by BPR or by binary cross-entropy.
+
+Rendle et al. 2009, arXiv 1205.2618. Negatives are items that the user was not shown; the paper
+draws them from all items without positive feedback, those shown and disliked included.
+"""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ negative.
 A request is scored by the state at its own time, after the positives of its history, which ends
 before it. Training sequences are made only from training lists, without those of a hidden fold.
 
-Deviations: the blocks are post-norm; long sequences are cut into windows, all of which are used in
-training, whereas the paper keeps the latest; items have a bias, which alone scores a query without
-any positive; the epoch is chosen on validation.
+Deviations: H passes a LayerNorm first; the blocks are post-norm; long sequences are cut into
+windows, all of which are used in training, whereas the paper keeps the latest; items have a bias,
+which alone scores a query without any positive; the epoch is chosen on validation.
 """
 
 from __future__ import annotations

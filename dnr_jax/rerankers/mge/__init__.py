@@ -11,8 +11,8 @@ Ours: R is part of the reward, with the same weight as delta, in the structure
 generator learns what R overrates.) L_pref is the binary cross-entropy of its logits; delta is
 `list_distance.disagreement`; the baseline is the mean reward of a request's samples; CLIG has one
 round. The matching generator's list is greedy and its loss has no contrastive part, so that the
-rewarded list is the shown one. The scorer, which DNR and the binary cross-entropy train, is the
-mean of the three generators' logits.
+rewarded list is the shown one; lists are sampled with dropout on. The scorer, which DNR and the
+binary cross-entropy train, is the mean of the three generators' logits.
 """
 
 from __future__ import annotations

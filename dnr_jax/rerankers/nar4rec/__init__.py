@@ -4,9 +4,10 @@ Ren et al. 2024, arXiv 2402.06871. The generator (`matching`) is trained by the 
 lists of high utility and the unlikelihood of the others, plus a contrastive loss of the item
 states. The evaluator chooses the displayed list among contrastive decodings.
 
-Parts are our own, as the paper's text was not available: the scale 1/sqrt(D), two post-norm blocks
-per layer of the position encoder, SimCTG's contrastive loss with its margin, the penalties a, and
-the scorer `log mean_k exp M_ik` that DNR and the binary cross-entropy train.
+Parts are our own, as the paper's text was not available: the likelihood as a mean over the judged
+places of a batch where the paper has a sum per list, the scale 1/sqrt(D),
+two post-norm blocks per layer of the position encoder, SimCTG's contrastive loss with its margin,
+the penalties a, and the scorer `log mean_k exp M_ik` that DNR and the binary cross-entropy train.
 
 `matching=True` puts the product of history and candidate into h (`nn.user_state`), which the
 paper does not have.
