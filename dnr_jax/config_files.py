@@ -35,7 +35,9 @@ def load(argument: str) -> dict[str, Any]:
     with _importable(path.parent):
         get_config = getattr(_run(path), "get_config", None)
         if not callable(get_config):
-            raise ValueError(f"{name} has no function get_config: it is no config of this program")
+            raise ValueError(
+                f"{name} has no function get_config: it is not a config of this program"
+            )
         config = _call(path, get_config, *([preset] if colon else []))
     if not isinstance(config, Mapping | ConfigDict):
         raise ValueError(f"{name}: get_config returned {config!r}: it must return a ConfigDict")

@@ -135,7 +135,8 @@ def _parse(path: Path, content: bytes, keys: Collection[str]) -> list[dict[str, 
     bad = [str(number) for number, record in enumerate(found, start=1) if record is None]
     if bad:
         _LOG.warning(
-            "%s: line %s cannot be read and is left out; what it told of is lost, no result is",
+            "%s: line %s cannot be read and is skipped: its records are lost, but no result is "
+            "affected",
             *(path, ", ".join(bad)),
         )
     return [record for record in found if record is not None]

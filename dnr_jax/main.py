@@ -71,7 +71,7 @@ def _parse(argv: list[str]) -> list[str]:
     except (flags.Error, ValueError, OSError) as error:
         sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}\n{_HELP}")
     if len(rest) > 1:
-        sys.exit(f"error: what to do with {rest[1:]}?\n{_HELP}")
+        sys.exit(f"error: unexpected arguments {rest[1:]}\n{_HELP}")
     return [rest[0], name]
 
 

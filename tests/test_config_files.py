@@ -55,7 +55,7 @@ def test_a_folder_named_configs_has_its_own_neighbours(write):
         (GOOD + "    return {}['a']", r"mine.py, line 3: KeyError: 'a'"),
         (GOOD + "    raise ValueError('no\\nsuch')", r"mine.py, line 3: ValueError: no such$"),
         (GOOD + "    return 3", r"get_config returned 3: it must return a ConfigDict"),
-        ("config = 3", r"has no function get_config: it is no config of this program"),
+        ("config = 3", r"has no function get_config: it is not a config of this program"),
         ("def get_config():\n    return 3", r"mine.py: TypeError: .*argument"),
         ("\0", r"mine.py.*"),
     ],

@@ -80,7 +80,7 @@ def test_a_mistake_on_the_command_line_ends_in_one_line():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--config", SMOKE, "junk"], "error: what to do with ['junk']?"),
+        (["--config", SMOKE, "junk"], "error: unexpected arguments ['junk']"),
         (["--config", SMOKE, "--wrokdir=x"], "Did you mean: workdir"),
         ([], "error: no --config was given"),
         (["--config"], "error: no --config was given"),

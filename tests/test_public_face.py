@@ -107,7 +107,7 @@ def test_the_retriever_of_a_run_finds_what_to_rank(quickstart):
     ("change", "message"),
     [
         ({"scores": [1.0]}, r"request 0: scores are \[1.0\]: give 4 finite numbers"),
-        ({"scores": [1.0, 2.0, 3.0, float("nan")]}, "give 4 finite numbers, one an item"),
+        ({"scores": [1.0, 2.0, 3.0, float("nan")]}, "give 4 finite numbers, one per item"),
         ({"itms": [1]}, "there is no field 'itms'; did you mean 'items'"),
         ({"items": []}, "request 0 has 0 items"),
     ],

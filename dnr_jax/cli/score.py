@@ -98,9 +98,11 @@ def _lines(done: Summary, seconds: float) -> list[str]:
         f"{seconds:.1f} s, {rate:,.0f} candidates/s"
     ]
     if done.resumed:
-        lines.append(f"{done.resumed:,} candidates of them had been scored before")
+        lines.append(f"{done.resumed:,} of these candidates had already been scored")
     if done.missing:
-        lines.append(f"not in the table, taken as unknown: {', '.join(done.missing)}")
+        lines.append(
+            f"columns missing from the table, treated as unknown: {', '.join(done.missing)}"
+        )
     of = {"user": "requests", "context": "requests", "item": "candidates"}
     for name, count in sorted(counts.items()):
         side, _, column = name.removeprefix("unknown ").partition(".")

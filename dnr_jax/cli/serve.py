@@ -112,5 +112,5 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         said = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ValueError(
-            f"nobody can be served at {host}:{port} ({said}): choose another --port or --host"
+            f"cannot listen on {host}:{port} ({said}): choose another --port or --host"
         ) from None

@@ -104,9 +104,9 @@ def _advice(logs: Path, options: dict[str, Any]) -> Advice:
     if not options["earlier"]:
         return own_logs.advise(given, data=options["data"], table=rows or "", model=row or "")
     if options["data"] != own_logs.TABLE:
-        raise ValueError("--from goes on with models of log tables only: leave --data out")
+        raise ValueError("--from only continues models trained on log tables: leave --data out")
     if rows or row:
-        raise ValueError("--from goes on with the row that its model was: leave --rows and --model")
+        raise ValueError("--from trains the row of the given model: leave --rows and --model out")
     return newer_logs.advise(options["earlier"].absolute(), given)
 
 

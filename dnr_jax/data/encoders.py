@@ -176,7 +176,9 @@ def load(folder: Path, *, cure: str = CURE) -> Encoders:
             transforms=content["transforms"],
         )
     except (AttributeError, KeyError, TypeError) as error:
-        raise DamagedError(f"{folder / FILE} is not as written ({error!r}): {cure}") from None
+        raise DamagedError(
+            f"{folder / FILE} differs from what was written ({error!r}): {cure}"
+        ) from None
 
 
 def read_spec(content: Mapping[str, Any]) -> FeatureSpec:

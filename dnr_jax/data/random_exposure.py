@@ -36,7 +36,7 @@ def requests(lists: Lists, random: RandomExposures) -> tuple[Events, dict[str, i
     keep = known_user & known_item & ~seen
     if not keep.any():
         raise ValueError(
-            "no random exposure is left: none has a user and an item of the standard log"
+            "no random exposure is left: none has both its user and its item in the standard log"
         )
     last = np.flatnonzero(lists.split == TEST)  # one per user, sorted by user
     number = last[np.searchsorted(lists.user[last], user[keep])]

@@ -34,6 +34,6 @@ class Shape(NamedTuple):
         """Raise `ValueError` unless there are at least as many candidates as shown places."""
         if not 1 <= self.slate <= self.size:
             raise ValueError(
-                f"candidates.size is {self.size}, which does not hold a shown list of "
+                f"candidates.size is {self.size}, too small for a shown list of "
                 f"{self.slate}: choose at least {max(self.slate, 1)}"
             )

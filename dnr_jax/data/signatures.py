@@ -64,7 +64,7 @@ def sources(*modules: str) -> list[Path]:
     for module in modules:
         file = _file(module)
         if file is None:
-            raise ValueError(f"{module} is no module of {PACKAGE}")
+            raise ValueError(f"{module} is not a module of {PACKAGE}")
         waiting.append(file)
     while waiting:
         file = waiting.pop()

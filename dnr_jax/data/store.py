@@ -200,7 +200,9 @@ def load(folder: Path) -> Prepared:
             _of(RETRIEVER, arrays),
         )
     except (AttributeError, KeyError, TypeError) as error:
-        raise DamagedError(f"{folder / MANIFEST} is not as written ({error!r}): {CURE}") from None
+        raise DamagedError(
+            f"{folder / MANIFEST} differs from what was written ({error!r}): {CURE}"
+        ) from None
     except FileNotFoundError as error:
         raise DamagedError(f"{error.filename} is missing: {CURE}") from None
     _checked.add(folder.resolve())
@@ -248,5 +250,5 @@ def _load_if_whole(folder: Path) -> Prepared | None:
     try:
         return load(folder)
     except (DamagedError, FileNotFoundError) as error:
-        _LOG.warning("prepared data is damaged and made anew: %s", error)
+        _LOG.warning("prepared data is damaged and is rebuilt: %s", error)
         return None

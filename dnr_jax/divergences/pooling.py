@@ -17,9 +17,12 @@ from dnr_jax.types import Array, Divergence
 class DivergenceSettings(Settings):
     """Base of the settings of every divergence."""
 
-    conditional: bool = knob(False, "compare positives and negatives apart")
+    conditional: bool = knob(False, "compare positives and negatives separately")
     score_bins: int = knob(
-        1, "if conditional: bins of the observed score, compared apart too", at_least=1, at_most=100
+        1,
+        "if conditional: bins of the observed score, compared separately too",
+        at_least=1,
+        at_most=100,
     )
 
     def check(self) -> None:

@@ -11,9 +11,9 @@ from dnr_jax.evaluation import integrity, probes
 from dnr_jax.evaluation.findings import LEVELS, WARN, Finding
 
 INJECTED = {
-    "exposed_plus_retrieved": "exposed items are put into the pool by construction: compare with "
-    "published figures only, claim nothing",
-    "exposed_plus_sampled": "exposed items stand among sampled negatives: sampled metrics are "
+    "exposed_plus_retrieved": "exposed items are put into the pool by construction: use it only to "
+    "compare with published figures, and draw no other conclusions",
+    "exposed_plus_sampled": "exposed items are mixed with sampled negatives: sampled metrics are "
     "optimistic and need not order models as full ranking does",
 }
 

@@ -45,7 +45,7 @@ def check_pairs(prepared: Prepared, protocol: str) -> list[Finding]:
         Finding(
             worst if own.any() else OK,
             "own history",
-            f"{int(own.sum())} of {own.size} test positives stand in the request's own history",
+            f"{int(own.sum())} of {own.size} test positives are in the request's own history",
         ),
     ]
 
@@ -81,7 +81,7 @@ def _pair_finding(
     check: str, wanted: np.ndarray, known: np.ndarray, worst: str, where: str
 ) -> Finding:
     found = int(np.isin(wanted, known, assume_unique=True).sum())
-    text = f"{found} of {wanted.size} (user, item) pairs of test positives stand {where}"
+    text = f"{found} of {wanted.size} (user, item) pairs of test positives are {where}"
     return Finding(worst if found else OK, check, text)
 
 
@@ -89,7 +89,7 @@ def check_request_ids(prepared: Prepared) -> Finding:
     """Look for requests that are in two splits or twice in one."""
     ids = np.concatenate([np.asarray(prepared.splits[s].request_id) for s in SPLITS])
     repeated = int(ids.size - np.unique(ids).size)
-    text = f"{repeated} of {ids.size} requests stand in two splits or twice in one"
+    text = f"{repeated} of {ids.size} requests are in two splits or twice in one"
     return Finding(LEAK if repeated else OK, "request ids", text)
 
 
@@ -119,8 +119,8 @@ def check_ties(prepared: Prepared) -> list[Finding]:
     if tied is None or not total:
         return []
     text = (
-        f"{tied / total:.1%} of lists ({tied} of {total}) begin between items of one time stamp, "
-        "where file order decided what came before"
+        f"{tied / total:.1%} of lists ({tied} of {total}) begin between items with the same "
+        "timestamp, where file order decided what came before"
     )
     return [Finding(WARN if tied else OK, "ties", text)]
 
@@ -133,7 +133,7 @@ def check_padding(prepared: Prepared) -> Finding:
         padding = ~np.asarray(batch.request.where)
         fields = (batch.labels, batch.weights, batch.scores, batch.exposed)
         wrong += sum(int((padding & (np.asarray(field) != 0)).sum()) for field in fields)
-    text = f"{wrong} labels, weights, scores or exposures stand on padding"
+    text = f"{wrong} labels, weights, scores or exposures are on padding"
     return Finding(LEAK if wrong else OK, "padding", text)
 
 

@@ -148,14 +148,18 @@ def _label(metric: str) -> str:
 def check_scores(name: str, probed: Probe, *, k: int) -> list[Finding]:
     """Report the metrics of the retriever's order and its reverse on one split, and which wins."""
     if not probed.scored:
-        return [Finding(WARN, f"scores {name}", "no first stage: all candidates have one score")]
+        return [
+            Finding(WARN, f"scores {name}", "no first stage: all candidates have the same score")
+        ]
     lines = [
         _order(name, scorer, title, probed, k)
         for scorer, title in (("retriever", "retriever order"), ("reversed", "REVERSED order"))
     ]
     gain, error = probed.gain("retriever", "auc")
     if np.isnan(gain):
-        text = f"whether the scores tell positives from negatives is unknown: {probed.unknown}"
+        text = (
+            f"it is unknown whether the scores separate positives from negatives: {probed.unknown}"
+        )
         return [*lines, Finding(WARN, f"scores {name}", text)]
     if gain < -TOLERANCE * error:
         return [*lines, Finding(LEAK, f"scores {name}", _inversion(probed, k))]
@@ -200,7 +204,7 @@ def check_exposure(name: str, split: Split, probed: Probe, *, k: int) -> Finding
     text += "; "
     if np.isnan(overall) or np.isnan(alone):
         text += (
-            "what that does to the retriever's AUC is unknown: no request has both a positive and "
+            "its effect on the retriever's AUC is unknown: no request has both a positive and "
             "a negative among its shown candidates"
         )
         return Finding(WARN, f"exposure {name}", text)
@@ -208,7 +212,7 @@ def check_exposure(name: str, split: Split, probed: Probe, *, k: int) -> Finding
         f"the retriever's AUC is {overall:.3f} over all, {alone:.3f} among shown candidates alone"
     )
     if abs(overall - alone) > EXPOSURE_GAP:
-        text += ": metrics here largely tell who was shown, not what was liked"
+        text += ": metrics here largely reflect which items were shown, not which were liked"
         return Finding(WARN, f"exposure {name}", text)
     return Finding(OK, f"exposure {name}", text)
 

@@ -144,8 +144,8 @@ def _correlations(logits: Array, truth: Array, known: Array) -> dict[str, tuple[
 def _check(logits: np.ndarray, where: np.ndarray, k: int) -> None:
     if logits.shape != where.shape:
         raise ValueError(
-            f"logits have shape {logits.shape}, the split's candidates {where.shape}: "
-            "score this very split"
+            f"logits have shape {logits.shape}, but the split's candidates have shape "
+            f"{where.shape}: score the same split"
         )
     if not len(where):
         raise ValueError("this split holds no requests: nothing to evaluate")

@@ -34,9 +34,9 @@ def copy_run(workdir: str | os.PathLike[str], target: str | os.PathLike[str]) ->
     """
     source, target = Path(workdir).absolute(), Path(target).absolute()
     if not (source / run_folder.CONFIG).is_file():
-        raise FileNotFoundError(f"{source} is no run folder: it has no {run_folder.CONFIG}")
+        raise FileNotFoundError(f"{source} is not a run folder: it has no {run_folder.CONFIG}")
     if target.exists() and not (target / run_folder.CONFIG).is_file():
-        raise FileExistsError(f"{target} is no copy of a run folder: choose another name")
+        raise FileExistsError(f"{target} is not a copy of a run folder: choose another name")
     fresh, old = (target.with_name(f".{target.name}.{word}") for word in ("new", "old"))
     durable.remove(fresh)
     try:

@@ -78,7 +78,7 @@ def merge_runs(runs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[st
 def _found(source: Path) -> Path:
     for name in (run_folder.CONFIG, run_folder.AUDIT):
         if not (source / name).is_file():
-            raise FileNotFoundError(f"{source} is no run folder with rows: it has no {name}")
+            raise FileNotFoundError(f"{source} is not a run folder with rows: it has no {name}")
     return source
 
 

@@ -103,7 +103,9 @@ def _knobs(model: Path, card: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     experiment, key = card["experiment"], card["row"]
     row = experiment["rows"][key]
     if "train" not in row:
-        raise ValueError(f"{model}, {card['reranker']['name']}, learns nothing: there is no more")
+        raise ValueError(
+            f"{model} ({card['reranker']['name']}) learns nothing, so it cannot be trained further"
+        )
     found = {name: experiment[name] for name in ("seed", "data", "candidates", "eval")}
     for choice in _CHOICES:
         if choice.section in row:

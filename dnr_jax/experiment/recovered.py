@@ -43,5 +43,5 @@ def run_data(
             "the code that reads them have changed; run it anew"
         )
     if not now.exists():
-        _LOG.warning("data %s are not in the cache %s: they are made again; %s", made, home, _CURE)
+        _LOG.warning("data %s is not in the cache %s and is rebuilt; %s", made, home, _CURE)
     return datasets.prepare(plan)

@@ -78,8 +78,8 @@ def read(path: Path) -> Start:
 def _card(path: Path) -> dict[str, Any]:
     if not (path / model_files.CARD).is_file():
         raise FileNotFoundError(
-            f"config.start is {path}, which is no model folder: give one that `dnr-jax train` or "
-            "`dnr-jax pack` made"
+            f"config.start is {path}, which is not a model folder: give one that `dnr-jax train` "
+            "or `dnr-jax pack` made"
         )
     return model_files.load(path)[0]
 
@@ -119,7 +119,7 @@ def make_graft(
     olds = jax.tree_util.tree_leaves_with_path(start.params)
     if [path for path, _ in shapes] != [path for path, _ in olds]:
         raise ValueError(
-            f"the parameters of {row.reranker.name} are others than in the earlier model, which an "
+            f"the parameters of {row.reranker.name} differ from the earlier model's, which an "
             "older version of this package trained: train a new one"
         )
     rows = tuple(
@@ -166,7 +166,7 @@ def _check_row(card: Mapping[str, Any], row: Row) -> None:
     if lines:
         raise ValueError(
             f"row {row.key!r} is another model than the earlier one ({'; '.join(lines)}): it can "
-            "only go on as it was; set these knobs back, or train a new model"
+            "only continue with its own settings; set these knobs back, or train a new model"
         )
 
 
@@ -230,8 +230,8 @@ def _rows(
     name = "/".join(key.key for key in path)
     raise ValueError(
         f"{model} cannot go on from an earlier model on data with new values: its parameter {name} "
-        f"{list(old)}, now {list(new)}, is no table of feature values, which alone can grow: train "
-        "a new one"
+        f"{list(old)}, now {list(new)}, is not a table of feature values, and only those can "
+        "grow: train a new one"
     )
 
 

@@ -69,7 +69,7 @@ def read(path: Path) -> dict[str, Any]:
     found = json_files.read(path, cure=_CURE)
     rows = found.get(ROWS, {}) if isinstance(found, dict) else None
     if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
-        raise json_files.DamagedError(f"{path} is no config of a run: {_CURE}")
+        raise json_files.DamagedError(f"{path} is not a run's config: {_CURE}")
     return dict(found)
 
 

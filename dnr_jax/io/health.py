@@ -105,7 +105,7 @@ def devices(wanted: str | None) -> Iterator[Finding]:
         return
     kinds = sorted({device.device_kind for device in found})
     words = f"{len(found)} {found[0].platform} device{'s' * (len(found) > 1)}: {', '.join(kinds)}"
-    yield Finding(total == 3.0, words + ("" if total == 3.0 else f"; it says 1 + 2 = {total}"))
+    yield Finding(total == 3.0, words + ("" if total == 3.0 else f"; it computes 1 + 2 = {total}"))
     if stats := found[0].memory_stats():
         free = (stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)) / GIB
         yield Finding(True, f"{free:.1f} GiB of memory for JAX on the first of them")

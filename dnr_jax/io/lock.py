@@ -59,7 +59,7 @@ def held(folder: Path) -> Iterator[None]:
 
 def _open(path: Path) -> int:
     """Open the lock without following links, so nothing elsewhere is written to."""
-    strange = f"{path} is no plain file: delete it and start again"
+    strange = f"{path} is not a regular file: delete it and start again"
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise ValueError(strange)
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

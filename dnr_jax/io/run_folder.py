@@ -208,7 +208,7 @@ def _settle_environment(path: Path) -> None:
         resumed = list(first.pop("resumed", []))
     except (json_files.DamagedError, TypeError) as error:
         json_files.write(path / ENVIRONMENT, now)
-        _LOG.warning("%s; where this run was begun is no longer known", error)
+        _LOG.warning("%s; the environment in which this run started is no longer known", error)
         return
     changed = {k: v for k, v in now.items() if first.get(k) != v and k != "command"}
     if changed and changed not in resumed:

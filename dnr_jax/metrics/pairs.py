@@ -57,8 +57,8 @@ def check_precision(logits: Array | np.ndarray) -> None:
     """Raise `TypeError` for 16-bit logits, which tie many candidates that the model separates."""
     if jnp.dtype(logits.dtype).itemsize == 2:
         raise TypeError(
-            f"logits are {logits.dtype}, in whose 16 bits many tie: let the model compute in 16 "
-            "bits, but its head in float32"
+            f"logits are {logits.dtype}, so many candidates tie: the model may compute in 16 "
+            "bits, but its head must be float32"
         )
 
 

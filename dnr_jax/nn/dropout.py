@@ -73,7 +73,7 @@ def grouped(drop: Drop, size: int) -> Drop:
 
     def drop_rows(x: Array) -> Array:
         if len(x) % size:
-            raise ValueError(f"drop takes {size} rows a request, but x is {x.shape}")
+            raise ValueError(f"drop takes {size} rows per request, but x is {x.shape}")
         return drop(x.reshape(-1, size, *x.shape[1:])).reshape(x.shape)
 
     return drop_rows
@@ -83,7 +83,7 @@ def _check_rows(shape: tuple[int, ...], requests: int) -> None:
     if shape[:1] != (requests,):
         raise ValueError(
             f"drop takes arrays [B, ...] of B = {requests} requests, but x is {shape}: move their "
-            "axis to the front, or use `grouped` for several rows a request"
+            "axis to the front, or use `grouped` for several rows per request"
         )
 
 

@@ -67,7 +67,9 @@ class FeatureEmbedding(nn.Module):
         if not names:
             return part
         if numbers is None:
-            raise ValueError(f"the request has no {kind}, of which the model reads {len(names)}")
+            raise ValueError(
+                f"the request has no {kind}, but the model needs {len(names)} columns of them"
+            )
         initial = nn.initializers.normal((len(names) * self.width) ** -0.5)
         return part + numbers @ self.param(kind, initial, (len(names), self.width))
 

@@ -42,7 +42,7 @@ def _checked(
     if found.ndim != len(axes) or len(found) != items or not found.size:
         needed = str((items, *axes[1:])).replace("'", "")
         raise ValueError(
-            f"{name} has shape {found.shape}, the items of {column!r} need {needed}: "
+            f"{name} has shape {found.shape}, but the items of {column!r} need {needed}: "
             "use the one prepared with this data set"
         )
     return found

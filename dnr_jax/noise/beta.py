@@ -54,7 +54,10 @@ def beta_draw(settings: BetaSettings, fitted: BetaShape | None = None) -> Draw:
       ValueError: the settings ask for a fit, but `fitted` is None.
     """
     if fitted is None and settings.fit:
-        raise ValueError("fit is True: give observed training scores to fit the shape to")
+        raise ValueError(
+            "fit is True, but there are no observed training scores to fit the shape to: pass "
+            "`observed`"
+        )
     alpha, beta = fitted or BetaShape(settings.alpha, settings.beta)
     if alpha == 0.5 and beta == 0.5:
         return lambda key, labels: beta_sampler.draw_arcsine(key, labels.shape)

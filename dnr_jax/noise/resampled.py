@@ -70,7 +70,9 @@ def check_pools(pools: Pools) -> None:
         if len(pool) == 0:
             raise ValueError(f"no scores of {name}: resampling needs both labels in training")
         if not ((np.asarray(pool) >= 0) & (np.asarray(pool) <= 1)).all():
-            raise ValueError(f"scores of {name} leave [0, 1]: scale the retriever's scores first")
+            raise ValueError(
+                f"scores of {name} are outside [0, 1]: scale the retriever's scores first"
+            )
 
 
 def resampled_draw(settings: ResampledSettings, fitted: Pools | None = None) -> Draw:

@@ -33,7 +33,7 @@ from dnr_jax.types import Array, FeatureSpec, Request, Reranker, Task
 class CaserSettings(Trunk):
     """Knobs of Caser; of the shared sizes it uses only `width`."""
 
-    window: int = knob(5, "L, how many of the latest events are read, no others", at_least=1)
+    window: int = knob(5, "L, number of latest events that are read", at_least=1)
     vertical: int = knob(4, "filters that weigh the events of the window", at_least=1)
     horizontal: int = knob(8, "filters of each height 1 to L that slide over them", at_least=1)
 

@@ -46,7 +46,7 @@ REFERENCE_WEIGHT = 0.01
 class GoalRankSettings(Trunk):
     """Knobs of GoalRank; generator and evaluator have `layers` blocks each."""
 
-    group_size: int = knob(8, "G, lists a request whose rewards are compared", at_least=2)
+    group_size: int = knob(8, "G, lists per request whose rewards are compared", at_least=2)
 
 
 class GoalRank(nn.Module):

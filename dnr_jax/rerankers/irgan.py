@@ -42,7 +42,7 @@ PLAYERS = ("generator", "discriminator")
 class IRGANSettings(Trunk):
     """Knobs of IRGAN; both players use the shared ones, except `layers`, which is not used."""
 
-    draws: int = knob(8, "C, candidates drawn a request, for each player", at_least=1)
+    draws: int = knob(8, "C, candidates drawn per request, for each player", at_least=1)
     draw_temperature: float = knob(
         0.2, "divides g where negatives are drawn; below 1 draws harder ones", above=0
     )

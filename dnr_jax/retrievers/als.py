@@ -36,7 +36,9 @@ class ALSSettings(RetrieverSettings):
     width: int = knob(64, "latent factors", at_least=1)
     iterations: int = knob(15, "sweeps over users and items", at_least=1, at_most=10_000)
     regularization: float = knob(1.0, "lambda", at_least=0, at_most=1e6)
-    alpha: float = knob(10.0, "weight of a positive, where all else has 1", above=1, at_most=1e6)
+    alpha: float = knob(
+        10.0, "weight of a positive; all other entries have weight 1", above=1, at_most=1e6
+    )
 
 
 def als(settings: ALSSettings) -> Retriever:

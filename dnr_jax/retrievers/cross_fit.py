@@ -79,7 +79,7 @@ def fit(
 
     def fit_on(number: int, kept: np.ndarray) -> FittedRetriever:
         if not kept.any():
-            raise ValueError(f"one of {folds} folds takes all training lists: use fewer folds")
+            raise ValueError(f"one of {folds} folds contains all training lists: use fewer folds")
         training = _part(lists, queries, train, kept)
         began, own_key = time.monotonic(), jax.random.fold_in(key, number)
         fitted = retriever.fit(own_key, training, progress=progress)

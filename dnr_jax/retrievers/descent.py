@@ -29,7 +29,7 @@ class LearnerSettings(RetrieverSettings):
 
     width: int = knob(64, "of the vectors whose inner product is the score", at_least=1)
     epochs: int = knob(60, "the most epochs", at_least=1)
-    batch_size: int = knob(512, "examples a step", at_least=1)
+    batch_size: int = knob(512, "examples per step", at_least=1)
     learning_rate: float = knob(1e-3, "Adam's step size", above=0, at_most=10)
     patience: int = knob(
         4, "epochs without a better validation AUC before it stops; 0 = never", at_least=0

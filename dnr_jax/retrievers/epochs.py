@@ -179,8 +179,8 @@ def until_best(
         bar.set_postfix(loss=f"{losses[-1]:.4f}", auc=f"{qualities[-1]:.4f}")
         if not math.isfinite(losses[-1]):
             raise ValueError(
-                f"the retriever's loss is {losses[-1]} in epoch {epoch + 1}: lower "
-                "retriever.learning_rate"
+                f"the retriever's loss is {losses[-1]} in epoch {epoch + 1}: lower its "
+                "config.retrievers.NAME.learning_rate"
             )
         if qualities[-1] > best:
             best, best_epoch, params = qualities[-1], epoch, _copy(state[0])

@@ -98,7 +98,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         for number, row in enumerate(rows, 2):
             if len(row) != len(header):
                 raise ValueError(
-                    f"{path}, line {number}: {len(row)} fields, the header has {len(header)}"
+                    f"{path}, line {number}: {len(row)} fields, but the header has {len(header)}"
                 )
             for column, place in zip(columns, places, strict=True):
                 column.append(row[place])

@@ -47,7 +47,7 @@ from dnr_jax.types import Array, Params
 class JointSettings(LearnerSettings):
     """Settings of two stages that are trained together."""
 
-    batch_size: int = knob(128, "lists a step", at_least=1)
+    batch_size: int = knob(128, "lists per step", at_least=1)
     sampled: int = knob(50, "items of a pool that are drawn from the catalogue", at_least=1)
     passed: int = knob(16, "items of a pool that a stage hands on", at_least=1)
     warm_up: int = knob(3, "first epochs, in which the stages learn alone", at_least=0)

@@ -63,4 +63,6 @@ def read(folder: Path, *, cure: str = sealed.CURE) -> tuple[Restore, State]:
             raise TypeError(f"{content['name']} cannot be kept")
         return built.restore, array_files.mapped(folder, entries)
     except (AttributeError, KeyError, TypeError, FileNotFoundError) as error:
-        raise DamagedError(f"{folder} is not as written ({error}): {cure}") from None
+        raise DamagedError(
+            f"{folder} was changed or damaged after it was written ({error}): {cure}"
+        ) from None

@@ -87,7 +87,7 @@ class MatrixFactorizationSettings(TableSettings):
 
     loss: str = knob("bpr", "of a positive and a sampled negative: bpr | bce", one_of=LOSSES)
     width: int = knob(128, "latent factors", at_least=1)
-    batch_size: int = knob(2048, "positives a step", at_least=1)
+    batch_size: int = knob(2048, "positives per step", at_least=1)
     decay: float = knob(
         0.01, "L2: decay / 2 * |row|^2 per example, on the rows of a batch", at_least=0, at_most=1e3
     )

@@ -40,8 +40,8 @@ class RankFlowSettings(JointSettings):
         super().check()
         if self.shown >= self.passed:
             raise ValueError(
-                f"shown is {self.shown} and passed is {self.passed}: the tutor must be handed more "
-                "than it shows"
+                f"shown is {self.shown} and passed is {self.passed}: passed must be larger than "
+                "shown"
             )
 
 

@@ -85,7 +85,9 @@ class Training(NamedTuple):
         """Raise `ValueError` if there is no positive to train on or to choose the epoch by."""
         for split, part in (("training", self.train), ("validation", self.valid)):
             if not (part.label > 0.5).any():
-                raise ValueError(f"the {split} lists hold no positive: lower data.positive_rating")
+                raise ValueError(
+                    f"the {split} lists hold no positive: lower config.data.positive_rating"
+                )
 
 
 class ScoreCatalogue(Protocol):

@@ -73,7 +73,7 @@ class SequentialSettings(LearnerSettings):
     """Settings of the sequential retriever."""
 
     loss: str = knob("softmax", "softmax (all items) | bce (one sampled)", one_of=LOSSES)
-    batch_size: int = knob(128, "sequences a step", at_least=1)
+    batch_size: int = knob(128, "sequences per step", at_least=1)
     layers: int = knob(2, "transformer blocks", at_least=1, at_most=1000)
     heads: int = knob(2, "attention heads; they divide the width", at_least=1)
     dropout: float = knob(0.2, "rate of dropout", at_least=0, below=1)
@@ -137,7 +137,7 @@ def windows(train: Events, length: int) -> np.ndarray:
             some = own[max(0, end - length - 1) : end]
             found.append(np.pad(some, (length + 1 - len(some), 0)))
     if not found:
-        raise ValueError("no user has two positives in training: lower data.positive_rating")
+        raise ValueError("no user has two positives in training: lower config.data.positive_rating")
     return np.stack(found).astype(np.int32)
 
 

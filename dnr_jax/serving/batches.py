@@ -180,7 +180,7 @@ class Scorer:
         for batch, found in zip(prepared.batches, one_ahead(calls), strict=True):
             scores[batch.rows] = np.asarray(found)[: len(batch.where)][batch.where]
         if not np.isfinite(scores).all():
-            raise FloatingPointError("the model gives scores that are no finite numbers")
+            raise FloatingPointError("the model's scores are not finite")
         return scores
 
     def _batches(self, coded: Coded, counts: Counter[str]) -> Iterator[_Batch]:

@@ -47,7 +47,7 @@ class Batcher:
           OverloadedError: raised at once if `limit` requests are already waiting.
         """
         if len(self._waiting) >= self._limit:
-            raise OverloadedError(f"as many requests are waiting as may ({self._limit})")
+            raise OverloadedError(f"the queue of waiting requests is full ({self._limit})")
         result = asyncio.get_running_loop().create_future()
         self._waiting.append((request, result))
         if self._task is None:

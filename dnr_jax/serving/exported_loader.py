@@ -38,9 +38,7 @@ class Model:
         """
         bare = [n for n, raw in enumerate(requests) if raw.get("scores") is None]
         if bare and self.about["reads_scores"]:
-            raise ValueError(
-                f"request {bare[0]} has no 'scores', one an item: this model reads them"
-            )
+            raise ValueError(f"request {bare[0]} has no 'scores': this model needs one per item")
         sizes = [len(raw["items"]) for raw in requests]
         longest, usual = max(sizes), self.about["candidates"]
         size = usual if longest <= usual else 1 << (longest - 1).bit_length()

@@ -55,7 +55,7 @@ def check_out(out: Path, *, overwrite: bool) -> None:
       FileExistsError: it exists and may not be overwritten.
     """
     if not out.name.endswith(SUFFIXES):
-        raise ValueError(f"{out} is to be a Parquet file: let its name end in .parquet")
+        raise ValueError(f"{out} must be a Parquet file: choose a name that ends in .parquet")
     if out.is_dir() or (out.exists() and not overwrite):
         raise FileExistsError(f"{out} exists already: choose another name, or --overwrite")
 
@@ -141,7 +141,7 @@ def _spans(candidates: Any, rows: int, at_once: int) -> list[int]:
         raise ValueError(
             f"{candidates.place}: the rows of request {apart['request_id'][0]!r} are not next to "
             f"each other ({len(apart)} such request{'s' * (len(apart) > 1)}): sort the table by "
-            "request, so that it can be read a part at a time"
+            "request, so it can be read in parts"
         )
     starts, total = ends["first"].to_numpy(), int(ends["len"].sum())
     usual = rows * len(starts) // total  # requests of so many rows
@@ -180,7 +180,7 @@ def _settle(parts: Path, plan: dict[str, Any]) -> None:
         durable.sweep(parts)
         return
     if parts.exists():
-        _LOG.info("%s is of another model or table: its parts are made anew", parts)
+        _LOG.info("%s belongs to another model or table: its parts are rebuilt", parts)
     durable.remove(parts)
     json_files.write(parts / _PLAN, plan)
 

@@ -284,8 +284,8 @@ def _given(place: str, request: RawRequest, transform: str | None) -> np.ndarray
     scores = np.asarray(given, np.float64)
     if scores.shape != (count,) or not (np.abs(scores) <= LARGEST_SCORE).all():
         raise ValueError(
-            f"{place}: scores are {given!r}: give {count} finite numbers, one an item, none above "
-            f"{LARGEST_SCORE:g} in size"
+            f"{place}: scores are {given!r}: give {count} finite numbers, one per item, none above "
+            f"{LARGEST_SCORE:g} in absolute value"
         )
     if transform is None and not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError(f"{place}: scores are {given!r}: this model reads scores in [0, 1]")

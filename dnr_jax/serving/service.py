@@ -134,7 +134,7 @@ async def _ranked(
     except OverloadedError as error:
         raise HTTPException(503, f"overloaded: {error}", {"Retry-After": "1"}) from None
     if not np.isfinite(scores).all():
-        raise HTTPException(500, "the model gives scores that are no finite numbers")
+        raise HTTPException(500, "the model's scores are not finite")
     seconds = time.perf_counter() - began
     gauges.seconds.observe(seconds)
     return Response(messages.answer(asked.ids, scores, seconds), media_type="application/json")

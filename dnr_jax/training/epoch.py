@@ -86,7 +86,7 @@ def make_epoch(
 
     programs = {"vmap": jax.vmap(run, in_axes=(0, None, 0, None)), "map": mapped}
     if seeds not in programs:
-        raise ValueError(f"seed axis {seeds!r} is not one of {sorted(programs)}")
+        raise ValueError(f"seeds is {seeds!r}: choose one of {sorted(programs)}")
     return jax.jit(programs[seeds], donate_argnums=0)
 
 

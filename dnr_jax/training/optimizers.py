@@ -34,7 +34,7 @@ class OptimizerSettings(Settings):
     b2: float = knob(0.98, "decay of Adam's second moment", at_least=0, below=1)
     eps: float = knob(1e-6, "floor of Adam's denominator", above=0, at_most=1)
     decay_factor: float = knob(0.1, "the learning rate is multiplied by this", above=0, at_most=1)
-    decay_every: int = knob(100, "after every so many epochs", at_least=1)
+    decay_every: int = knob(100, "number of epochs between decays of the learning rate", at_least=1)
     tables: str = knob(
         "dense",
         "embedding tables: dense = Adam on every row, the paper's; lazy_adam or rowwise_adagrad = "
@@ -142,11 +142,14 @@ def _labels(params: Any, *, groups: tuple[str, ...]) -> dict[str, Any]:
     """Label the parameters with their player, or as frozen, after checking that all are known."""
     unknown = sorted(set(params) - set(PLAYERS))
     if unknown:
-        raise ValueError(f"parameter group(s) {unknown} belong to no player of {sorted(PLAYERS)}")
+        raise ValueError(
+            f"parameter group(s) {unknown} do not belong to a player: the players are "
+            f"{sorted(PLAYERS)}"
+        )
     labels: dict[str, Any] = {name: name for name in params}
     if not groups:
         return labels
     reranker = params["reranker"]
     if not set(groups) <= set(reranker):
-        raise ValueError(f"groups {groups} are to be trained, the model has {sorted(reranker)}")
+        raise ValueError(f"cannot train the groups {groups}: the model has only {sorted(reranker)}")
     return labels | {"reranker": {n: "reranker" if n in groups else FROZEN for n in reranker}}

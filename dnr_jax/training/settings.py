@@ -20,7 +20,7 @@ class TrainSettings(Settings):
     lambda_e: int = knob(
         60, "epochs with the heuristic generator before the learned one", at_least=0
     )
-    batch_size: int = knob(512, "requests an update", at_least=1)
+    batch_size: int = knob(512, "requests per update", at_least=1)
     micro_batch: int = knob(
         0,
         "requests whose activations one device holds at once, a divisor of batch_size; the "

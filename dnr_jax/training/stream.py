@@ -57,7 +57,7 @@ def streamed(epoch: Epoch, updates: Alternation, *, batches: int, put: Put) -> E
       ValueError: `batches` is below 1.
     """
     if batches < 1:
-        raise ValueError(f"a part of {batches} batches is none: stream at least 1 at a time")
+        raise ValueError(f"cannot stream {batches} batches at a time: choose at least 1")
     parts = list(cut(updates, batches))
     first = np.unique(updates.batches, return_index=True)[1]  # an update that sees each batch
 

@@ -40,7 +40,7 @@ def test_without_scores_there_is_no_first_stage_to_measure(call, logs):
     assert "no score and no rank" in out
     assert "\n  chance: N@3" in out
     assert "\n  first stage" not in out
-    assert "WARN  scores test:          no first stage: all candidates have one score" in out
+    assert "WARN  scores test:          no first stage: all candidates have the same score" in out
     assert "retriever" not in out
 
 
@@ -70,7 +70,7 @@ def test_quick_leaves_out_what_takes_long(call, logs):
     )
     _, out, _ = call("check", logs(strange), "--quick")
     assert "WARN  40 requests have rows of several times: the earliest counts" in out
-    assert "WARN  2 requests name no user" in out
+    assert "WARN  2 requests have no user" in out
 
 
 def test_a_leak_is_an_exit_status(call, logs):

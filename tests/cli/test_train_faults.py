@@ -58,8 +58,8 @@ CASES = {
     ),
     "one item": (parquet(log().filter(pl.col("position") == 2)), "label is 1 in every row"),
     "empty file": (csv(b""), "is empty (0 bytes): write it again, or remove it"),
-    "header alone": (csv(TEXT.split(b"\n")[0] + b"\n"), "has no rows: give it a row a candidate"),
-    "torn Parquet": (torn, "is no whole Parquet file: it begins with b'PAR1' and ends with"),
+    "header alone": (csv(TEXT.split(b"\n")[0] + b"\n"), "has no rows: it needs one row"),
+    "torn Parquet": (torn, "is not a complete Parquet file: it begins with b'PAR1' and ends with"),
     "mixed types": (
         csv(TEXT.replace(b",0.9,", b",high,", 1)),
         "row 2: score is 'high', expected a finite score (1 such row)",
@@ -68,14 +68,14 @@ CASES = {
         csv(TEXT + b"1,2,3,4,5,6,7,8,9\n"),
         f"row {len(log()) + 1} has 9 values, the first line {len(log().columns)} names",
     ),
-    "Latin-1": (csv(TEXT + b"1,2,Z\xfcrich,4,5,6,7\n"), f"row {len(log()) + 1} is no UTF-8"),
+    "Latin-1": (csv(TEXT + b"1,2,Z\xfcrich,4,5,6,7\n"), f"row {len(log()) + 1} is not UTF-8"),
     "UTF-16": (csv(TEXT.decode().encode("utf-16")), "is UTF-16, as its first bytes say: save it"),
     "a name twice": (csv(TEXT.replace(b"position", b"score", 1)), "has 2 columns 'score': rename"),
     "CR alone": (csv(TEXT.replace(b"\n", b"\r")), "lines that end in CR alone: save it with LF or"),
     "UTF-16 without its mark": (csv(TEXT.decode().encode("utf-16-le")), "is UTF-16, as its first"),
     "a Latin-1 name": (
         csv(TEXT.replace(b"position", b"pl\xe4ce", 1)),
-        "is no UTF-8: save the file",
+        "is not UTF-8: save the file",
     ),
     "cut off": (csv(TEXT[:-12]), "was cut off; write it again"),
     "an empty id": (

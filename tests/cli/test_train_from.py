@@ -116,7 +116,7 @@ def test_without_a_better_epoch_the_earlier_model_comes_back(train, model, folde
         (["--set", "reranker.name=prm"], "config.reranker.name is 'prm', was 'embedding'"),
         (["--set", "history=3"], "config.data.history is 3, was 20"),
         (["--set", "reranker.widht=3"], "config.reranker: there is no knob 'widht'; did you mean "),
-        (["--model", "dnr_b"], "--from goes on with the row that its model was: leave --rows"),
+        (["--model", "dnr_b"], "--from trains the row of the given model: leave --rows"),
         (["--columns", "item_id=itm"], "there is no column 'itm'; did you mean 'item_id'"),
     ],
 )
@@ -142,7 +142,7 @@ def test_logs_without_anything_to_train_on_are_refused(train, model, folder, tmp
 def test_a_model_that_cannot_grow_is_refused_by_name(train, folder, tmp_path):
     code, _, err = train("new", tmp_path / "next", "--from", tmp_path / "nowhere")
     assert code == 1
-    assert "nowhere, which is no model folder: give one that `dnr-jax train` or" in err
+    assert "nowhere, which is not a model folder: give one that `dnr-jax train` or" in err
     knobs = ("--set", "reranker.name=linear", "--seeds", 1)
     assert train("old", tmp_path / "linear", "--model", "score", *knobs)[0] == 0
     code, _, err = train("new", tmp_path / "next", "--from", tmp_path / "linear")

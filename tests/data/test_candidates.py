@@ -256,7 +256,7 @@ def test_truth_is_looked_up_by_raw_id(tmp_path, lists, raw):
         ({"name": "retrieved_pol"}, r"did you mean 'retrieved_pool'\?"),
         ({"sampling": "zipf"}, "sampling is 'zipf': it must be one of uniform, popularity"),
         ({"size": 1}, "size is 1: it must be 2 or more"),
-        ({"size": 2}, "candidates.size is 2, which does not hold a shown list of 3"),
+        ({"size": 2}, "candidates.size is 2, too small for a shown list of 3"),
     ],
 )
 def test_bad_settings_are_named(tmp_path, lists, raw, changes, message):

@@ -100,7 +100,7 @@ def test_a_hostile_description_is_refused(tmp_path):
         encoders.load(tmp_path / "e")
     for broken in ({"vocabularies": []}, {"vocabularies": {"a": 1}}, {"spec": {}}, {"size": None}):
         sealed.write(file, content | broken)
-        with pytest.raises(DamagedError, match=r"encoders\.json is not as written"):
+        with pytest.raises(DamagedError, match=r"encoders\.json differs from what was written"):
             encoders.load(tmp_path / "e")
     with pytest.raises(FileNotFoundError):
         encoders.load(tmp_path / "nowhere")

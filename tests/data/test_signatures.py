@@ -90,6 +90,6 @@ def test_imports_inside_functions_and_of_packages_count(package):
     (package / "three.py").write_text("import numpy\nfrom dnr_jax.two import outer\n")
     assert names("dnr_jax.one") == {"one.py", "two/inner.py"}
     assert names("dnr_jax.three") == {"three.py", "two/__init__.py"}
-    with pytest.raises(ValueError, match="numpy is no module of"):
+    with pytest.raises(ValueError, match="numpy is not a module of"):
         signatures.sources("numpy")
     assert Path(signatures.__file__).parents[1] != package

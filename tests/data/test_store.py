@@ -157,7 +157,7 @@ def test_what_is_damaged_is_made_anew(tmp_path, monkeypatch, caplog, name, harm)
     harm(tmp_path / first.fingerprint / name)
     monkeypatch.setattr(store, "_checked", set())  # as in a new process
     again = store.prepare(tmp_path, {"a": 1}, fill)
-    assert "prepared data is damaged and made anew" in caplog.text
+    assert "prepared data is damaged and is rebuilt" in caplog.text
     assert {p.name: p.read_bytes() for p in (tmp_path / again.fingerprint).glob("*.bin")} == kept
     assert [p.name for p in tmp_path.iterdir()] == [first.fingerprint]
 

@@ -51,7 +51,7 @@ def test_scores_that_only_tell_what_was_shown_are_a_warning(prepared, spoiled):
     findings = run(spoiled(prepared, "test", exposed=exposed, scores=scores.astype(np.float32)))
     assert level_of(findings, "exposure test") == "WARN"
     assert level_of(findings, "exposure valid") == "OK"
-    assert "who was shown, not what was liked" in evaluation.render(findings)
+    assert "which items were shown, not which were liked" in evaluation.render(findings)
 
 
 def test_positives_stored_first_are_found(prepared, spoiled):

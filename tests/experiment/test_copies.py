@@ -66,8 +66,8 @@ def test_a_run_that_goes_on_is_not_copied_half_way(source, tmp_path):
 
 
 def test_what_is_no_run_folder_is_neither_copied_nor_replaced(source, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is no run folder: it has no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"is not a run folder: it has no config\.json"):
         experiment.copy_run(tmp_path / "nothing", tmp_path / "copy")
     (tmp_path / "mine").mkdir()
-    with pytest.raises(FileExistsError, match="mine is no copy of a run folder"):
+    with pytest.raises(FileExistsError, match="mine is not a copy of a run folder"):
         experiment.copy_run(source, tmp_path / "mine")

@@ -74,7 +74,7 @@ def test_rows_that_do_not_belong_together_are_refused(copies, uninterrupted, tmp
     change(second / "audit.json", fingerprint="4567")
     with pytest.raises(ValueError, match=r"with data \w+, .*second with data 4567: the rows"):
         experiment.merge_runs(copies, out)
-    with pytest.raises(FileNotFoundError, match="missing is no run folder with rows: it has no"):
+    with pytest.raises(FileNotFoundError, match="missing is not a run folder with rows: it has no"):
         experiment.merge_runs([first, tmp_path / "missing"], out)
     config = json.loads((uninterrupted / "config.json").read_text())
     config["rows"]["retriever"]["label"] = "other"

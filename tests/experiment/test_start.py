@@ -136,7 +136,7 @@ def test_a_model_that_is_built_of_its_catalogue_is_refused():
 
 def test_a_parameter_that_is_no_table_of_features_is_refused_by_name(monkeypatch):
     monkeypatch.setitem(RERANKERS, "linear", LINEAR)
-    said = r"linear cannot go on .* its parameter item \[40\], now \[43\], is no table"
+    said = r"linear cannot go on .* its parameter item \[40\], now \[43\], is not a table"
     with pytest.raises(ValueError, match=said):
         grown(row_of("linear"), make_batch(), params={"item": np.zeros(40), "slope": np.zeros(())})
 
@@ -150,7 +150,7 @@ def test_another_model_other_features_and_lost_values_are_refused():
     def graft(row=row, known=new, task=task):
         return start.make_graft(earlier, row, after, task, known, batch)
 
-    with pytest.raises(ValueError, match=r"width is 16, was 8\): it can only go on as it was"):
+    with pytest.raises(ValueError, match=r"width is 16, was 8\): it can only continue with its"):
         graft(row_of("sasrec", width=16))
     lost = encoders(NEW | {"item": NEW["item"][3:]})
     with pytest.raises(ValueError, match="does not know all values of item of the earlier model"):

@@ -82,5 +82,5 @@ def test_a_row_without_work_may_change_or_go(settle):
 
 @pytest.mark.parametrize("saved", ["[1, 2]", "3", '{"rows": 3}', '{"rows": {"a": 3}}'])
 def test_another_program_s_file_is_refused(settle, saved):
-    with pytest.raises(ValueError, match=r"config.json is no config of a run: choose another"):
+    with pytest.raises(ValueError, match=r"config.json is not a run's config: choose another"):
         settle(SAVED, saved=saved)

@@ -77,14 +77,14 @@ def test_the_lock_is_opened_without_following_links(tmp_path):
     for link in (os.symlink, os.link):
         (folder / ".lock").unlink()
         link(own, folder / ".lock")
-        assert "is no plain file: delete it" in refused(folder)
+        assert "is not a regular file: delete it" in refused(folder)
         assert own.read_text() == "precious"
     (folder / ".lock").unlink()
     (folder / ".lock").mkdir()
-    assert "is no plain file: delete it" in refused(folder)
+    assert "is not a regular file: delete it" in refused(folder)
     (folder / ".lock").rmdir()
     os.mkfifo(folder / ".lock")
-    assert "is no plain file: delete it" in refused(folder)
+    assert "is not a regular file: delete it" in refused(folder)
 
 
 @pytest.mark.parametrize(

@@ -144,5 +144,5 @@ def test_numbers_add_a_linear_map_and_change_nothing_else():
 
 
 def test_a_request_without_the_numbers_of_the_model_is_refused():
-    with pytest.raises(ValueError, match="the request has no numbers, of which the model reads 2"):
+    with pytest.raises(ValueError, match="no numbers, but the model needs 2 columns of them"):
         FeatureEmbedding(NUMBERED, width=4).init(jax.random.key(0), REQUEST)

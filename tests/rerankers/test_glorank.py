@@ -273,7 +273,7 @@ def test_knobs_outside_their_range_are_refused(knob, least):
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
-        (VECTORS[1:], r"has shape \(39, 4\), the items of 'item' need \(40, E\)"),
+        (VECTORS[1:], r"has shape \(39, 4\), but the items of 'item' need \(40, E\)"),
         (VECTORS[:, :0], r"has shape \(40, 0\)"),
         (None, "item_vectors is not given"),
     ],

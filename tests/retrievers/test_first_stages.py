@@ -295,7 +295,7 @@ def test_external_scores_are_those_of_the_file(cycle, tmp_path):
     [
         (None, "external.path is '.*': it must be a CSV"),
         ("user,item\n1,2\n", "there is no column 'score'"),
-        ("user,item,score\n1,2\n", "line 2: 2 fields, the header has 3"),
+        ("user,item,score\n1,2\n", "line 2: 2 fields, but the header has 3"),
         ("user,item,score\n1,x,3\n", "column 'item': .*'x'"),
         ("user,item,score\n1,2,nan\n", "line 2: the score 'nan' is not finite"),
         ("user,item,score\n901,2,1\n", "none of its 1 rows has a user and an item"),

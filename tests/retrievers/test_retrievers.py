@@ -345,7 +345,7 @@ def test_bad_requests_are_named(lists):
         RetrieverSettings(cross_fit=1)
     with pytest.raises(ValueError, match="score is 'maxmin': it must be one of"):
         RetrieverSettings(score="maxmin")
-    with pytest.raises(ValueError, match="folds takes all training lists"):
+    with pytest.raises(ValueError, match="folds contains all training lists"):
         cross_fit.fit(build("random"), jax.random.key(0), lists, folds=1, progress=False)
     for zero, message in ((TRAIN, "training lists hold no"), (VALID, "validation lists hold no")):
         labels = np.where((lists.split == zero)[:, None], 0, lists.labels)
@@ -363,5 +363,5 @@ def test_a_diverging_fit_stops_with_a_reason(lists, monkeypatch):
     home = importlib.import_module("dnr_jax.retrievers.matrix_factorization")
     monkeypatch.setattr(home, "INITIAL_SCALE", 1e30)
     retriever = build("matrix_factorization", **KNOBS | {"epochs": 2})
-    with pytest.raises(ValueError, match=r"lower retriever\.learning_rate"):
+    with pytest.raises(ValueError, match=r"lower its config\.retrievers\.NAME\.learning_rate"):
         cross_fit.fit(retriever, jax.random.key(0), lists, folds=0, progress=False)

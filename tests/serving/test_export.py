@@ -66,7 +66,7 @@ def test_scores_may_be_arrays(exported):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ("", "request 1 has no 'scores', one an item: this model reads them"),
+        ("", "request 1 has no 'scores': this model needs one per item"),
         ("program.bin", "program.bin is damaged: copy the folder again"),
         ("model/parameters.npz", "parameters.npz is damaged: copy the folder again"),
         ("model/encoders/keys.item_id.npy", "keys.item_id.npy is damaged: copy the folder again"),

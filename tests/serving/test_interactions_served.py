@@ -267,7 +267,7 @@ def test_a_retriever_that_was_changed_is_noticed(packed, tmp_path):
         ([], "without candidates: dnr-jax train LOGS --data interactions"),
         (["--data", "interaction"], "did you mean 'interactions'?"),
         (["--data", "recflow"], "there is no kind of data 'recflow'"),
-        (["--data", "interactions", "--from", "model"], "--from goes on with models of log tables"),
+        (["--data", "interactions", "--from", "model"], "--from only continues models trained"),
     ],
 )
 def test_the_command_says_how_ratings_are_trained_on(call, tmp_path, options, said):

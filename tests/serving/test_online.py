@@ -137,7 +137,7 @@ def test_what_arrives_while_a_batch_computes_is_the_next_batch():
         others = [asyncio.create_task(batcher(n)) for n in (2, 3, 4, 5)]
         await asyncio.sleep(0)
         assert batcher.waiting == 4
-        with pytest.raises(OverloadedError, match=r"are waiting as may \(4\)"):
+        with pytest.raises(OverloadedError, match=r"waiting requests is full \(4\)"):
             await batcher(6)
         go.set()
         assert await asyncio.gather(first, *others) == [2, 4, 6, 8, 10]

@@ -90,7 +90,7 @@ def test_data_that_are_not_the_run_s_are_refused_before_any_work(run, data, tmp_
 
 def test_data_that_are_not_in_the_cache_are_made_again_and_it_is_said(run, data, tmp_path, caplog):
     again = dnr_jax.run_data(run, cache=tmp_path)
-    assert f"data {data.fingerprint} are not in the cache {tmp_path}" in caplog.text
+    assert f"data {data.fingerprint} is not in the cache {tmp_path}" in caplog.text
     assert again.fingerprint == data.fingerprint
     caplog.clear()
     dnr_jax.run_data(run, cache=tmp_path)

@@ -60,7 +60,7 @@ def test_an_interrupted_call_goes_on_and_ends_with_the_same_bytes(
     assert not out.exists()
     code, said, _ = score(call, packed, table, out)
     assert code == 0
-    assert "candidates of them had been scored before" in said
+    assert "of these candidates had already been scored" in said
     assert out.read_bytes() == whole.read_bytes()
     assert len(calls) - 1 == 6  # as many as there are parts: none was scored twice
 
@@ -80,7 +80,7 @@ def test_a_torn_part_is_scored_again(call, packed, table, tmp_path, monkeypatch)
     second.write_bytes(b"")
     code, said, _ = score(call, packed, table, out)
     assert code == 0
-    assert "candidates of them had been scored before" in said
+    assert "of these candidates had already been scored" in said
     assert out.read_bytes() == whole.read_bytes()
 
 
@@ -97,7 +97,7 @@ def test_parts_of_another_table_are_not_used(call, packed, table, candidates, tm
     (parts / "part-00000.arrow").write_bytes(table.read_bytes())
     code, said, _ = score(call, packed, table, out)
     assert code == 0
-    assert "its parts are made anew" in said
+    assert "its parts are rebuilt" in said
     assert len(pl.read_parquet(out)) == len(candidates)
 
 
@@ -107,7 +107,7 @@ def test_unknown_values_and_missing_columns_are_said(call, packed, candidates, t
     strange.with_columns(user_id=pl.lit("nobody")).write_csv(table)
     code, said, err = score(call, packed, table, tmp_path / "ranked.parquet")
     assert code == 0, err
-    assert "not in the table, taken as unknown: history, u_city, i_tags" in said
+    assert "columns missing from the table, treated as unknown: history, u_city, i_tags" in said
     assert "unknown user_id (user): 40 of 40" in said
 
 
@@ -158,7 +158,7 @@ def test_a_fault_that_is_found_on_the_way_leaves_nothing(packed, table, tmp_path
 def test_names_are_checked_first(call, packed, run, table, tmp_path):
     code, _, err = score(call, packed, table, tmp_path / "ranked.csv")
     assert code == 1
-    assert "is to be a Parquet file" in err
+    assert "must be a Parquet file" in err
     code, _, err = score(call, run, table, tmp_path / "ranked.parquet")
     assert code == 1
     assert "say by row (--row) which of its models: plain, retriever, score" in err

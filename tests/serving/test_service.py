@@ -140,7 +140,9 @@ def test_overload_is_answered_at_once(packed, engine, candidates, monkeypatch):
     refused, done, (_, _, metrics) = asyncio.run(main())
     assert refused[0] == 503
     assert refused[1][b"retry-after"] == b"1"
-    assert json.loads(refused[2])["detail"] == "overloaded: as many requests are waiting as may (2)"
+    assert (
+        json.loads(refused[2])["detail"] == "overloaded: the queue of waiting requests is full (2)"
+    )
     assert [status for status, _, _ in done] == [200] * 3
     lines = metrics.decode().splitlines()
     assert 'dnr_requests_total{status="200"} 3.0' in lines
@@ -161,7 +163,7 @@ def test_scores_that_are_no_numbers_are_an_error_of_the_service(
     app = service.make(dnr_jax.load(packed), engine, limit=2)
     [(status, answer)] = told(app, message(groups(candidates)[0]))
     assert status == 500
-    assert "no finite numbers" in answer["detail"]
+    assert "scores are not finite" in answer["detail"]
 
 
 def test_the_schema_names_the_model_s_own_fields(app):
@@ -177,7 +179,7 @@ def test_a_port_that_is_taken_is_told_at_once(call, packed):
         port = other.getsockname()[1]
         code, out, err = call("serve", packed, "--port", port)
     assert (code, out) == (1, "")
-    assert f"nobody can be served at 127.0.0.1:{port} (Address already in use): choose" in err
+    assert f"cannot listen on 127.0.0.1:{port} (Address already in use): choose" in err
 
 
 def test_the_command_answers_when_it_says_so_and_ends_cleanly(packed, candidates, tmp_path):

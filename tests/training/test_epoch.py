@@ -70,7 +70,7 @@ def test_rows_are_a_shuffle_of_their_own_for_each_seed():
 
 
 def test_an_unknown_seed_axis_is_refused():
-    with pytest.raises(ValueError, match="'pmap' is not one of"):
+    with pytest.raises(ValueError, match="seeds is 'pmap': choose one of"):
         make_epoch(STEP, seeds="pmap")
 
 

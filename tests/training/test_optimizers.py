@@ -86,7 +86,7 @@ def test_each_player_s_decay_counts_its_own_updates():
 def test_a_group_of_no_player_is_refused():
     settings = toy_players.SETTINGS
     optimizer = two_player_optimizer(settings, settings, steps_per_epoch=(1, 1))
-    with pytest.raises(ValueError, match=r"\['critic'\] belong to no player"):
+    with pytest.raises(ValueError, match=r"\['critic'\] do not belong to a player"):
         optimizer.init({"reranker": jnp.ones(1), "critic": jnp.ones(1)})
 
 

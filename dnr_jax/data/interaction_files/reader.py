@@ -153,7 +153,7 @@ def _timed(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, list[str]]:
             f"{path} mixes times in {UNITS[low][0]} (as {least}) and in {UNITS[high][0]} (as "
             f"{most}): write all of them in seconds"
         )
-    found = [f"{path.name}: times are in {UNITS[high][0]}, and were read so"] if high else []
+    found = [f"{path.name}: times were read as {UNITS[high][0]}"] if high else []
     return frame.with_columns(pl.col("time") // 1000**high) if high else frame, found
 
 

@@ -142,7 +142,7 @@ def _one(path: Path, found: dict[Path, str], heads: dict[Path, Head]) -> Source 
     if len(chosen) > 1 and (published or len(parts) > 1):
         raise ValueError(
             f"{path} holds several files of interactions, {', '.join(f.name for f in chosen)}: "
-            "give the path of the one that is meant"
+            "give the path of one file"
         )
     return Source(chosen[first], tuple(chosen), heads[first])
 
@@ -165,7 +165,9 @@ def _record(path: Path, line: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(line)
     except ValueError as error:
-        raise ValueError(f"{path}, line 1 is not JSON ({error}): one record a line") from error
+        raise ValueError(
+            f"{path}, line 1 is not JSON ({error}): write one record per line"
+        ) from error
     return found
 
 
@@ -187,7 +189,7 @@ def _unknown(path: Path, heads: dict[Path, Head]) -> str:
     seen = "; ".join(f"{file.name} begins with {_beginning(head)}" for file, head in heads.items())
     known = "; ".join(f"{name} ({one.about})" for name, one in LAYOUTS.items())
     return (
-        f"{path}: no file of interactions has a form that is known. {seen[:600]}. Name the "
+        f"{path}: no interactions file has a known format. {seen[:600]}. Name the "
         "columns, as in --columns user=WHO,item=WHAT,rating=STARS,time=WHEN (in a config, "
-        f"config.data.columns); known forms: {known}"
+        f"config.data.columns); known formats: {known}"
     )

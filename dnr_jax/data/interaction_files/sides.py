@@ -57,7 +57,7 @@ def _csv(path: Path) -> pl.DataFrame:
     try:
         return pl.read_csv(path, infer_schema=False, separator="\t" if ".tsv" in path.name else ",")
     except pl.exceptions.PolarsError as error:
-        raise ValueError(f"{path} is no CSV: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} is not a valid CSV file: {str(error).splitlines()[0]}") from error
 
 
 def _key(value: Any, number: bool) -> Any:
@@ -89,7 +89,7 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
         try:
             found = ast.literal_eval(line)
         except (ValueError, SyntaxError) as error:
-            raise ValueError(f"{path}, line {number} is no record: {line[:80]!r}") from error
+            raise ValueError(f"{path}, line {number} is not a record: {line[:80]!r}") from error
     return found
 
 

@@ -86,7 +86,7 @@ def truth(path: Path, settings: KuaiRandSettings) -> None:
 
 def _files(path: Path, settings: KuaiRandSettings) -> Files:
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} is no folder: give the one of KuaiRand's CSV files")
+        raise FileNotFoundError(f"{path} is not a folder: give the one of KuaiRand's CSV files")
     found = [version for version in VERSIONS if any(path.glob(STANDARD.format(version)))]
     if not found:
         raise FileNotFoundError(

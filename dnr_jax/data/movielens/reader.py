@@ -109,7 +109,7 @@ def _seconds(path: Path, time: np.ndarray) -> tuple[np.ndarray, list[str]]:
             f"{path} mixes times in seconds (as {time[~fine][0]}) and in milliseconds (as "
             f"{time[fine][0]}): write all of them in seconds"
         )
-    return time // 1000, [f"{path.name}: times are in milliseconds, and were read so"]
+    return time // 1000, [f"{path.name}: times were read as milliseconds"]
 
 
 def check_published(core: Interactions) -> None:

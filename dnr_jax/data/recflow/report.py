@@ -114,7 +114,7 @@ def check_day(counts: dict[str, int], file: Path) -> None:
     if lost > MOST_LOST * read:
         raise ValueError(
             f"{file}: {lost} of {read} candidate rows have a negative or missing request_id or "
-            "video_id: mend the file or leave the day out"
+            "video_id: fix the file or leave the day out"
         )
 
 
@@ -142,8 +142,8 @@ def warnings(report: dict[str, Any], learned: Learned, settings: RecFlowSettings
     for split, counts in report["splits"].items():
         if counts["rows_of_another_day"]:
             said.append(
-                f"{split}: {counts['rows_of_another_day']} rows lie outside of their file's day "
-                "(UTC+8)"
+                f"{split}: {counts['rows_of_another_day']} rows have times outside their file's "
+                "day (UTC+8)"
             )
         if 2 * counts["positives"] < counts["effective_views"]:
             said.append(

@@ -95,7 +95,7 @@ def check_ranks(frame: pl.DataFrame, ranks: Ranks, file: Path) -> float | None:
     if share < FEWEST_RANKS:
         raise ValueError(
             f"{file}: rank_index is valid in {share:.0%} of the rerank rows only, unlike on the "
-            "first train day: mend the file, leave the day out, or set data.score to tier"
+            "first train day: fix the file, leave the day out, or set data.score to tier"
         )
     return share
 

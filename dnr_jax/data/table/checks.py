@@ -88,7 +88,7 @@ def check_values(table: Typed, *, score_as_is: bool) -> int:
     found = collect(source.frame.select(pl.len().alias("rows"), *counts), source.files)
     row = found.row(0, named=True)
     if not row["rows"]:
-        raise ValueError(f"{source.place} has no rows: give it a row a candidate")
+        raise ValueError(f"{source.place} has no rows: it needs one row per candidate")
     for n, fault in enumerate(faults):
         if row[str(n)]:
             raise _error(source, fault, row[str(n)])

@@ -65,7 +65,7 @@ def fault(file: Path) -> str:
             lone = lone or number * any(value.count('"') % 2 for value in row)
     except UnicodeDecodeError as error:
         seen = error.object[max(0, error.start - 10) : error.start + 10]
-        return f"{file}, row {number + 1} is no UTF-8 near {seen!r}: save the file as UTF-8"
+        return f"{file}, row {number + 1} is not UTF-8 near {seen!r}: save the file as UTF-8"
     except csv.Error:
         lone = number + 1
     except (OSError, EOFError):
@@ -109,7 +109,7 @@ def _first_line(file: Path) -> str:
     try:
         return line.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{file}: {line[:60]!r} is no UTF-8: save the file as UTF-8") from None
+        raise ValueError(f"{file}: {line[:60]!r} is not UTF-8: save the file as UTF-8") from None
 
 
 def _last_line(file: Path) -> str:

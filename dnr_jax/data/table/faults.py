@@ -205,7 +205,7 @@ LABEL: tuple[Rule, ...] = (
 )
 # By kind of feature.
 FEATURES: Mapping[str, tuple[Rule, ...]] = {
-    "id": (_identifier("Say that it is numeric, or write text."),),
+    "id": (_identifier("Declare it numeric, or write it as text."),),
     "bag": (),
     "numeric": (_numeric,),
     "vector": (_vector,),

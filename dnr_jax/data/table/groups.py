@@ -82,7 +82,7 @@ def _check(table: Typed, requests: pl.DataFrame, same: list[str]) -> None:
             raise _disagree(table, differing, name, "one value in all rows of a request")
     if requests["rows"].max() == 1:
         raise ValueError(
-            f"{table.source.place}: no request has two candidates, so that there is nothing to "
+            f"{table.source.place}: no request has two candidates, so there is nothing to "
             f"rank: if its id is another column, name it, as in {as_in('request_id')}"
         )
 

@@ -178,5 +178,5 @@ def _label(part: str) -> tuple[str, Any]:
         return name.strip(), float(weight)
     except ValueError:
         raise ValueError(
-            f"labels: {weight!r} is no number; write e.g. label_click:1,label_buy:5"
+            f"labels: {weight!r} is not a number; write e.g. label_click:1,label_buy:5"
         ) from None

@@ -104,8 +104,9 @@ def _check_whole(file: Path, kind: str) -> None:
         tail = stream.read()
     if (head, tail) != (first, last):
         raise ValueError(
-            f"{file} is no whole {kind} file: it begins with {head!r} and ends with {tail!r}, "
-            f"not {first!r} and {last!r}; it was cut off or is something else: write it again"
+            f"{file} is not a complete {kind} file: it begins with {head!r} and ends with "
+            f"{tail!r}, not {first!r} and {last!r}; it was cut off or is something else: write it "
+            "again"
         )
 
 
@@ -219,7 +220,7 @@ def _types(frame: pl.LazyFrame, files: list[Path]) -> dict[str, pl.DataType]:
 
 def _check_names(names: Iterable[str], place: Path | str) -> None:
     for name in {ROW, FILE}.intersection(names):
-        raise ValueError(f"{place} has a column {name!r}, a name that is used here: rename it")
+        raise ValueError(f"{place} has a column {name!r}, which is a reserved name: rename it")
 
 
 def _check_alike(files: list[Path], read: Callable[[Path], Mapping[str, Any]]) -> None:

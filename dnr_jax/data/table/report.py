@@ -243,7 +243,7 @@ def before_arrays(found: Mapping[str, Any]) -> list[str]:
     if times:
         said.append(f"{times} requests have rows of several times: the earliest counts")
     if found.get("requests_without_user"):
-        said.append(f"{found['requests_without_user']} requests name no user")
+        said.append(f"{found['requests_without_user']} requests have no user")
     return said
 
 
@@ -269,8 +269,8 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
         )
     if found["history_events_not_before_request"]:
         said.append(
-            f"{found['history_events_not_before_request']} events of histories are not before "
-            "their request: left out"
+            f"{found['history_events_not_before_request']} history events are not earlier "
+            "than their request and were left out"
         )
     for name, counts in found["splits"].items():
         if counts["positives_cut"]:

@@ -186,7 +186,7 @@ def _check_hashed(features: Iterable[Feature], naming: Naming) -> None:
     for name in naming.hashed:
         if name not in ids:
             raise ValueError(
-                f"hashed: {name} is no feature of ids; those of this table are "
+                f"hashed: {name} is not an id feature; those of this table are "
                 f"{', '.join(ids) or 'none'}"
             )
 

@@ -53,8 +53,8 @@ def join(table: Source, own: str, given: Any, role: str) -> Source:
     of, known = _counts(table, frame, described)
     if 2 * known < of:
         _LOG.warning(
-            "%s has %d of the %d values of %s in %s; what it says of the others is missing: look "
-            "whether both write ids in the same way",
+            "%s has %d of the %d values of %s in %s; the features of the others are missing: "
+            "check that both files write ids in the same way",
             *(side.place, known, of, own, table.place),
         )
     frame = frame.join(described, on=_KEY, how="left", maintain_order="left").drop(_KEY)

@@ -52,7 +52,7 @@ class DiffuRecSettings(Trunk):
     reverse_steps: int = knob(
         4, "steps back that score a request, up to T; fewer skip steps evenly", at_least=1
     )
-    reverse_samples: int = knob(4, "samples of them that are averaged", at_least=1)
+    reverse_samples: int = knob(4, "number of reverse samples that are averaged", at_least=1)
     uncertainty: float = knob(
         0.001, "delta, mean and spread of lambda, the share of x_t", at_least=0
     )

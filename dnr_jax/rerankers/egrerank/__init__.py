@@ -53,7 +53,7 @@ ENTROPY = 0.001
 class EGRerankSettings(Trunk):
     """Knobs of EGRerank; evaluator and discriminator have `layers` blocks each."""
 
-    samples: int = knob(5, "lists a request that are drawn and compared by reward", at_least=2)
+    samples: int = knob(5, "lists per request that are drawn and compared by reward", at_least=2)
     realism: float = knob(
         10.0, "reward of lists like logged ones; 0 = EG-Rerank, no discriminator", at_least=0
     )

@@ -56,7 +56,7 @@ class GloRankSettings(Trunk):
     score there is no head.
     """
 
-    group_size: int = knob(8, "G, lists a request whose rewards are compared", at_least=2)
+    group_size: int = knob(8, "G, lists per request whose rewards are compared", at_least=2)
     codes: int = knob(32, "size of each level's vocabulary", at_least=2)
     code_levels: int = knob(
         2, "levels of k-means, before items of the same codes are numbered", at_least=1

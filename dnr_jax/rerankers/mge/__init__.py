@@ -48,7 +48,7 @@ class MGESettings(Trunk):
     complement: float = knob(
         0.1, "beta, weight of good lists unlike the other generators'", at_least=0
     )
-    samples: int = knob(5, "lists a request whose rewards are compared", at_least=2)
+    samples: int = knob(5, "lists per request whose rewards are compared", at_least=2)
 
 
 class MGE(nn.Module):

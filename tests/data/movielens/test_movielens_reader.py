@@ -149,7 +149,7 @@ def test_milliseconds_are_read_as_such_and_said(tmp_path):
     found = reader.read(tmp_path, positive_rating=3)
     assert found.item.tolist() == [11, 10]  # ordered to the millisecond
     assert found.time.tolist() == [978300760] * 2
-    assert found.report["warnings"] == ["u.data: times are in milliseconds, and were read so"]
+    assert found.report["warnings"] == ["u.data: times were read as milliseconds"]
 
 
 def test_a_csv_of_ratings_is_named_with_the_way(tmp_path):

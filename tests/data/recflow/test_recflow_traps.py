@@ -65,7 +65,7 @@ def test_rows_of_another_day_are_reported(tmp_path):
     ]
     report = build(write(tmp_path / "d", days), tmp_path).report
     assert report["by_day"][DAYS[0]]["rows_of_another_day"] == 3
-    assert any("outside of their file's day" in text for text in report["warnings"])
+    assert any("outside their file's day" in text for text in report["warnings"])
 
 
 def test_duplicates_are_merged(tmp_path):

@@ -138,7 +138,7 @@ def test_collisions_are_counted_and_said():
         ("i_seller", "hashed is 'i_seller': write pairs, as in i_seller=100000"),
         ("i_seller=1", "hashed.i_seller is '1': it must be a number of rows, 2 or more"),
         ("i_sellers=9", "there is no column 'i_sellers'.*i_seller"),
-        ("user_id=9", "hashed: user_id is no feature of ids; those of this table are i_seller"),
+        ("user_id=9", "hashed: user_id is not an id feature; those of this table are i_seller"),
     ],
 )
 def test_what_cannot_be_hashed_is_named(hashed, message):

@@ -76,7 +76,7 @@ def test_a_line_that_is_not_letor_is_named(tmp_path, line):
 
 def test_an_empty_letor_file_is_refused(tmp_path):
     (tmp_path / "train.txt").write_text("\n# nothing\n")
-    with pytest.raises(ValueError, match="holds no line"):
+    with pytest.raises(ValueError, match="has no rows"):
         importers.read_letor(tmp_path / "train.txt")
 
 
@@ -155,7 +155,7 @@ def test_atomic_files_keep_their_types(tmp_path):
     with pytest.raises(ValueError, match="the header has 'user_id', expected NAME:TYPE"):
         importers.read_recbole(tmp_path / "x.user")
     (tmp_path / "x.user").write_text("user_id:token\tage:float\n1\told\n")
-    with pytest.raises(ValueError, match="age:float has a value that is no number"):
+    with pytest.raises(ValueError, match="age:float has a value that is not a number"):
         importers.read_recbole(tmp_path / "x.user")
 
 

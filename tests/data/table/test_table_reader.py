@@ -188,7 +188,7 @@ def test_damaged_files_are_named(tmp_path):
     torn.parent.mkdir()
     torn.write_bytes(whole.read_bytes()[:-20])
     empty.touch()
-    with pytest.raises(ValueError, match=r"a\.parquet is no whole Parquet file.*write it again"):
+    with pytest.raises(ValueError, match=r"a\.parquet is not a complete Parquet .*write it again"):
         open_table(torn.parent)
     with pytest.raises(ValueError, match=r"empty\.csv is empty"):
         open_table(empty)
@@ -252,7 +252,7 @@ QUOTED = "has a quote out of place: close each quote"
         (b'1,2"x,3,4,5,6,7\n1,2,3,4,5,6,7\n', f"row 161 {QUOTED}"),
         (b"1,2,3,4,5,6\n1,2,3,4,5,6,7\n", "row 161 has 6 values, the first line 7 names: write"),
         (b"1,2,3,4,5,6,7,8,9\n", "row 161 has 9 values, the first line 7 names: quote a value"),
-        (b"1,2,Z\xfcrich,4,5,6,7\n", r"row 161 is no UTF-8 near b'1,2,Z\\xfcrich,4,5,': save"),
+        (b"1,2,Z\xfcrich,4,5,6,7\n", r"row 161 is not UTF-8 near b'1,2,Z\\xfcrich,4,5,': save"),
     ],
 )
 def test_the_row_at_which_a_csv_ends_to_be_one_is_named(tmp_path, name, line, said):

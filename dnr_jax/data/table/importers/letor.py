@@ -61,7 +61,7 @@ def read_letor(
         parts = [_parse(path, first, lines) for first, lines in _blocks(stream)]
     labels = [value for part in parts for value in part.label]
     if not labels:
-        raise ValueError(f"{path} holds no line: there is nothing to read")
+        raise ValueError(f"{path} has no rows: there is nothing to read")
     queries = [name for part in parts for name in part.query]
     if query is not None:
         queries = _by_size(
@@ -142,7 +142,7 @@ def _by_size(file: Path, rows: int, prefix: str, path: Path) -> list[str]:
     try:
         sizes = [int(line) for line in file.read_text("utf-8-sig").split()]
     except ValueError as error:
-        raise ValueError(f"{file} holds sizes of queries, a number a line: {error}") from None
+        raise ValueError(f"{file} must hold query sizes, one number per line: {error}") from None
     if sum(sizes) != rows:
         raise ValueError(
             f"{file} counts {sum(sizes)} rows in {len(sizes)} queries, but {path} has {rows}: they "

@@ -53,4 +53,6 @@ def _typed(path: Path, values: pl.Series, kind: str) -> pl.Series:
     try:
         return parts.cast(pl.List(pl.Float64) if kind.endswith("_seq") else pl.Float64)
     except pl.exceptions.InvalidOperationError as error:
-        raise ValueError(f"{path}: column {values.name} has a value that is no number") from error
+        raise ValueError(
+            f"{path}: column {values.name} has a value that is not a number"
+        ) from error
