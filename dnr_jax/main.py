@@ -68,11 +68,23 @@ def _parse(argv: list[str]) -> list[str]:
         config = ConfigDict(whole)
         config_flags.DEFINE_config_dict("config", config, "every knob of the run", sys_argv=rest)
         rest = flags.FLAGS(rest)
+        _check_processes()
     except (flags.Error, ValueError, OSError) as error:
         sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}\n{_HELP}")
     if len(rest) > 1:
         sys.exit(f"error: unexpected arguments {rest[1:]}\n{_HELP}")
     return [rest[0], name]
+
+
+def _check_processes() -> None:
+    """Refuse a part of a run of several processes that would train on its own."""
+    address, count, number = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
+    if not 0 <= number < count:
+        raise ValueError(
+            f"--process={number} of --processes={count}: number them from 0 to --processes - 1"
+        )
+    if count > 1 and not address:
+        raise ValueError(f"--processes={count} needs --coordinator=HOST:PORT, the first one's")
 
 
 def _refuse_unknown_knobs(config: Mapping[str, Any], arguments: list[str]) -> None:

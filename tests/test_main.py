@@ -103,6 +103,8 @@ def test_a_mistake_on_the_command_line_ends_in_one_line():
             "error: config.rerankers.prm: there is no knob 'beam'; did you mean "
             "config.rerankers.dcdr.beam? Known: causal, ",
         ),
+        (["--config", SMOKE, "--processes=2"], "--processes=2 needs --coordinator=HOST:PORT"),
+        (["--config", SMOKE, "--processes=0"], "--process=0 of --processes=0: number them from"),
         (["--config", SMOKE, "--config.seed.of=8"], "error: config.seed is 0: it has no knob 'of'"),
     ],
 )

@@ -43,6 +43,8 @@ def robustness(run: Path, rows: str, out: Path | None, cache: Path) -> None:
         lines = {line.row: line for line in finished.lines}
         keys = [key.strip() for key in rows.split(",") if key.strip()] or list(lines)
         chosen = [find("row", key, lines) for key in keys]
+        folder = out or finished.folder / report.NAME
+        folder.mkdir(parents=True, exist_ok=True)  # before hours of work, whether it can be made
         onto = rescoring.target(finished.folder, cache)
         values = {}
         for line in tqdm(chosen, unit="row", leave=False):
@@ -50,5 +52,5 @@ def robustness(run: Path, rows: str, out: Path | None, cache: Path) -> None:
             seeds = rescoring.all_seeds(finished.folder, line.row, model.params, line.factor)
             values[line.label] = dict(rescoring.under_shifts(model.order, seeds, onto))
         cells = report.summarise(values, finished)
-        report.write(out or finished.folder / report.NAME, cells, finished)
+        report.write(folder, cells, finished)
         click.echo(report.to_text(cells, finished))

@@ -57,12 +57,13 @@ def merge_runs(runs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[st
     Raises:
       FileNotFoundError: there is no such run folder, or nothing has been prepared in it.
       FileExistsError: `out` exists.
-      ValueError: a folder is in use or was made with other data or settings than the first, or no
-        folder has a finished row.
+      ValueError: a folder is named twice, is in use or was made with other data or settings than
+        the first, or no folder has a finished row.
       DamagedError: a file of a run folder is damaged.
     """
     target = Path(out).absolute()
     sources = [_found(Path(run).absolute()) for run in runs]
+    _refuse_repeated(sources)
     with ExitStack() as locks:
         for source in sources:
             locks.enter_context(lock.held(source))
@@ -80,6 +81,15 @@ def _found(source: Path) -> Path:
         if not (source / name).is_file():
             raise FileNotFoundError(f"{source} is not a run folder with rows: it has no {name}")
     return source
+
+
+def _refuse_repeated(sources: Sequence[Path]) -> None:
+    seen: set[Path] = set()
+    for source in sources:
+        place = source.resolve()
+        if place in seen:
+            raise ValueError(f"{source} is named twice: name each run folder once")
+        seen.add(place)
 
 
 def _read(source: Path) -> _Run:

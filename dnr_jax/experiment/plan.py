@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from dnr_jax.data import DATASETS, CandidateSettings, InteractionData
 from dnr_jax.experiment import rows, sections
 from dnr_jax.experiment.datasets import DataPlan
@@ -60,13 +62,14 @@ def make_plan(config: Config) -> tuple[Plan, ...]:
     They are listed in `config.retriever.name` and `config.candidates.name`.
 
     Args:
-      config: what differs from the defaults, as nested plain data; see `configs/`.
+      config: what differs from the defaults, as nested plain data or a `ConfigDict`; see
+        `configs/`.
 
     Raises:
       ValueError: a name or a value is wrong, whether or not a row reads it; the message names the
         knob, its value and what it must be.
     """
-    config = sections.complete(config)
+    config = sections.complete(config.to_dict() if isinstance(config, ConfigDict) else config)
     parts = [
         part for one in _each(config, "retriever") for part in _each(one, "candidates", "protocol")
     ]

@@ -91,6 +91,10 @@ def table(config: Config) -> tuple[Row, ...]:
     Raises:
       ValueError: the table is empty, repeats a row or names an unknown one, or a row is wrong.
     """
+    if not isinstance(config["table"], str):
+        raise ValueError(
+            f"config.table is {config['table']!r}: write its rows as text, as 'retriever,dnr_b'"
+        )
     keys = [key.strip() for key in config["table"].split(",") if key.strip()]
     for key in keys:
         if key not in config["rows"]:

@@ -85,6 +85,8 @@ def test_rows_that_do_not_belong_together_are_refused(copies, uninterrupted, tmp
     assert "config.rows.retriever.label: 'retriever order' there, 'other' here" in str(
         refused.value
     )
+    with pytest.raises(ValueError, match=r"second is named twice: name each run folder once"):
+        experiment.merge_runs([second, first / ".." / "second"], out)
     assert not out.exists()
 
 

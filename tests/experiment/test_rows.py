@@ -70,6 +70,12 @@ def test_table_selects_and_orders(config):
     assert list(rows_of(config)) == ["dnr_b", "random"]
 
 
+def test_a_table_is_text_and_a_config_may_be_a_config_dict(config):
+    assert make_plan(ConfigDict(config)) == make_plan(config)
+    with pytest.raises(ValueError, match=r"config.table is \['random'\]: write its rows as text"):
+        make_plan(config | {"table": ["random"]})
+
+
 def test_a_row_that_learns_nothing_has_one_seed_and_no_noise(config):
     config |= {"seed": 3, "train": {"seeds": 2}}
     rows = rows_of(config)

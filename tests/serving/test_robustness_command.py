@@ -52,6 +52,14 @@ def test_tables_and_figure_are_written(done, out):
     assert (out / "robustness.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_place_that_cannot_be_written_is_named_before_any_work(call, run, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("dnr_jax.experiment.rescoring.target", pytest.fail)
+    code, _, error = call("robustness", run, "--out", tmp_path / "file")
+    assert code == 1
+    assert f"{tmp_path / 'file'}: File exists" in error
+
+
 def test_an_unknown_row_is_named(call, run, tmp_path):
     code, _, error = call("robustness", run, "--rows", "plane", "--out", tmp_path / "none")
     assert code == 1
