@@ -54,8 +54,11 @@ def elsewhere(folder, requests):
     return json.loads(done.stdout)
 
 
-async def ask(app, path, body=None):
-    """Call an ASGI application as a server would: status, headers and the answer's bytes."""
+async def ask(app, path, body=None, *, hangs_up=False):
+    """Call an ASGI application as a server would: status, headers and the answer's bytes.
+
+    A client that hangs up does so before its body has ended.
+    """
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     scope = {
         "type": "http",
@@ -71,12 +74,14 @@ async def ask(app, path, body=None):
         "server": ("test", 80),
         "scheme": "http",
     }
-    parts = [{"type": "http.request", "body": content, "more_body": False}]
+    parts = [{"type": "http.request", "body": content, "more_body": hangs_up}]
     sent = []
 
     async def receive():
         if parts:
             return parts.pop()
+        if hangs_up:
+            return {"type": "http.disconnect"}
         await asyncio.Event().wait()
 
     async def send(message):

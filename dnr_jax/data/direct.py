@@ -24,6 +24,7 @@ from dnr_jax.data.raw_values import (
 )
 
 LARGEST_SCORE = 1e38  # largest |first-stage score|: float32 holds the difference of any two
+NO_NUMBERS = "SUMmc"  # kinds of NumPy's types: text, times and complex numbers
 UNSHIFTED = ("", "as_is", "sigmoid")  # transforms of scores that a shift would change
 NEGATIVE, POSITIVE = 2, 3  # feedback on an item of the history, stored beside its id
 # For data whose raw requests hold nothing but ids.
@@ -59,6 +60,8 @@ class Encoder:
         self._context = context
         self._numbers, self._item_numbers = transforms["numbers"], transforms["item_numbers"]
         self._score, self._hashed = transforms["score"], transforms.get("hashed", {})
+        own = (*self._user, *self._context, *self._numbers)
+        self.fields = frozenset((*own, "history", "items", "scores"))  # known keys of a raw request
 
     def arrays(self, requests: Sequence[Raw], size: int) -> dict[str, np.ndarray]:
         """Encode raw requests of 1 to `size` items: the fields of a `Request`, NumPy arrays.
@@ -84,7 +87,9 @@ class Encoder:
             found["item_numbers"] = _filled(where, numbers(items, self._item_numbers))
         return found
 
-    def raw_scores(self, scores: Iterable[Sequence[float]], where: np.ndarray) -> np.ndarray:
+    def raw_scores(
+        self, scores: Iterable[Sequence[float] | np.ndarray], where: np.ndarray
+    ) -> np.ndarray:
         """Lay out the first-stage scores, one list per request: `float32 [B, N]`.
 
         If the transform uses only order or range, the request's minimum is subtracted first:
@@ -157,6 +162,7 @@ class PlainEncoder(Encoder):
     ):
         super().__init__(keys, transforms, history)
         self._tables = tables
+        self.fields = frozenset(("user", "history", "items", "scores"))
 
     def arrays(self, requests: Sequence[Raw], size: int) -> dict[str, np.ndarray]:
         """Encode raw requests; see `Encoder.arrays`."""
@@ -178,6 +184,26 @@ def length(raw: Raw) -> int:
     """Return the number of items of a raw request."""
     items = raw["items"]
     return len(items["item_id"] if isinstance(items, dict) else items)
+
+
+def checked_scores(place: str, given: Any, count: int) -> np.ndarray:
+    """Return the first-stage scores of one request as `float64 [count]`.
+
+    Raises:
+      ValueError: they are not `count` finite numbers of at most `LARGEST_SCORE`; the text names
+        the request by `place`.
+    """
+    try:
+        plain = np.asarray(given)
+        scores = plain.astype(np.float64) if plain.dtype.kind not in NO_NUMBERS else np.zeros(0)
+    except (TypeError, ValueError, OverflowError):  # another type, or lists within the list
+        scores = np.zeros(0)
+    if scores.shape != (count,) or not (np.abs(scores) <= LARGEST_SCORE).all():
+        raise ValueError(
+            f"{place}: scores are {given!r}: give {count} finite numbers, one per item, none above "
+            f"{LARGEST_SCORE:g} in absolute value"
+        )
+    return scores
 
 
 def events(raw: Raw) -> list[tuple[Any, bool]]:

@@ -170,7 +170,10 @@ def _by_name(given: Any) -> Any:
     """Turn a list of `{"name": ..., "value": ...}`, as Metarank writes it, into an object."""
     if not isinstance(given, list):
         return given
-    if not all(isinstance(one, dict) and {"name", "value"} <= set(one) for one in given):
+    if not all(
+        isinstance(one, dict) and "value" in one and isinstance(one.get("name"), str)
+        for one in given
+    ):
         raise ValueError('fields are an object, or a list of {"name": ..., "value": ...}')
     return {one["name"]: one["value"] for one in given}
 

@@ -19,8 +19,8 @@ from packaging.version import Version
 
 from dnr_jax import sealed, settings
 from dnr_jax.data import DATASETS, encoders
-from dnr_jax.data.direct import LARGEST_SCORE, PLAIN
-from dnr_jax.data.encoders import Encoders
+from dnr_jax.data.direct import PLAIN, checked_scores
+from dnr_jax.data.encoders import Encoders, check_keys, listed
 from dnr_jax.data.protocols import scale
 from dnr_jax.io import model_files
 from dnr_jax.io.run_folder import CATALOGUE, ENCODERS, RETRIEVER
@@ -125,6 +125,7 @@ class Model:
         _check_list(requests)
         if not requests:
             return []
+        _check_each(requests)
         plain = [{key: raw[key] for key in raw if key != "scores"} for raw in requests]
         size = max(self.encoders.size, *(len(raw.get("items", ())) for raw in requests))
         encode = DATASETS[self.card["data"]["name"]].encode
@@ -146,7 +147,8 @@ class Model:
           size: items per request; None = as many as in training.
 
         Raises:
-          ValueError: the model has no retriever, or a request is not in the data set's format.
+          ValueError: the model has no retriever, a request is not in the data set's format, or
+            `size` is not a whole number of at least 1.
         """
         if self.first_stage is None:
             raise ValueError(
@@ -155,7 +157,7 @@ class Model:
             )
         _check_list(requests)
         first_stage.check(self.encoders, requests)
-        size = self.encoders.size if size is None else size
+        size = self.encoders.size if size is None else _checked_size(size)
         return list(self.first_stage.retrieve(requests, size))
 
 
@@ -165,6 +167,24 @@ def _check_list(requests: Any) -> None:
             f"requests is of type {type(requests).__name__}, expected a list of requests, as "
             "[request], or a frame of polars, pandas or pyarrow; collect a lazy one first"
         )
+
+
+def _check_each(requests: Sequence[Any]) -> None:
+    """Raise `ValueError` unless each request is a mapping, and its items are a list."""
+    for number, raw in enumerate(requests):
+        place = f"request {number}"
+        check_keys(place, raw, raw, ("items",))
+        listed(f"{place}: items", raw["items"])
+
+
+def _checked_size(size: Any) -> int:
+    """Return a number of items to retrieve; raise `ValueError` unless it is an integer >= 1."""
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+        raise ValueError(
+            f"size is {size!r}: give a whole number of items, 1 or more, or None for as many as in "
+            "training"
+        )
+    return int(size)
 
 
 def load(path: str | os.PathLike[str], row: str | None = None) -> Model:
@@ -277,16 +297,11 @@ def without_scores(requests: Sequence[RawRequest], model: Model) -> list[int]:
 
 
 def _given(place: str, request: RawRequest, transform: str | None) -> np.ndarray:
-    """Return the raw scores of one request, checked."""
+    """Return the raw scores of one request, checked; raise `ValueError` if they do not fit."""
     given, count = request.get("scores"), len(request["items"])
     if given is None:
         raise ValueError(f"{place} has no 'scores', which this model reads: give one for each item")
-    scores = np.asarray(given, np.float64)
-    if scores.shape != (count,) or not (np.abs(scores) <= LARGEST_SCORE).all():
-        raise ValueError(
-            f"{place}: scores are {given!r}: give {count} finite numbers, one per item, none above "
-            f"{LARGEST_SCORE:g} in absolute value"
-        )
+    scores = checked_scores(place, given, count)
     if transform is None and not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError(f"{place}: scores are {given!r}: this model reads scores in [0, 1]")
     return scores

@@ -20,6 +20,7 @@ from fastapi.exception_handlers import (
 )
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dnr_jax.serving import messages
@@ -77,6 +78,8 @@ def make(model: Model, engine: Engine, *, limit: int) -> ASGIApp:
             response = await http_exception_handler(request, error)
         except RequestValidationError as error:
             response = await request_validation_exception_handler(request, error)
+        except ClientDisconnect:  # nobody is left to read the answer: it is only counted
+            response = Response(status_code=499)
         except Exception:
             gauges.answers.labels(500).inc()
             raise

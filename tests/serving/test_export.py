@@ -16,7 +16,7 @@ from served import ALONE, elsewhere, groups, raw
 import dnr_jax
 from dnr_jax import rerankers
 from dnr_jax.rerankers import RERANKERS
-from dnr_jax.serving import exporting
+from dnr_jax.serving import exported_loader, exporting
 from dnr_jax.types import rank
 
 REQUESTS = [
@@ -61,6 +61,67 @@ def test_scores_may_be_arrays(exported):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "True\n"
+
+
+FAULTY = """
+model, items = load.Model(), [{"item_id": n} for n in range(3)]
+good = {"items": items, "scores": [1, 2, 3]}
+def said(*requests):
+    try:
+        return model.scores(list(requests))
+    except ValueError as error:
+        return str(error)
+lists = [0.1, 0.2], [1, 2, float("nan")], [1, 2, float("inf")], [1, 2, None], [1, 2, 1e300]
+lists += [1, 2, -1e39], ["1", "2", "3"], "123", [1, [2], 3], [1, 2, 10**400], 7
+bad = *({"items": items, "scores": own} for own in lists), None, 3, {**good, "histroy": []}
+bad += {"scores": []}, {"items": []}, {"items": 3}, {"items": None}
+# Two wrong lengths that together are right.
+pair = [{"items": items, "scores": own} for own in ([0.1, 0.2], [1, 2, 3, 4])]
+print(json.dumps([said(), said(*pair), *(said(good, one) for one in bad)]))
+"""
+
+
+def test_a_faulty_request_is_one_error_with_its_number(exported):
+    code = ALONE.split("model, requests =")[0] + FAULTY
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(exported)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    none, pair, *bad = json.loads(done.stdout)
+    assert none == []
+    assert pair.startswith("request 0: scores are [0.1, 0.2]: give 3 finite numbers, one per item")
+    scores, others = bad[:11], bad[11:]
+    for said in scores:
+        assert said.startswith("request 1: scores are ")
+        assert ": give 3 finite numbers, one per item" in said
+    known = "c_weekday, history, items, scores, u_city, user_id"
+    assert others == [
+        "request 1 is a NoneType: it must be a mapping",
+        "request 1 is a int: it must be a mapping",
+        f"request 1 has an unknown key 'histroy': use only {known}",
+        "request 1: items are None: give a list of one item or more",
+        "request 1: items are []: give a list of one item or more",
+        "request 1: items are 3: give a list of one item or more",
+        "request 1: items are None: give a list of one item or more",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "export.json is missing: copy the folder again"),
+        ("", "export.json is damaged: copy the folder again"),
+        ('{"sha256": {"prog', "export.json is damaged: copy the folder again"),
+        ("[]", "export.json is damaged: copy the folder again"),
+        ('{"sha256": {"program.bin": "0"}}', "program.bin is missing: copy the folder again"),
+    ],
+)
+def test_a_lost_or_torn_description_is_damage_too(tmp_path, monkeypatch, content, said):
+    monkeypatch.setattr(exported_loader, "HERE", tmp_path)
+    if content is not None:
+        (tmp_path / "export.json").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        exported_loader.Model()
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,12 @@ def test_scores_that_are_not_given_are_the_retriever_s(packed):
     np.testing.assert_allclose([found[item] for item in LIKED[0]["items"]], expected[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [0, -1, 2.5, "3", True])
+def test_a_size_that_is_no_number_of_items_is_refused(packed, size):
+    with pytest.raises(ValueError, match=f"size is {size!r}: give a whole number of items"):
+        dnr_jax.load(packed).retrieve([{"user": 3}], size)
+
+
 @pytest.fixture
 def users(tmp_path):
     """A table of three requests, the last of a user without any history."""

@@ -1,6 +1,7 @@
 """The requests of a run's test split under its models, read back and ranked side by side."""
 
 import json
+import re
 
 import numpy as np
 import polars as pl
@@ -73,6 +74,29 @@ def test_a_model_of_logs_has_no_retriever(run):
         model.retrieve([{"user_id": 1}])
     with pytest.raises(ValueError, match="request 0 has no 'scores', which this model reads"):
         model.rank([{"items": [{"item_id": 1}, {"item_id": 2}]}])
+
+
+@pytest.mark.parametrize(
+    ("faulty", "said"),
+    [
+        (None, "request 1 is a NoneType: it must be a mapping"),
+        ("abc", "request 1 is a str: it must be a mapping"),
+        ({"scores": []}, "request 1 has no 'items'"),
+        ({"items": 3, "scores": [1]}, "request 1: items is 3: it must be a list"),
+        ({"items": None}, "request 1: items is None: it must be a list"),
+        (["1", "2"], "request 1: scores are ['1', '2']: give 2 finite numbers, one per item"),
+        ("12", "request 1: scores are '12': give 2 finite numbers, one per item"),
+        ([1, [2]], "request 1: scores are [1, [2]]: give 2 finite numbers, one per item"),
+        ([1, 10**400], "give 2 finite numbers, one per item, none above 1e+38"),
+        ({"a": 1}, "request 1: scores are {'a': 1}: give 2 finite numbers, one per item"),
+    ],
+)
+def test_a_faulty_request_is_one_error_with_its_number(run, faulty, said):
+    good = {"items": [{"item_id": 1}, {"item_id": 2}], "scores": [1, 2]}
+    of_scores = "scores are" in said or "1e+38" in said
+    given = good | {"scores": faulty} if of_scores else faulty
+    with pytest.raises(ValueError, match=re.escape(said)):
+        dnr_jax.load(run, "score").scores([good, given])
 
 
 def test_data_that_are_not_the_run_s_are_refused_before_any_work(run, data, tmp_path, monkeypatch):

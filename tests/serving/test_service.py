@@ -93,6 +93,11 @@ def with_item(body, **changes):
             ["body", "items", 1, "fields", "i_tags", 1],
         ),
         (lambda b: with_item(b, fields=[{"name": "i_price"}]), ["body", "items", 1, "fields"]),
+        (
+            lambda b: with_item(b, fields=[{"name": ["i_price"], "value": 1}]),
+            ["body", "items", 1, "fields"],
+        ),
+        (lambda b: b | {"fields": [{"name": ["a"], "value": 1}]}, ["body", "fields"]),
         (lambda b: b'{"id": 1, ', ["body"]),
         (lambda b: json.dumps(with_item(b, score=float("nan"))).encode(), None),
     ],
@@ -108,6 +113,19 @@ def test_a_body_without_end_is_not_read(app):
     [(status, answer)] = told(app, b" " * (service.LARGEST + 1))
     assert status == 413
     assert "send fewer items" in answer["detail"]
+
+
+def test_a_client_that_hangs_up_is_no_fault_of_the_service(packed, engine):
+    app = service.make(dnr_jax.load(packed), engine, limit=2)
+
+    async def main():
+        answer = await ask(app, "/rank", b'{"id": 1, ', hangs_up=True)
+        return answer, await ask(app, "/metrics")
+
+    (status, _, content), (_, _, metrics) = asyncio.run(main())
+    assert (status, content) == (499, b"")
+    counted = [line for line in metrics.decode().splitlines() if "requests_total{" in line]
+    assert counted == ['dnr_requests_total{status="499"} 1.0']
 
 
 def test_overload_is_answered_at_once(packed, engine, candidates, monkeypatch):
