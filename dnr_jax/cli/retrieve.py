@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dnr_jax import console
 from dnr_jax.io.os_errors import Words
+
+if TYPE_CHECKING:
+    from dnr_jax.serving.retrieving import Summary
 
 _PATH = click.Path(path_type=Path)
 
@@ -44,4 +48,46 @@ def retrieve(
         made = retrieving.retrieve_file(
             loaded, requests, out, size=size, names=columns, overwrite=overwrite, progress=True
         )
-        click.echo(f"{out}: {made:,} candidates; rank them by dnr-jax score {model} {out}")
+        click.echo("\n".join(_lines(made, model)))
+
+
+def _lines(done: Summary, model: Path) -> list[str]:
+    counts = done.counts
+    lines = [
+        f"{done.out}: {counts['candidates']:,} candidates; rank them by dnr-jax score {model} "
+        f"{done.out}"
+    ]
+    if done.missing:
+        lines.append(f"not in the table, taken as unknown: {', '.join(done.missing)}")
+    if done.unread:
+        lines.append(f"columns that are not read: {', '.join(_unread(done))}")
+    return [*lines, *_unknown(done), *_empty(done)]
+
+
+def _unread(done: Summary) -> list[str]:
+    return [
+        name if near is None else f"{name} (did you mean {near}?)"
+        for name, near in done.unread.items()
+    ]
+
+
+def _unknown(done: Summary) -> list[str]:
+    counts, sides = done.counts, {"user.user_id": "requests", "history.item_id": "events"}
+    lines = []
+    for name, of in sides.items():
+        side, column = name.split(".")
+        if counts[f"unknown {name}"] and column not in done.missing:
+            count = f"{counts[f'unknown {name}']:,} of {counts[of]:,}"
+            lines.append(f"unknown {column} ({side}): {count}")
+    return lines
+
+
+def _empty(done: Summary) -> list[str]:
+    empty, whole = done.counts["empty"], done.counts["requests"]
+    if not empty:
+        return []
+    named = [*map(str, done.empty), *(["..."] if empty > len(done.empty) else [])]
+    return [
+        f"{empty:,} of {whole:,} requests {'has' if empty == 1 else 'have'} no candidate left: "
+        f"{', '.join(named)}"
+    ]

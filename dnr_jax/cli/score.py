@@ -66,7 +66,8 @@ def score(
         from dnr_jax.serving import Scorer, files
 
         began = time.monotonic()
-        files.check_out(out, overwrite=overwrite)
+        inputs = [candidates, *(Path(side) for side in (item_file, user_file) if side)]
+        files.check_out(out, overwrite=overwrite, inputs=inputs)
         compiled.keep(cache.expanduser() / "compiled")
         names = {"schema": schema, "columns": columns}
         scorer = Scorer(model, row, **names, item_file=item_file, user_file=user_file)

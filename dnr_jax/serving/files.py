@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from dnr_jax import durable, json_files
 from dnr_jax.ahead import one_ahead
 from dnr_jax.data.folders import alone
-from dnr_jax.data.table.reader import ROW
+from dnr_jax.data.table.reader import ROW, find_files
 from dnr_jax.serving.batches import Prepared, Scored, Scorer
 
 ROWS = 2**17  # of a part, roughly: a part ends where a request ends
@@ -47,17 +48,36 @@ class Summary(NamedTuple):
     resumed: int
 
 
-def check_out(out: Path, *, overwrite: bool) -> None:
+def check_out(out: Path, *, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
     """Refuse an output name that cannot be used, before any work.
 
+    Args:
+      out: the name.
+      overwrite: whether an existing file may be replaced.
+      inputs: files and folders that are read, and must not be replaced.
+
     Raises:
-      ValueError: it does not end like a Parquet file.
+      ValueError: it does not end like a Parquet file, or is one of the inputs.
       FileExistsError: it exists and may not be overwritten.
     """
     if not out.name.endswith(SUFFIXES):
         raise ValueError(f"{out} must be a Parquet file: choose a name that ends in .parquet")
+    for given in inputs:
+        _check_other(out, Path(given).expanduser())
     if out.is_dir() or (out.exists() and not overwrite):
         raise FileExistsError(f"{out} exists already: choose another name, or --overwrite")
+
+
+def _check_other(out: Path, given: Path) -> None:
+    """Refuse an output that is the file `given`, or one of the files of that folder."""
+    if not (out.exists() and given.exists()):
+        return
+    for file in find_files(given)[1]:
+        if os.path.samefile(out, file):
+            raise ValueError(
+                f"{out} is the same file as the input {file}, which the output would replace: "
+                "choose another name for the output"
+            )
 
 
 def score_file(
@@ -88,7 +108,8 @@ def score_file(
         rows of a request are not adjacent. Nothing was written.
       FileExistsError: see `check_out`.
     """
-    check_out(out, overwrite=overwrite)
+    sides = [side for side in (scorer.names.item_file, scorer.names.user_file) if side]
+    check_out(out, overwrite=overwrite, inputs=[given, *sides])
     candidates = scorer.read(given)
     candidates.check_values(scorer.model.encoders)
     spans = _spans(candidates, rows, scorer.at_once)

@@ -1,8 +1,10 @@
 """A model of interactions has one ranking: in Python, exported, over HTTP and for a table."""
 
 import asyncio
+import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -14,10 +16,11 @@ import dnr_jax
 from dnr_jax import console, reports
 from dnr_jax.cli.train import train
 from dnr_jax.data import direct, requests
+from dnr_jax.data.encoders import Vocabulary
 from dnr_jax.data.table import coded_candidates
 from dnr_jax.json_files import DamagedError
 from dnr_jax.rerankers import RERANKERS
-from dnr_jax.serving import exporting, online, service
+from dnr_jax.serving import exporting, online, retrieving, service
 
 USERS, ITEMS, MET = 20, 30, 14
 # As many items as in training: all ways out compute batches of one shape, and so the same bits.
@@ -252,6 +255,109 @@ def test_requests_that_cannot_be_told_apart_are_refused(call, packed, tmp_path, 
     pl.DataFrame({"request_id": pl.Series(ids, dtype=pl.Int64)}).write_parquet(given)
     code, _, err = call("retrieve", packed, given, "--out", out)
     assert (code, said in err, err.count("\n"), out.exists()) == (1, True, 1, False), err
+
+
+def nothing_made(call, packed, given, *options):
+    """Check that `retrieve` makes no file; return its one line of error."""
+    out = given.with_name("out.parquet")
+    code, _, err = call("retrieve", packed, given, "--out", out, *options)
+    assert (code, out.exists()) == (1, False), err
+    *_, line = err.splitlines()  # after the progress bar
+    return line
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ({"user_id": ["u1", "4"]}, "column user_id holds 'u1', but this model's users are integ"),
+        ({"user_id": [3.0, 1.5]}, "column user_id holds 1.5, but this model's users are integers"),
+        ({"user_id": [float("nan"), 3]}, "column user_id holds nan, but this model's users are i"),
+        ({"request_id": [1.5, 2]}, "column request_id holds 1.5, but ids are integers or text"),
+    ],
+)
+def test_ids_of_another_type_are_refused(call, packed, tmp_path, column, said):
+    given = tmp_path / "users.parquet"
+    pl.DataFrame({"request_id": [1, 2], **column}, strict=False).write_parquet(given)
+    err = nothing_made(call, packed, given)
+    assert f"{given}: {said}" in err
+    assert "(1 such value): " in err
+
+
+def test_ids_of_a_csv_file_are_refused_too(call, packed, tmp_path):
+    given = tmp_path / "users.csv"
+    given.write_text("request_id,uid\n1,3\n2,x\n3,\n4,y\n")
+    err = nothing_made(call, packed, given)
+    assert "column uid holds 'x', but this model's users are integers (2 such values): w" in err
+
+
+def test_history_items_of_another_type_are_refused():
+    words = Vocabulary(np.array([4, 5]))
+    frame = pl.DataFrame({"request_id": [1, 2, 3], "past": ["4,x", None, "5 y"]})
+    encoders = SimpleNamespace(vocabularies={"user_id": words, "item_id": words})
+    with pytest.raises(ValueError, match=r"column past holds 'x', but this model's items are int"):
+        retrieving._read(frame, "history=past", encoders)
+    _, read = retrieving._read(frame.with_columns(past=pl.Series([[4], [], None])), "", encoders)
+    assert read["history"].to_list() == [None, None, None]  # `past` is no customary name
+
+
+def test_unknown_ids_and_columns_that_are_not_read_are_said(call, packed, tmp_path):
+    given, out = tmp_path / "users.parquet", tmp_path / "out.parquet"
+    past = pl.Series([["a4", "new", None], []])
+    frame = pl.DataFrame({"request_id": [1, 2], "user_id": [3, 99], "histroy": past, "night": 7})
+    frame.write_parquet(given)
+    code, said, err = call("retrieve", packed, given, "--out", out)
+    assert code == 0, err
+    assert said.splitlines()[1:] == [
+        "not in the table, taken as unknown: history",
+        "columns that are not read: histroy (did you mean history?), night",
+        "unknown user_id (user): 1 of 2",
+    ]
+    options = ["--out", out, "--overwrite", "--columns", "history=histroy"]
+    frame.drop("night").write_parquet(given)
+    code, said, err = call("retrieve", packed, given, *options)
+    assert code == 0, err
+    assert said.splitlines()[1:] == [
+        "unknown user_id (user): 1 of 2",
+        "unknown item_id (history): 2 of 3",
+    ]
+    found = pl.read_parquet(out)
+    assert found["user_id"].unique().sort().to_list() == [3, 99]
+    assert found["history"].drop_nulls().to_list() == [["a4", "new", None], []]
+
+
+def test_requests_without_candidates_are_said(call, packed, tmp_path):
+    given, out = tmp_path / "users.parquet", tmp_path / "out.parquet"
+    everything = [f"a{item}" for item in range(1, ITEMS + 1)]
+    ids = {"request_id": [1, 2], "user_id": [3, 4]}
+    pl.DataFrame({**ids, "history": [everything, ["a4"]]}).write_parquet(given)
+    code, said, err = call("retrieve", packed, given, "--out", out)
+    assert code == 0, err
+    assert said.splitlines()[1:] == ["1 of 2 requests has no candidate left: 1"]
+    assert pl.read_parquet(out)["request_id"].unique().to_list() == [2]
+    out.unlink()
+    pl.DataFrame({**ids, "history": [everything, everything]}).write_parquet(given)
+    assert "no request has a candidate left" in nothing_made(call, packed, given)
+    assert [one.name for one in tmp_path.iterdir()] == [given.name]
+
+
+def test_a_model_without_retriever_is_refused_before_the_table_is_read(call, packed, tmp_path):
+    copy = shutil.copytree(packed, tmp_path / "model")
+    model = dataclasses.replace(dnr_jax.load(copy), first_stage=None)
+    said = "trained on interactions and keeps no retriever: .* rank them by dnr-jax score"
+    with pytest.raises(ValueError, match=said):
+        retrieving.retrieve_file(model, tmp_path / "absent.csv", tmp_path / "out.parquet")
+
+
+def test_the_input_is_not_replaced(call, packed, users):
+    before, named = users.read_bytes(), ["--columns", "request_id=night"]
+    (users.parent / "link.parquet").symlink_to(users)
+    for command in ("retrieve", "score"):
+        for out in (users, users.parent / "link.parquet"):
+            for more in ([], ["--overwrite"]):
+                code, _, err = call(command, packed, users, "--out", out, *named, *more)
+                assert (code, err.count("\n")) == (1, 1), err
+                assert f"{out} is the same file as the input {users}" in err
+    assert users.read_bytes() == before
 
 
 def test_a_retriever_that_was_changed_is_noticed(packed, tmp_path):

@@ -122,6 +122,19 @@ def test_a_file_that_is_there_is_replaced_only_if_asked(call, packed, table, tmp
     assert len(pl.read_parquet(out))
 
 
+def test_a_file_that_is_read_is_not_replaced(call, packed, candidates, table, tmp_path):
+    folder, side = tmp_path / "many", tmp_path / "items.parquet"
+    folder.mkdir()
+    candidates.write_parquet(folder / "one.parquet")
+    candidates.select("item_id").unique().write_parquet(side)
+    for given, out in ((table, table), (folder, folder / "one.parquet"), (table, side)):
+        more = ["--overwrite", "--item-file", side]
+        code, _, err = score(call, packed, given, out, *more)
+        assert (code, f"{out} is the same file as the input {out}" in err) == (1, True), err
+    with pytest.raises(ValueError, match="choose another name for the output"):
+        files.score_file(Scorer(packed), table, table, overwrite=True)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -133,7 +133,8 @@ def understand_requests(types: Mapping[str, pl.DataType], naming: Naming, place:
             f"{place} has no column {REQUEST[0]}; its columns are {', '.join(types)}. Name yours, "
             f"as in {as_in(REQUEST[0])}"
         )
-    return Schema(columns, {}, (), ())
+    known = columns.values()
+    return Schema(columns, {}, (), tuple(name for name in types if name not in known))
 
 
 def features_of(encoders: Encoders) -> tuple[Feature, ...]:
