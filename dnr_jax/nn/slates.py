@@ -6,8 +6,6 @@ the end of a list that ran out of candidates (a logged slate may have holes else
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
@@ -47,10 +45,10 @@ def score_list(lists: Array, logits: Array, where: Array) -> Array:
     heights = size - jnp.arange(size, dtype=jnp.float32)
     chosen = jax.nn.one_hot(lists, logits.shape[-1], dtype=bool)  # [B, K, N]; -1 matches none
     listed = (chosen * heights[None, :, None]).max(axis=-2)
-    ascending = jnp.sort(jnp.where(where, logits, -jnp.inf), axis=-1)
-    not_larger = jax.vmap(partial(jnp.searchsorted, side="right"))(ascending, logits)
-    others = (not_larger - logits.shape[-1]).astype(jnp.float32)
-    return ops.mask_logits(jnp.where(listed > 0, listed, others), where)
+    # All pairs, as a sorted search does not export with an open number of candidates.
+    real = jnp.where(where, logits, -jnp.inf)
+    larger = (real[:, None, :] > logits[:, :, None]).sum(axis=-1).astype(jnp.float32)
+    return ops.mask_logits(jnp.where(listed > 0, listed, -larger), where)
 
 
 def top_list(logits: Array, where: Array, size: int) -> Array:
