@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dnr_jax import console
+from dnr_jax.cli import unknown_values
 from dnr_jax.io.os_errors import Words
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _lines(done: Summary, model: Path) -> list[str]:
         lines.append(f"not in the table, taken as unknown: {', '.join(done.missing)}")
     if done.unread:
         lines.append(f"columns that are not read: {', '.join(_unread(done))}")
-    return [*lines, *_unknown(done), *_empty(done)]
+    return [*lines, *unknown_values.lines(counts, done.missing), *_empty(done)]
 
 
 def _unread(done: Summary) -> list[str]:
@@ -69,17 +70,6 @@ def _unread(done: Summary) -> list[str]:
         name if near is None else f"{name} (did you mean {near}?)"
         for name, near in done.unread.items()
     ]
-
-
-def _unknown(done: Summary) -> list[str]:
-    counts, sides = done.counts, {"user.user_id": "requests", "history.item_id": "events"}
-    lines = []
-    for name, of in sides.items():
-        side, column = name.split(".")
-        if counts[f"unknown {name}"] and column not in done.missing:
-            count = f"{counts[f'unknown {name}']:,} of {counts[of]:,}"
-            lines.append(f"unknown {column} ({side}): {count}")
-    return lines
 
 
 def _empty(done: Summary) -> list[str]:

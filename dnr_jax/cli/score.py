@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dnr_jax import console
+from dnr_jax.cli import unknown_values
 from dnr_jax.cli.cache import cache_option
 from dnr_jax.io.os_errors import Words
 
@@ -104,10 +105,4 @@ def _lines(done: Summary, seconds: float) -> list[str]:
         lines.append(
             f"columns missing from the table, treated as unknown: {', '.join(done.missing)}"
         )
-    of = {"user": "requests", "context": "requests", "item": "candidates"}
-    for name, count in sorted(counts.items()):
-        side, _, column = name.removeprefix("unknown ").partition(".")
-        if name.startswith("unknown ") and column not in done.missing:
-            whole = f" of {counts[of[side]]:,}" if side in of else ""
-            lines.append(f"unknown {column} ({side}): {count:,}{whole}")
-    return lines
+    return [*lines, *unknown_values.lines(dict(sorted(counts.items())), done.missing)]
